@@ -1,0 +1,25 @@
+"""Data sets with train, validation, early-stopping and test masks, and the checks on a user's own."""
+
+from lds.data.checksums import FileStatus, Verification
+from lds.data.edges import canonical_edges, retain_edges
+from lds.data.registry import DATASETS, Listing, Source, data_root, fetch, listing, load, verify
+from lds.data.splits import MASKS
+from lds.data.validation import num_classes, validate
+
+__all__ = [
+    "DATASETS",
+    "MASKS",
+    "FileStatus",
+    "Listing",
+    "Source",
+    "Verification",
+    "canonical_edges",
+    "data_root",
+    "fetch",
+    "listing",
+    "load",
+    "num_classes",
+    "retain_edges",
+    "validate",
+    "verify",
+]

@@ -1,0 +1,112 @@
+"""SHA-256 sums of raw files: pinned here, or recorded beside the files when they were fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lds.errors import DataError
+
+State = Literal["ok", "missing", "wrong checksum", "no checksum known"]
+
+# Keyed by the path below <root>/planetoid, as in a SHA256SUMS file.
+PINNED: Mapping[str, str] = {
+    "CiteSeer/raw/ind.citeseer.allx": "2ac30345d95c9ec933a817ee0bdd6a5f077f8c184a20e696910192d534414668",
+    "CiteSeer/raw/ind.citeseer.ally": "f704b2d986dde6c2669934de1f3ae5696a6cf9455c0f6b2646a2d135ea0a1c95",
+    "CiteSeer/raw/ind.citeseer.graph": "d79a4ef9d3e7169aee8946145f6b7306e35bc79bffad26346cfb94e10e9912a7",
+    "CiteSeer/raw/ind.citeseer.test.index": "2af990671580b6b2df5d158d1038f8292e30c9cd821b5453f399659b25b723d4",
+    "CiteSeer/raw/ind.citeseer.tx": "539a8906a2da97628d212f2fdd668c109a8b3f0d36574b59e5d3fd5b5303da21",
+    "CiteSeer/raw/ind.citeseer.ty": "55e5bd1ba1e733a04598753ad1a8d57957f4b8f89e74519f41f4f4938767e4ce",
+    "CiteSeer/raw/ind.citeseer.x": "d20de19150741e555de0ed037195630fc194114ebc7fd72ced62810148aa22f6",
+    "CiteSeer/raw/ind.citeseer.y": "8ba87e515d8e3ee3cf52f6d2c5b86aa73f11ecad825a808455209ec26cd54924",
+    "Cora/raw/ind.cora.allx": "9419ba2f26f5c35243db64aba110e0f35a04851609e0dc5433450676ca6b8543",
+    "Cora/raw/ind.cora.ally": "2b998f5cc7fedc86e7f97ca2498f47a1ffc1462c29e2d578b23bf3f62b6e7d71",
+    "Cora/raw/ind.cora.graph": "58f13302f39dde8852dad6fe6d15b89b077b6d7f837626bce671ef80344b383d",
+    "Cora/raw/ind.cora.test.index": "297ce89af2b51a6a194181c7dbe1796c6a1cf9cd9349a88383b1b1e227867875",
+    "Cora/raw/ind.cora.tx": "b9afbaa4a400df991f6f02ef677e1e44da55ffc04801fd02f9e673987829226a",
+    "Cora/raw/ind.cora.ty": "41f5ac76596a1699cc33f53084a2419e92961c42bb75f36fc38e616d348532ad",
+    "Cora/raw/ind.cora.x": "23cfa55d91c6f624233f5eb7b6e3f141f1bd2b2ae39608a63cf5d084bb27baab",
+    "Cora/raw/ind.cora.y": "94465c14eb53e04ca262198dcbb2521ee8af60fb3f3d546cd6ca24a511b0e7d1",
+}
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """A raw file with the SHA-256 sum it must have and the one it has; None where there is none."""
+
+    path: Path
+    expected: str | None
+    found: str | None
+
+    @property
+    def state(self) -> State:
+        """Return in one word or two how the file stands."""
+        if self.found is None:
+            return "missing"
+        if self.expected is None:
+            return "no checksum known"
+        return "ok" if self.found == self.expected else "wrong checksum"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How the raw files of a data set stand; those built into scikit-learn have none."""
+
+    name: str
+    built_in: bool
+    files: tuple[FileStatus, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Return whether every file is there and has its sum."""
+        return all(file.state == "ok" for file in self.files)
+
+    @property
+    def message(self) -> str:
+        """Return one line that sums up the files."""
+        if self.built_in:
+            return f"{self.name} is built into scikit-learn: nothing to fetch, nothing to verify"
+        good = sum(file.state == "ok" for file in self.files)
+        return f"{self.name}: {good} of {len(self.files)} files are there with the right checksum"
+
+
+def status(path: Path, expected: str | None) -> FileStatus:
+    """Compare a file with its expected sum.
+
+    Raises:
+        DataError: the file exists and cannot be read.
+    """
+    content = _read(path)
+    return FileStatus(path, expected, None if content is None else hashlib.sha256(content).hexdigest())
+
+
+def recorded(sums: Path) -> dict[str, str]:
+    """Read a SHA256SUMS file, as the program sha256sum writes it; of two sums for a file the later counts.
+
+    Raises:
+        DataError: the file exists and cannot be read.
+    """
+    lines = (_read(sums) or b"").decode("utf-8", errors="replace").splitlines()
+    fields = (line.split(maxsplit=1) for line in lines)
+    return {field[1].strip().removeprefix("*"): field[0] for field in fields if len(field) == 2}
+
+
+def record(sums: Path, new: Mapping[str, str]) -> None:
+    """Add sums to a SHA256SUMS file, in one atomic step."""
+    merged = recorded(sums) | dict(new)
+    draft = sums.with_name(f"{sums.name}.{os.getpid()}.tmp")
+    draft.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(merged.items())), encoding="utf-8")
+    draft.replace(sums)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(f"{path} must be a readable file, but: {error.strerror}; check what it is") from error

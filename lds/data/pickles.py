@@ -1,0 +1,45 @@
+"""A check that a pickle holds arrays and lists only, for files without a sum pinned in this package."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lds.errors import DataError
+
+# All that the files of Planetoid name, written by Python 2: arrays, CSR matrices, a dict of lists.
+_PLAIN = frozenset(
+    {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("scipy.sparse.csr", "csr_matrix"),
+        ("collections", "defaultdict"),
+        ("__builtin__", "list"),
+    }
+)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PLAIN:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module, name)
+
+
+def require_plain(path: Path) -> None:
+    """Read a pickle with an allow-list of harmless classes, so that no code in it can run.
+
+    Raises:
+        DataError: the file names anything else, or is no pickle.
+    """
+    with path.open("rb") as file, warnings.catch_warnings():
+        # The old module path inside the files; scipy has moved the class.
+        warnings.filterwarnings("ignore", message=".*`scipy.sparse.csr`", category=DeprecationWarning)
+        try:
+            _PlainUnpickler(file, encoding="latin1").load()
+        except Exception as error:  # pickle's documentation: a bad file may raise any exception
+            raise DataError(
+                f"{path} must be a pickle of plain arrays and lists, but {error}; "
+                "it was refused, get the file from its official source"
+            ) from error

@@ -1,0 +1,68 @@
+"""The small tabular data sets inside scikit-learn: no edges and nothing to download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lds.data.checksums import FileStatus
+from lds.data.edges import check_retain
+from lds.data.splits import stratified
+from lds.errors import InputError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """A data set of scikit-learn, with `split_size` nodes each to train, validate and stop early on."""
+
+    name: str
+    nodes: int
+    features: int
+    classes: int
+    split_size: int
+    edges: int = 0
+    origin: str = "built into scikit-learn"
+    built_in: bool = True
+
+    def load(self, root: Path, retain: float, seed: int) -> Data:
+        """Return the data with standardised features and an empty edge_index.
+
+        Raises:
+            InputError: `retain` is not 1, since there is no edge to delete.
+        """
+        import sklearn.datasets
+        from sklearn.preprocessing import StandardScaler
+        from torch_geometric.data import Data
+
+        check_retain(retain)
+        if retain != 1.0:
+            raise InputError(f"{self.name} has no edges to delete, but retain={retain} came; leave it at 1.0")
+        x, y = getattr(sklearn.datasets, f"load_{self.name}")(return_X_y=True)
+        # Transductive: the features of every node are known in training, so all rows set the scale.
+        # StandardScaler leaves constant columns (digits has some) at zero.
+        x = StandardScaler().fit_transform(x)
+        return Data(
+            x=torch.from_numpy(x).float(),
+            y=torch.from_numpy(y).long(),
+            edge_index=torch.empty(2, 0, dtype=torch.long),
+            num_classes=self.classes,
+            **stratified(y, self.split_size, seed),
+        )
+
+    def verify(self, root: Path) -> list[FileStatus]:
+        """Return no file: scikit-learn brings them."""
+        return []
+
+    def fetch(self, root: Path) -> list[FileStatus]:
+        """Return no file: scikit-learn brings them."""
+        return []
+
+    def is_present(self, root: Path) -> bool:
+        """Return True: scikit-learn brings the files."""
+        return True

@@ -1,0 +1,82 @@
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+with warnings.catch_warnings():
+    # PyTorch Geometric calls the deprecated function itself, once, at import.
+    warnings.filterwarnings("ignore", message="`torch.jit.script`", category=DeprecationWarning)
+    import torch_geometric  # noqa: F401
+
+PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
+TITLES = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """The folder of the real Cora and CiteSeer."""
+    beside = Path(__file__).parents[3] / "shared" / "datasets"
+    root = Path(os.environ.get("LDS_DATA_ROOT") or beside)
+    for title in ("Cora", "CiteSeer"):
+        if not (root / "planetoid" / title / "raw").is_dir():
+            pytest.skip(f"{title} is not in {root}: set LDS_DATA_ROOT, or run `lds data fetch {title.lower()}`")
+    return root
+
+
+@pytest.fixture
+def cora_copy(data_root: Path, tmp_path: Path) -> Path:
+    """A root of its own with the real Cora, free to be damaged."""
+    shutil.copytree(data_root / "planetoid" / "Cora" / "raw", raw_folder(tmp_path, "cora"))
+    return tmp_path
+
+
+@pytest.fixture
+def cora_as_pubmed(data_root: Path, tmp_path: Path) -> Path:
+    """A root where the files of Cora bear PubMed's names: right in form, and without pinned sums."""
+    raw = raw_folder(tmp_path, "pubmed")
+    raw.mkdir(parents=True)
+    for part in PARTS:
+        shutil.copy(data_root / "planetoid" / "Cora" / "raw" / f"ind.cora.{part}", raw / f"ind.pubmed.{part}")
+    return tmp_path
+
+
+class Trap:
+    """A pickle whose reading creates the file `sprung`."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+        self.content = pickle.dumps(self, protocol=2)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.sprung,)
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Trap:
+    return Trap(tmp_path / "sprung")
+
+
+@pytest.fixture
+def no_unpickling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test as soon as anything is unpickled."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        pytest.fail("a file was unpickled before its checksum had matched")
+
+    monkeypatch.setattr("pickle.load", refuse)
+    monkeypatch.setattr("pickle.loads", refuse)
+    monkeypatch.setattr("torch_geometric.io.read_planetoid_data", refuse)
+    monkeypatch.setattr("lds.data.citation.require_plain", refuse)
+
+
+@pytest.fixture
+def raw() -> Callable[[Path, str], Path]:
+    return raw_folder
+
+
+def raw_folder(root: Path, name: str) -> Path:
+    return root / "planetoid" / TITLES[name] / "raw"

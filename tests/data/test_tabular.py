@@ -1,0 +1,66 @@
+import pytest
+import sklearn.datasets
+import torch
+
+from lds.data import DATASETS, MASKS, load, validate
+from lds.errors import InputError
+
+SIZES = {
+    "wine": (178, 13, 3, 10),
+    "breast_cancer": (569, 30, 2, 10),
+    "digits": (1797, 64, 10, 50),
+    "iris": (150, 4, 3, 10),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_shapes_masks_and_classes(name: str) -> None:
+    data = load(name)
+    nodes, features, classes, part = SIZES[name]
+    assert data.x.shape == (nodes, features)
+    assert data.x.dtype == torch.float32
+    assert data.y.shape == (nodes,)
+    assert data.y.dtype == torch.int64
+    assert data.y.unique().tolist() == list(range(classes))
+    assert data.num_classes == classes
+    assert data.edge_index.shape == (2, 0)
+    assert data.edge_index.dtype == torch.int64
+    assert [int(data[mask].sum()) for mask in MASKS] == [part, part, part, nodes - 3 * part]
+    assert sum(data[mask].int() for mask in MASKS).eq(1).all()
+    validate(data)
+    source = DATASETS[name]
+    assert (source.nodes, source.features, source.classes, source.edges) == (nodes, features, classes, 0)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_class_is_in_every_split(name: str) -> None:
+    data = load(name, seed=3)
+    for mask in MASKS:
+        assert data.y[data[mask]].unique().numel() == data.num_classes
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_features_are_standardised_and_constant_columns_are_zero(name: str) -> None:
+    x = load(name).x
+    raw = torch.from_numpy(getattr(sklearn.datasets, f"load_{name}")().data)
+    constant = raw.eq(raw[0]).all(dim=0)
+    assert int(constant.sum()) == (3 if name == "digits" else 0)
+    assert x[:, constant].eq(0).all()
+    # 1e-5: float32 means over at most 1797 rows
+    torch.testing.assert_close(x.mean(dim=0), torch.zeros(x.size(1)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x[:, ~constant].std(dim=0, correction=0), torch.ones(int((~constant).sum())))
+
+
+def test_splits_follow_the_seed() -> None:
+    first, again, other = (load("wine", seed=seed) for seed in (1, 1, 2))
+    for mask in MASKS:
+        assert torch.equal(first[mask], again[mask])
+        assert not torch.equal(first[mask], other[mask])
+    assert torch.equal(first.x, other.x)
+
+
+def test_there_is_no_edge_to_delete() -> None:
+    with pytest.raises(InputError, match=r"wine has no edges to delete, but retain=0\.5 came"):
+        load("wine", retain=0.5)
+    with pytest.raises(InputError, match=r"in \[0, 1\]"):
+        load("wine", retain=float("nan"))
