@@ -1,0 +1,65 @@
+"""Seeded randomness that leaves the caller's generators alone.
+
+Invariant: the numbers drawn inside a scope are a function of (seed, step, stream) only, so that a step that is
+run again with the same three draws the same dropout masks, samples and minibatches.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Streams keep draws apart: what Φ is shown in a step and what it draws itself, the same for a sweep that resamples and
+# for the outer objective, initial values, and evaluation.
+DRAW, STEP, FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, INIT, EVALUATE = range(8)
+
+_MASK = (1 << 64) - 1
+
+
+def mix(*numbers: int) -> int:
+    """Return a 63-bit seed that depends on all numbers and their order (splitmix64)."""
+    h = 0
+    for number in numbers:
+        h = (h + (number & _MASK) + 0x9E3779B97F4A7C15) & _MASK
+        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK
+        h ^= h >> 31
+    return h >> 1
+
+
+def cuda_devices(tensors: Iterable[Tensor]) -> frozenset[int]:
+    """Return the indices of the CUDA devices that the tensors live on."""
+    return frozenset(x.device.index for x in tensors if x.device.type == "cuda")
+
+
+def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:
+    """Seed torch, numpy and `random` from the numbers; call it inside `forked` only."""
+    seed = mix(*numbers)
+    # The generators are seeded one by one: torch.manual_seed also walks every other backend, at ten times the cost.
+    torch.default_generator.manual_seed(seed)
+    for device in cuda:
+        torch.cuda.default_generators[device].manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+
+
+@contextmanager
+def forked(cuda: frozenset[int] = frozenset()) -> Iterator[None]:
+    """Restore the states of all generators on leaving."""
+    torch_state = torch.default_generator.get_state()
+    cuda_states = {device: torch.cuda.get_rng_state(device) for device in cuda}
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(torch_state)
+        for device, state in cuda_states.items():
+            torch.cuda.set_rng_state(state, device)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

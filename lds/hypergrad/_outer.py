@@ -1,0 +1,146 @@
+"""Outer variables as the engine sees them.
+
+The engine asks four things of an outer variable: a *draw* (the value that Φ sees in one step), a *tracer* around a
+draw (the same value, differentiable), an *accumulator* that takes the tracers' cotangents, and its final value.
+A plain tensor is its own draw. A random structure draws a graph a step and accumulates thin factors; the engine
+knows nothing of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import optree
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from lds.errors import InputError
+
+
+class Tracer(Protocol):
+    """A differentiable stand-in for an outer variable during one step of the sweep."""
+
+    @property
+    def value(self) -> Any:
+        """What Φ (or the outer objective) is called with."""
+        ...
+
+    def inputs(self) -> Sequence[Tensor | GradientEdge]:
+        """Return what to name among the inputs of the vector-Jacobian product; asked after Φ ran."""
+        ...
+
+
+class Accumulator(Protocol):
+    """The running sum G_t of one outer variable."""
+
+    def add(self, tracer: Any, cotangents: Sequence[Tensor | None]) -> None:
+        """Add the cotangents of `tracer.inputs()`; None stands for zero."""
+        ...
+
+    def value(self) -> Any:
+        """Return G_t as of now; later calls of `add` do not change what was returned."""
+        ...
+
+
+@runtime_checkable
+class OuterVariable(Protocol):
+    """A leaf of `outer` that is not a plain tensor."""
+
+    def draw(self) -> Any:
+        """Return the value for one step; runs in a random scope of its own, so it may sample."""
+        ...
+
+    def trace(self, draw: Any) -> Tracer:
+        """Return a tracer that has the value of `draw`."""
+        ...
+
+    def accumulator(self) -> Accumulator:
+        """Return a zero accumulator."""
+        ...
+
+
+class _TensorTracer:
+    def __init__(self, value: Tensor) -> None:
+        self.value = value.detach().requires_grad_()
+
+    def inputs(self) -> Sequence[Tensor]:
+        return (self.value,)
+
+
+class _TensorAccumulator:
+    def __init__(self, like: Tensor) -> None:
+        self._sum = torch.zeros_like(like)
+
+    def add(self, tracer: _TensorTracer, cotangents: Sequence[Tensor | None]) -> None:
+        if cotangents[0] is not None:
+            self._sum += cotangents[0]
+
+    def value(self) -> Tensor:
+        return self._sum.clone()
+
+
+class TensorVariable:
+    """A plain tensor θ: the same draw at every step, G_t a tensor of its shape."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()
+
+    def draw(self) -> Tensor:
+        """Return θ."""
+        return self.tensor
+
+    def trace(self, draw: Tensor) -> _TensorTracer:
+        """Return a leaf of autograd that shares θ's memory."""
+        return _TensorTracer(draw)
+
+    def accumulator(self) -> _TensorAccumulator:
+        """Return zeros like θ."""
+        return _TensorAccumulator(self.tensor)
+
+
+class Outer:
+    """The outer variables of one problem: a pytree, flattened once.
+
+    Raises:
+        InputError: a leaf is neither a floating-point tensor nor an `OuterVariable`.
+    """
+
+    def __init__(self, tree: Any) -> None:
+        accessors, leaves, self.spec = optree.tree_flatten_with_accessor(tree)
+        self.paths = [accessor.codify("outer") for accessor in accessors]
+        self.variables: list[OuterVariable] = [
+            _as_variable(name, leaf) for name, leaf in zip(self.paths, leaves, strict=True)
+        ]
+        self.random = any(not isinstance(v, TensorVariable) for v in self.variables)
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        """Return a pytree like the outer variables."""
+        return optree.tree_unflatten(self.spec, leaves)
+
+    def draw(self) -> list[Any]:
+        """Return one draw a variable."""
+        return [variable.draw() for variable in self.variables]
+
+    def trace(self, draws: Sequence[Any]) -> list[Tracer]:
+        """Return one tracer a variable."""
+        return [variable.trace(draw) for variable, draw in zip(self.variables, draws, strict=True)]
+
+
+def _as_variable(name: str, leaf: Any) -> OuterVariable:
+    if isinstance(leaf, Tensor):
+        if not is_differentiable(leaf):
+            raise InputError(f"{name} must be a floating-point tensor, got {leaf.dtype}; convert it with .float()")
+        return TensorVariable(leaf)
+    if isinstance(leaf, OuterVariable):
+        return leaf
+    raise InputError(
+        f"{name} must be a floating-point tensor, got {type(leaf).__name__}; wrap numbers with torch.tensor(...), "
+        "and keep constants out of `outer`"
+    )
+
+
+def is_differentiable(leaf: Any) -> bool:
+    """Tell whether a leaf of the state can carry a cotangent."""
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
