@@ -1,0 +1,145 @@
+"""Structure gradients as thin factor pairs: never an N×N matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from lds.graph._sampled import SampledGraph
+
+# Two groups of rows are merged when the union is at most this much larger than the larger one: one product with a few
+# more rows is cheaper than two.
+_MERGE = 1.25
+# Above this share of all rows, leaving out the zero ones costs more than it saves.
+_DENSE = 0.5
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Factor pairs whose thin sides have the same non-zero rows.
+
+    Attributes:
+        rows: sorted indices of those rows, int64 of shape [R].
+        thin: their values, shape [R, c].
+        full: the other sides, shape [N, c].
+    """
+
+    rows: Tensor
+    thin: Tensor
+    full: Tensor
+
+
+@dataclass(frozen=True)
+class FactorPairs:
+    r"""The gradient of a scalar in the edge probabilities of a graph, from products alone.
+
+    A scalar that depends on A only through Y_k = A M_k and through the degrees d has
+
+    .. math:: G = \sum_k \frac{\partial f}{\partial Y_k} M_k^\top + q 1^\top, \quad q = \frac{\partial f}{\partial d},
+        \qquad \frac{\partial f}{\partial \theta_{ij}} = G_{ij} + G_{ji} \quad (i < j)
+
+    Attributes:
+        pairs: the (U_k, V_k), each side of shape [N, r_k].
+        degree: q, shape [N].
+    """
+
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+    degree: Tensor
+
+    def to_dense(self) -> Tensor:
+        """Return the symmetric matrix of the ∂f/∂θ_ij with a zero diagonal, shape [N, N]; for small graphs."""
+        g = self.degree[:, None].repeat(1, self.degree.numel())
+        for left, right in self.pairs:
+            g.addmm_(left, right.T)
+        return (g + g.T).fill_diagonal_(0)
+
+    def at(self, row: Tensor, col: Tensor) -> Tensor:
+        """Return ∂f/∂θ_ij at the pairs (row, col), shape like row."""
+        result = self.degree[row] + self.degree[col]
+        if self.pairs:
+            left, right = (torch.cat(side, 1) for side in zip(*self.pairs, strict=True))
+            # Chunks bound the memory of the gathered rows, whatever the number of pairs.
+            for part in torch.split(torch.arange(row.numel(), device=row.device), 1 << 16):
+                i, j = row[part], col[part]
+                result[part] += (left[i] * right[j] + left[j] * right[i]).sum(1)
+        return result
+
+    def groups(self) -> tuple[list[RowGroup], Tensor, Tensor]:
+        """Return the factor pairs grouped by their non-zero rows, and two dense sides L, R for all others.
+
+        The gradient at i < j is (L Rᵀ)_ij plus, for every group, (T Fᵀ + F Tᵀ)_ij with T its thin side.
+        """
+        ones = torch.ones_like(self.degree)
+        dense = [(self.degree[:, None], ones[:, None]), (ones[:, None], self.degree[:, None])]
+        thin: list[tuple[Tensor, Tensor, Tensor]] = []
+        for left, right in self.pairs:
+            masks = [side.abs().sum(1) != 0 for side in (left, right)]
+            counts = [int(mask.sum()) for mask in masks]
+            if min(counts) > _DENSE * left.shape[0]:
+                dense += [(left, right), (right, left)]
+            elif counts[0] <= counts[1]:
+                thin.append((masks[0], left, right))
+            else:
+                thin.append((masks[1], right, left))
+        thin.sort(key=lambda item: int(item[0].sum()))
+        merged: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
+        for mask, side, other in thin:
+            if merged and int((merged[-1][0] | mask).sum()) <= _MERGE * int(mask.sum()):
+                last = merged[-1]
+                merged[-1] = (last[0] | mask, [*last[1], side], [*last[2], other])
+            elif bool(mask.any()):
+                merged.append((mask, [side], [other]))
+        groups = []
+        for mask, sides, others in merged:
+            rows = mask.nonzero().flatten()
+            groups.append(RowGroup(rows, torch.cat([side[rows] for side in sides], 1), torch.cat(others, 1)))
+        sides = [torch.cat(side, 1) for side in zip(*dense, strict=True)]
+        return groups, sides[0], sides[1]
+
+
+class GraphTracer:
+    """A sampled graph in one step of the sweep: its tape names the inputs of the vector-Jacobian product."""
+
+    def __init__(self, graph: SampledGraph) -> None:
+        self.value = graph.traced()
+
+    def inputs(self) -> Sequence[GradientEdge]:
+        """Return the gradient edges of the products that Φ made."""
+        return self.value.edges_on_tape()
+
+
+class FactorAccumulator:
+    """G_t of a structure, as a list of factor pairs."""
+
+    def __init__(self, num_nodes: int, like: Tensor) -> None:
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._degree = like.new_zeros(num_nodes)
+
+    def add(self, tracer: GraphTracer, cotangents: Sequence[Tensor | None]) -> None:
+        r"""Add the factor pairs of one step.
+
+        With s = d^{-1/2}, a product with Â contributes the pair (s ⊙ U, s ⊙ V) to A, and to the degrees
+
+        .. math:: q_i = -\tfrac{1}{2 d_i} \sum_j \hat A_{ij} (U V^\top + V U^\top)_{ij}
+            = -\tfrac{1}{2 d_i} \sum_r (U \odot \hat A V + V \odot \hat A U)_{ir}.
+        """
+        graph = tracer.value
+        uses = [(use, u) for use, u in zip(graph.take_tape(), cotangents, strict=True) if u is not None]
+        self._pairs += [(u, use.operand) for use, u in uses if not use.normalised]
+        normalised = [(use, u) for use, u in uses if use.normalised]
+        if not normalised:
+            return
+        u = torch.cat([u for _, u in normalised], 1)
+        v = torch.cat([use.operand for use, _ in normalised], 1)
+        propagated = torch.cat([use.result for use, _ in normalised], 1)
+        self._degree -= ((u * propagated).sum(1) + (v * (graph.normalised @ u)).sum(1)) / (2 * graph.degree)
+        scale = graph.scale[:, None]
+        self._pairs += [(scale * u, scale * use.operand) for use, u in normalised]
+
+    def value(self) -> FactorPairs:
+        """Return the factor pairs gathered so far."""
+        return FactorPairs(tuple(self._pairs), self._degree.clone())

@@ -1,0 +1,77 @@
+"""The graph that structure learning starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from lds.errors import InputError
+from lds.graph._all_pairs import canonical_pairs
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+
+@dataclass(frozen=True)
+class GivenGraph:
+    """The edges that the data set brings."""
+
+    def __call__(self, data: Data) -> Tensor:
+        """Return the pairs i < j of the data's edges, int64 of shape [2, E].
+
+        Raises:
+            InputError: the data has no edges.
+        """
+        if data.edge_index is None or data.edge_index.numel() == 0:
+            raise InputError("the data brings no edges to start from; use a kNN graph, e.g. graph=KNNGraph(k=10)")
+        return torch.stack(canonical_pairs(data.edge_index, data.num_nodes))
+
+
+@dataclass(frozen=True)
+class KNNGraph:
+    """The union of the k nearest neighbours of every node, by features.
+
+    Args:
+        k: number of neighbours, 1 ≤ k < N.
+        metric: "cosine" or "minkowski" (Euclidean) distance.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    k: int = 10
+    metric: Literal["cosine", "minkowski"] = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InputError(f"k must be at least 1, got {self.k}")
+        if self.metric not in ("cosine", "minkowski"):
+            raise InputError(f'metric must be "cosine" or "minkowski", got {self.metric!r}')
+
+    def __call__(self, data: Data) -> Tensor:
+        """Return the pairs i < j of which one is among the k nearest of the other, int64 of shape [2, E].
+
+        Raises:
+            InputError: k is not smaller than the number of nodes.
+        """
+        from sklearn.neighbors import kneighbors_graph
+
+        if self.k >= data.num_nodes:
+            raise InputError(f"k must be smaller than the number of nodes, {data.num_nodes}, got {self.k}")
+        graph = kneighbors_graph(_to_scipy(data.x), self.k, metric=self.metric, include_self=False).tocoo()
+        edge_index = torch.stack([torch.from_numpy(graph.row), torch.from_numpy(graph.col)]).long()
+        return torch.stack(canonical_pairs(edge_index.to(data.x.device), data.num_nodes))
+
+
+def _to_scipy(x: Tensor) -> object:
+    from scipy.sparse import csr_matrix
+
+    if x.layout == torch.strided:
+        x = x.cpu()
+        # A bag of words is searched an order of magnitude faster as a sparse matrix.
+        return csr_matrix(x.numpy()) if x.count_nonzero() < 0.1 * x.numel() else x.numpy()
+    x = x.cpu().to_sparse_csr()
+    return csr_matrix((x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy()), (x.shape[0], x.shape[1]))

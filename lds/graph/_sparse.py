@@ -1,0 +1,107 @@
+"""Products of a sparse matrix with dense ones, differentiable in the dense operand to any order."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from lds.errors import InputError
+
+with warnings.catch_warnings():
+    # torch announces once a process that sparse CSR is in beta; nothing that a user of this package could act on.
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    torch.eye(1).to_sparse_csr()
+
+
+class _Product(torch.autograd.Function):
+    """Y = S M, whose backward is `transpose_product`, itself differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, csr: Tensor, transpose_product: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.transpose_product = transpose_product
+        return csr @ dense
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.transpose_product(grad), None, None
+
+
+def product(csr: Tensor, dense: Tensor, transpose_product: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return S M for a sparse CSR tensor S and a dense M of shape [N, r]."""
+    if dense.ndim != 2 or dense.shape[0] != csr.shape[1]:
+        raise InputError(f"a sparse product needs a matrix with {csr.shape[1]} rows, got shape {tuple(dense.shape)}")
+    result: Tensor = _Product.apply(dense, csr, transpose_product)  # type: ignore[no-untyped-call]
+    return result
+
+
+def csr_tensor(row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return the CSR tensor with these distinct entries.
+
+    On the CPU scipy's counting sort is used, five times as fast as a comparison sort at the size of a sampled graph.
+    """
+    if row.is_cpu:
+        coo = scipy.sparse.coo_matrix(
+            (values.numpy(), (row.numpy().astype(np.int32), col.numpy().astype(np.int32))), shape
+        )
+        coo.has_canonical_format = True  # Distinct entries: scipy need not look for duplicates.
+        return from_scipy(coo.tocsr())
+    order = torch.argsort(row)
+    starts = torch.zeros(shape[0] + 1, dtype=torch.int64, device=row.device)
+    starts[1:] = torch.bincount(row, minlength=shape[0]).cumsum(0)
+    return torch.sparse_csr_tensor(starts, col[order], values[order], shape, check_invariants=False)
+
+
+def from_scipy(matrix: scipy.sparse.csr_matrix) -> Tensor:
+    """Return a CSR tensor that shares the memory of a scipy matrix."""
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(matrix.indptr),
+        torch.from_numpy(matrix.indices),
+        torch.from_numpy(matrix.data),
+        matrix.shape,
+        check_invariants=False,
+    )
+
+
+class SparseMatrix:
+    """A constant sparse matrix, such as bag-of-words features, that is used through `x @ weight`.
+
+    Args:
+        csr: sparse CSR tensor of shape [N, F].
+    """
+
+    def __init__(self, csr: Tensor) -> None:
+        self.csr = csr
+
+    @classmethod
+    def from_dense(cls, x: Tensor) -> SparseMatrix:
+        """Return the sparse form of a dense matrix of shape [N, F]."""
+        row, col = x.nonzero(as_tuple=True)
+        return cls(csr_tensor(row, col, x[row, col], (x.shape[0], x.shape[1])))
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape [N, F]."""
+        return self.csr.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the entries."""
+        return self.csr.dtype
+
+    @cached_property
+    def T(self) -> SparseMatrix:  # noqa: N802 - the name that torch and numpy have for it
+        """The transpose, shape [F, N]."""
+        starts, col, values = self.csr.crow_indices(), self.csr.col_indices(), self.csr.values()
+        row = torch.repeat_interleave(torch.arange(self.shape[0], device=col.device), starts.diff())
+        return SparseMatrix(csr_tensor(col.long(), row, values, (self.shape[1], self.shape[0])))
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """Return the product with a dense matrix of shape [F, r]."""
+        return product(self.csr, dense, lambda grad: self.T @ grad)

@@ -1,0 +1,144 @@
+"""What a learner returns, and what it reports on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from lds.errors import InputError
+from lds.graph import Structure
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+    from lds.learner._task import Params, Task
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One outer step: a window of inner steps and, where the structure is learned, one update of θ.
+
+    Attributes:
+        epoch: outer epoch, from 1.
+        outer_step: outer step, from 1, over all epochs.
+        inner_loss: inner objective, averaged over the window.
+        outer_loss: outer objective at the end of the window; None where it is not evaluated.
+        expected_edges: expected number of undirected edges after the update.
+    """
+
+    epoch: int
+    outer_step: int
+    inner_loss: float
+    outer_loss: float | None
+    expected_edges: float
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One outer epoch: the weights trained from scratch, then evaluated.
+
+    Attributes:
+        epoch: outer epoch, from 1.
+        outer_step: outer steps so far.
+        inner_loss: inner objective, averaged over the last window.
+        es_accuracy: accuracy on the early-stopping nodes, in [0, 1].
+        es_loss: cross-entropy on the early-stopping nodes.
+        expected_edges: expected number of undirected edges.
+        improved: whether this is the best epoch so far.
+    """
+
+    epoch: int
+    outer_step: int
+    inner_loss: float
+    es_accuracy: float
+    es_loss: float
+    expected_edges: float
+    improved: bool
+
+
+class Callback(Protocol):
+    """Called by a learner as it goes."""
+
+    def on_step(self, record: StepRecord) -> None:
+        """Take note of an outer step."""
+        ...
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Take note of an outer epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far: weights, mean logits, a copy of θ, and the figures it was chosen by."""
+
+    params: Params
+    logits: Tensor
+    theta: Tensor
+    es_accuracy: float
+    es_loss: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model and its structure, at the best early-stopping accuracy.
+
+    Attributes:
+        structure: the learned edge probabilities θ.
+        params: weights of the model.
+        logits: mean logits over sampled graphs, shape [N, C].
+        history: one record an outer epoch.
+        outer_steps: number of outer steps run, over all epochs.
+    """
+
+    structure: Structure
+    params: Params
+    logits: Tensor
+    history: tuple[EpochRecord, ...]
+    outer_steps: int
+    _task: Task
+
+    @property
+    def outer_epochs(self) -> int:
+        """Number of outer epochs run."""
+        return len(self.history)
+
+    def accuracy(self, split: str) -> float:
+        """Return the accuracy on "train", "val", "es" or "test", in [0, 1].
+
+        Raises:
+            InputError: there is no such split.
+        """
+        if split not in self._task.nodes:
+            raise InputError(f"split must be one of {', '.join(self._task.nodes)}, got {split!r}")
+        return self._task.accuracy(self.logits, split)
+
+    def predict_proba(self) -> Tensor:
+        """Return the class probabilities of all nodes, shape [N, C]."""
+        return self.logits.softmax(1)
+
+    def predict(self) -> Tensor:
+        """Return the most probable class of all nodes, int64 of shape [N]."""
+        return self.logits.argmax(1)
+
+    def graph(self, threshold: float = 0.5) -> Data:
+        """Return the learned structure: edges with probability above `threshold`, both directions.
+
+        `edge_index` is int64 of shape [2, E], `edge_weight` the probabilities θ, shape [E].
+
+        Raises:
+            InputError: the threshold is not in [0, 1).
+        """
+        from torch_geometric.data import Data
+
+        if not 0 <= threshold < 1:
+            raise InputError(f"threshold must lie in [0, 1), got {threshold}")
+        pairs, probability = self.structure.edges(threshold)
+        return Data(
+            edge_index=torch.cat([pairs, pairs.flip(0)], 1),
+            edge_weight=probability.repeat(2),
+            num_nodes=self.structure.num_nodes,
+        )

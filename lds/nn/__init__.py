@@ -1,0 +1,5 @@
+"""Models that use a graph through products only."""
+
+from lds.nn._gcn import GCN
+
+__all__ = ["GCN"]

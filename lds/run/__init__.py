@@ -1,0 +1,6 @@
+"""Training runs on disk."""
+
+from lds.run._config import METHODS, TrainConfig
+from lds.run._train import train
+
+__all__ = ["METHODS", "TrainConfig", "train"]

@@ -1,0 +1,109 @@
+"""One training run, from configuration to run folder."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from lds._version import __version__
+from lds.run._config import TrainConfig
+from lds.run._folder import RunFolder
+
+if TYPE_CHECKING:
+    from lds.learner import EpochRecord, StepRecord
+
+
+class ProgressBar:
+    """Shows outer epoch, inner loss, early-stopping accuracy and expected number of edges on a terminal line."""
+
+    def __init__(self, label: str, max_epochs: int | None, *, disable: bool = False) -> None:
+        self._bar = tqdm(total=max_epochs, desc=label, unit="epoch", disable=disable, dynamic_ncols=True)
+        self._es = "-"
+
+    def on_step(self, record: StepRecord) -> None:
+        """Show the losses of an outer step."""
+        self._show(record.epoch, record.inner_loss, record.expected_edges)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Count an outer epoch."""
+        self._es = f"{record.es_accuracy:.3f}"
+        self._show(record.epoch, record.inner_loss, record.expected_edges)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        self._bar.close()
+
+    def _show(self, epoch: int, inner_loss: float, edges: float) -> None:
+        self._bar.set_postfix_str(
+            f"epoch {epoch}, inner loss {inner_loss:.4f}, es accuracy {self._es}, edges {edges:.0f}", refresh=False
+        )
+        self._bar.update(0)
+
+
+def train(config: TrainConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
+    """Train as configured, write the run folder `out`, and return what its result.json holds.
+
+    Accuracies are in [0, 1]; `seconds` is the wall time of the training, `peak_rss_mb` that of the whole process.
+
+    Raises:
+        InputError: a value of the configuration is out of range, or the folder is taken or cannot be made.
+        DataError: the data set is unknown, missing or corrupt.
+    """
+    folder = RunFolder(out, config.as_dict())
+    data = config.load_data()
+    learner = config.learner(data)
+    bar = ProgressBar(f"{config.method} on {config.dataset}", config.max_epochs, disable=not progress)
+    began = time.perf_counter()
+    try:
+        fit = learner.fit(data, seed=config.seed, callbacks=(folder, bar))
+    finally:
+        bar.close()
+    seconds = time.perf_counter() - began
+    result = {
+        "dataset": config.dataset,
+        "method": config.method,
+        "test_accuracy": fit.accuracy("test"),
+        "es_accuracy": fit.accuracy("es"),
+        "val_accuracy": fit.accuracy("val"),
+        "outer_epochs": fit.outer_epochs,
+        "outer_steps": fit.outer_steps,
+        "expected_edges": fit.structure.expected_edges,
+        "seed": config.seed,
+        "seconds": seconds,
+        "peak_rss_mb": peak_rss_mb(),
+        "versions": versions(),
+    }
+    folder.finish(fit, result)
+    return result
+
+
+def peak_rss_mb() -> float:
+    """Return the largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    import numpy
+    import scipy
+    import sklearn
+    import torch
+    import torch_geometric
+
+    return {
+        "lds": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_geometric": torch_geometric.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
