@@ -13,8 +13,9 @@ from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer
 from lds.graph._sampled import SampledGraph
 from lds.graph._sampler import ThinningSampler, positions_above
 
-# Entries of one block: small enough to stay in the second-level cache through all passes of an update.
-_BLOCK_ENTRIES = 1 << 18
+# Entries of one block: small enough to stay in the cache through all passes of an update, large enough for
+# products of some size.
+_BLOCK_ENTRIES = 1 << 19
 # Proposals a sample for each expected edge, from which the bound between listed and thinned entries follows.
 _PROPOSALS = 2.0
 
@@ -81,9 +82,7 @@ class AllPairs:
 
     def draw(self) -> SampledGraph:
         """Return a graph A ~ Bernoulli(θ), drawn with torch's default generator in time of its number of edges."""
-        mask, others = self._sampler.draw()
-        row, col = self._pairs(others)
-        row, col = torch.cat([self._listed[0][mask], row]), torch.cat([self._listed[1][mask], col])
+        row, col = self._pairs(self._sampler.draw())
         return SampledGraph(self.num_nodes, row, col, self._flat.new_ones(row.shape))
 
     def trace(self, draw: SampledGraph) -> GraphTracer:
@@ -171,14 +170,14 @@ class AllPairs:
     def _refresh(self, expected_edges: float) -> None:
         """Rebuild what the sampler keeps; `expected_edges` sets the bound, and need not be exact."""
         bound = min(max(_PROPOSALS * expected_edges / self._flat.numel(), 1e-9), 0.5)
+        # A number that θ can hold: else one that rounds to the bound is above it for the sampler but not for the list.
+        bound = float(torch.tensor(bound, dtype=self.dtype))
         total = torch.zeros((), dtype=torch.float64, device=self._flat.device)
         found = []
         for block in self._blocks():
             total += block.theta.sum()
             found.append(block.offset + positions_above(block.theta, bound))
-        listed = torch.cat(found)
-        self._sampler = ThinningSampler(self._flat, bound, listed)
-        self._listed = self._pairs(listed)
+        self._sampler = ThinningSampler(self._flat, bound, torch.cat(found))
         self._expected_edges = float(total)
 
 
@@ -195,6 +194,7 @@ def canonical_pairs(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]
     if edge_index.numel() and not (int(edge_index.min()) >= 0 and int(edge_index.max()) < num_nodes):
         found = f"{int(edge_index.min())} to {int(edge_index.max())}"
         raise InputError(f"edge_index must hold node numbers in 0..{num_nodes - 1}, got {found}")
+    edge_index = edge_index.long()  # row·N + col overflows a narrower type.
     row, col = edge_index.min(0).values, edge_index.max(0).values
     key = torch.unique((row * num_nodes + col)[row != col])
     return key // num_nodes, key % num_nodes

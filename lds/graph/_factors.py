@@ -58,14 +58,16 @@ class FactorPairs:
         return (g + g.T).fill_diagonal_(0)
 
     def at(self, row: Tensor, col: Tensor) -> Tensor:
-        """Return ∂f/∂θ_ij at the pairs (row, col), shape like row."""
-        result = self.degree[row] + self.degree[col]
-        if self.pairs:
-            left, right = (torch.cat(side, 1) for side in zip(*self.pairs, strict=True))
-            # Chunks bound the memory of the gathered rows, whatever the number of pairs.
-            for part in torch.split(torch.arange(row.numel(), device=row.device), 1 << 16):
-                i, j = row[part], col[part]
-                result[part] += (left[i] * right[j] + left[j] * right[i]).sum(1)
+        """Return ∂f/∂θ_ij at the pairs (row, col), shape like row; pairs that no thin side touches cost nothing."""
+        groups, left, right = self.groups()
+        result = _row_dots(left, row, right, col)
+        for group in groups:
+            place = torch.full((self.degree.numel(),), -1, dtype=torch.int64, device=row.device)
+            place[group.rows] = torch.arange(group.rows.numel(), device=row.device)
+            for here, there in ((row, col), (col, row)):
+                inside = place[here]
+                touched = (inside >= 0).nonzero().flatten()
+                result[touched] += _row_dots(group.thin, inside[touched], group.full, there[touched])
         return result
 
     def groups(self) -> tuple[list[RowGroup], Tensor, Tensor]:
@@ -101,13 +103,19 @@ class FactorPairs:
         return groups, sides[0], sides[1]
 
 
+def _row_dots(a: Tensor, i: Tensor, b: Tensor, j: Tensor) -> Tensor:
+    """Return Σ_r a[i, r] b[j, r], in chunks that bound the memory of the gathered rows."""
+    parts = zip(torch.split(i, 1 << 16), torch.split(j, 1 << 16), strict=True)
+    return torch.cat([(a[k] * b[m]).sum(1) for k, m in parts])
+
+
 class GraphTracer:
     """A sampled graph in one step of the sweep: its tape names the inputs of the vector-Jacobian product."""
 
     def __init__(self, graph: SampledGraph) -> None:
         self.value = graph.traced()
 
-    def inputs(self) -> Sequence[GradientEdge]:
+    def inputs(self) -> Sequence[Tensor | GradientEdge]:
         """Return the gradient edges of the products that Φ made."""
         return self.value.edges_on_tape()
 

@@ -46,8 +46,8 @@ class KNNGraph:
     metric: Literal["cosine", "minkowski"] = "cosine"
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InputError(f"k must be at least 1, got {self.k}")
+        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
+            raise InputError(f"k must be an integer >= 1, got {self.k!r}")
         if self.metric not in ("cosine", "minkowski"):
             raise InputError(f'metric must be "cosine" or "minkowski", got {self.metric!r}')
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
 from typing import NamedTuple
@@ -78,11 +78,11 @@ class SampledGraph:
 
     def matmul(self, m: Tensor) -> Tensor:
         """Return A M for M of shape [N, r]."""
-        return self._record(m, product(self.adjacency, m, self.matmul), normalised=False)
+        return self._product(self.adjacency, m, self.matmul, normalised=False)
 
     def propagate(self, m: Tensor) -> Tensor:
         """Return Â M for M of shape [N, r], the propagation of a GCN."""
-        return self._record(m, product(self.normalised, m, self.propagate), normalised=True)
+        return self._product(self.normalised, m, self.propagate, normalised=True)
 
     def traced(self) -> SampledGraph:
         """Return this graph with an empty tape, on which every product leaves its gradient edge and its operand."""
@@ -111,12 +111,13 @@ class SampledGraph:
         """Return the gradient edges of all products so far, the inputs of the vector-Jacobian product."""
         return [use.edge for use in self._tape or ()]
 
-    def _record(self, operand: Tensor, result: Tensor, *, normalised: bool) -> Tensor:
+    def _product(self, csr: Tensor, m: Tensor, transpose: Callable[[Tensor], Tensor], *, normalised: bool) -> Tensor:
         # The backward pass of a product is a product on the tape too, unless it is the sweep's own.
         if self._tape is None or not torch.is_grad_enabled():
-            return result
-        if not result.requires_grad:
-            result.requires_grad_()
-        versions = (operand._version, result._version)
-        self._tape.append(Use(get_gradient_edge(result), operand.detach(), result.detach(), versions, normalised))
+            return product(csr, m, transpose)
+        if not m.requires_grad:
+            m = m.detach().requires_grad_()  # Not the result: a leaf of autograd must not be changed in place.
+        result = product(csr, m, transpose)
+        versions = (m._version, result._version)
+        self._tape.append(Use(get_gradient_edge(result), m.detach(), result.detach(), versions, normalised))
         return result

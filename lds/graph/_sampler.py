@@ -24,11 +24,11 @@ class ThinningSampler:
     def __init__(self, probabilities: Tensor, bound: float, listed: Tensor) -> None:
         self._probabilities = probabilities
         self._bound = bound
-        self.listed = listed
+        self._listed = listed
         self._listed_p = probabilities[listed].double()
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Return a mask over `listed`, and the sorted other positions drawn; uses torch's default generator."""
+    def draw(self) -> Tensor:
+        """Return the positions drawn, distinct, in no order; uses torch's default generator."""
         # Doubles: a single-precision uniform is a multiple of 2^-24, too coarse for tiny probabilities.
         device = self._probabilities.device
         mask = torch.rand(self._listed_p.shape, dtype=torch.float64, device=device) < self._listed_p
@@ -38,7 +38,7 @@ class ThinningSampler:
         proposals = torch.randint(self._probabilities.numel(), (count,), device=device)
         p = self._probabilities[proposals].double()
         accept = torch.rand(count, dtype=torch.float64, device=device) * rate < -torch.log1p(-p)
-        return mask, torch.unique(proposals[accept & (p <= self._bound)])
+        return torch.cat([self._listed[mask], torch.unique(proposals[accept & (p <= self._bound)])])
 
 
 def positions_above(values: Tensor, bound: float) -> Tensor:

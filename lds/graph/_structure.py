@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer
+from lds.graph._factors import GraphTracer
 from lds.graph._sampled import SampledGraph
+from lds.hypergrad import Accumulator
 
 
 class Structure(Protocol):
@@ -27,15 +28,15 @@ class Structure(Protocol):
         """Return a graph A ~ Bernoulli(θ)."""
         ...
 
-    def trace(self, draw: SampledGraph) -> GraphTracer:
+    def trace(self, draw: Any) -> GraphTracer:
         """Return a tracer around a drawn graph."""
         ...
 
-    def accumulator(self) -> FactorAccumulator:
-        """Return an empty accumulator of factor pairs."""
+    def accumulator(self) -> Accumulator:
+        """Return a zero accumulator."""
         ...
 
-    def project_(self, gradient: FactorPairs, lr: float) -> None:
+    def project_(self, gradient: Any, lr: float) -> None:
         """Take the step θ ← clip_[0,1](θ − lr · gradient) in place."""
         ...
 

@@ -11,7 +11,7 @@ import optree
 import torch
 from torch import Tensor
 
-from lds.hypergrad._noise import DRAW, STEP, forked, reseed
+from lds._random import DRAW, STEP, forked, reseed
 from lds.hypergrad._outer import Outer
 from lds.hypergrad._sweep import Noise, Sweep, check_noise
 from lds.hypergrad._trajectory import check_count, record

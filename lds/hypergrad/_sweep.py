@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from lds._random import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, STEP, forked, reseed
 from lds.errors import InputError, ReplayError
-from lds.hypergrad._noise import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, STEP, forked, reseed
 from lds.hypergrad._outer import Accumulator, TensorVariable, Tracer, is_differentiable
 from lds.hypergrad._trajectory import CheckedObjective, Trajectory
 from lds.updaters import Objective, PyTree, State
@@ -129,6 +129,11 @@ class Sweep:
         reseed(seed, step, OUTER_STEP, cuda=cuda)
         state = trajectory.spec.unflatten(leaves, step)
         loss = self._objective(state.params, trajectory.outer.unflatten([tracer.value for tracer in tracers]))
+        if not loss.requires_grad:
+            raise InputError(
+                "the outer objective must depend on params or on outer, but its value has no gradient path to either; "
+                "compute it from the arguments it is called with, without .item(), .detach() or torch.no_grad()"
+            )
         self.outer_loss = loss.detach()
         self.cotangents = self._pull_back([loss], [torch.ones_like(loss)], leaves, tracers)
 

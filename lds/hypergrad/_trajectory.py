@@ -11,8 +11,8 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._random import DRAW, INIT, STEP, cuda_devices, forked, reseed
 from lds.errors import InputError
-from lds.hypergrad._noise import DRAW, INIT, STEP, cuda_devices, forked, reseed
 from lds.hypergrad._outer import Outer, is_differentiable
 from lds.updaters import Objective, PyTree, State, Updater
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lds.errors import InputError
+from lds._random import INIT, forked, mix, reseed
 from lds.graph import AllPairs, GivenGraph
 from lds.hypergrad import record
-from lds.hypergrad._noise import INIT, forked, mix, reseed
+from lds.learner._arguments import check_integers, check_sizes
 from lds.learner._fit import Callback, EpochRecord, Fit
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
@@ -42,7 +42,7 @@ class FixedGraphLearner:
         patience: steps without improvement on the selection nodes before training ends.
 
     Raises:
-        InputError: steps or patience is not positive.
+        InputError: an argument is out of range.
     """
 
     graph: Callable[[Data], Tensor] = field(default_factory=GivenGraph)
@@ -53,20 +53,19 @@ class FixedGraphLearner:
     patience: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("steps", "patience"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_integers(self, "steps", "patience")
+        check_sizes(self, "lr", "weight_decay")
 
     def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
         """Train on one data set; arguments and errors as for `StructureLearner.fit`."""
         task = Task(data, self.model, self.weight_decay)
         task.nodes["selection"] = torch.cat([task.nodes["val"], task.nodes["es"]])
         structure = AllPairs(task.num_nodes, self.graph(data), dtype=task.dtype)
-        graph = structure.draw()  # All probabilities are 0 or 1.
         seed = mix(seed, 1)
         with forked(task.cuda):
             reseed(seed, INIT, cuda=task.cuda)
             params = task.initial_params()
+            graph = structure.draw()  # All probabilities are 0 or 1.
 
         def inner(params: Params, outer: Any) -> Tensor:
             return task.inner_loss(params, graph)
@@ -76,10 +75,11 @@ class FixedGraphLearner:
         score = (-math.inf, -math.inf)
         step = stale = 0
         while step < self.steps and stale < self.patience:
+            steps = min(_WINDOW, self.steps - step)
             trajectory = record(
-                inner, params, (), updater=Adam(self.lr, eps=1e-5), steps=_WINDOW, horizon=0, seed=seed, state=state
+                inner, params, (), updater=Adam(self.lr, eps=1e-5), steps=steps, horizon=0, seed=seed, state=state
             )
-            state, step, stale = trajectory.final_state, step + _WINDOW, stale + _WINDOW
+            state, step, stale = trajectory.final_state, step + steps, stale + steps
             logits = task.mean_logits(state.params, lambda: graph, 1)
             found = (task.accuracy(logits, "selection"), -task.loss(logits, "selection").item())
             if found > score:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, Structure
 from lds.hypergrad import Noise, Reverse, hypergradient, record
-from lds.hypergrad._noise import EVALUATE, INIT, forked, mix, reseed
+from lds.learner._arguments import check, check_integers, check_sizes
 from lds.learner._fit import Best, Callback, EpochRecord, Fit, StepRecord
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
@@ -54,7 +55,7 @@ class StructureLearner:
         inner_lr: learning rate of the default updater.
         learn_inner_lr: make the inner learning rate an outer variable too, in [1e-4, 0.05].
         weight_decay: λ of the inner penalty λ/2 ‖W_0‖².
-        inner_steps: inner steps an outer epoch, at most.
+        inner_steps: inner steps an outer epoch, at most; rounded up to whole windows of tau.
         inner_patience: windows of tau steps in which the inner loss may fail to fall before the epoch ends.
         inner_tolerance: relative fall of the inner loss that counts.
         patience: outer epochs without improvement on the early-stopping nodes before learning ends.
@@ -87,19 +88,18 @@ class StructureLearner:
     noise: Noise = "replay"
 
     def __post_init__(self) -> None:
-        for name in ("tau", "inner_steps", "inner_patience", "patience", "samples"):
-            _check(name, getattr(self, name), "an integer >= 1", lambda x: isinstance(x, int) and x >= 1)
-        for name in ("outer_lr", "outer_lr_decay", "weight_decay", "inner_tolerance"):
-            _check(name, getattr(self, name), "finite and >= 0", lambda x: math.isfinite(x) and x >= 0)
+        check_integers(self, "tau", "inner_steps", "inner_patience", "patience", "samples")
+        check_sizes(self, "outer_lr", "outer_lr_decay", "inner_lr", "weight_decay", "inner_tolerance")
         if self.max_epochs is not None:
-            _check("max_epochs", self.max_epochs, "an integer >= 1", lambda x: isinstance(x, int) and x >= 1)
-        if self.horizon is not None:
-            _check("horizon", self.horizon, f"in 0..tau = 0..{self.tau}", lambda x: 0 <= x <= self.tau)
+            check_integers(self, "max_epochs")
+        # Checks the noise too.
+        if Reverse(self.horizon, noise=self.noise).horizon not in (None, *range(self.tau + 1)):
+            raise InputError(f"horizon must lie in 0..tau = 0..{self.tau}, got {self.horizon}")
         if self.learn_inner_lr:
             if self.updater is not None:
                 raise InputError("learn_inner_lr=True needs the default updater, but an updater was given; drop one")
             a, b = _LR_RANGE
-            _check("inner_lr", self.inner_lr, f"between {a} and {b} to be learned", lambda x: a < x < b)
+            check("inner_lr", self.inner_lr, f"between {a} and {b} to be learned", lambda x: a < x < b)
 
     def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
         """Learn a structure for one data set.
@@ -203,8 +203,3 @@ class StructureLearner:
         a, b = _LR_RANGE
         lr = (lambda outer: a + (b - a) * outer["inner_lr"].sigmoid()) if self.learn_inner_lr else self.inner_lr
         return Adam(lr, eps=1e-5)
-
-
-def _check(name: str, value: Any, needed: str, accept: Callable[[Any], bool]) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not accept(value):
-        raise InputError(f"{name} must be {needed}, got {value!r}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lds._random import cuda_devices, forked
 from lds.data import MASKS, num_classes, validate
+from lds.errors import InputError
 from lds.graph import SampledGraph, SparseMatrix
-from lds.hypergrad._noise import cuda_devices
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -29,7 +31,7 @@ class Task:
     Args:
         data: features, labels and masks, see `lds.data.validate`.
         model: factory, (number of features, number of classes) -> module called with (x, graph).
-        weight_decay: coefficient λ of the penalty λ/2 ‖W‖² on the first parameter of the model.
+        weight_decay: coefficient λ of the penalty λ/2 ‖W‖² on the first weight matrix of the model.
 
     Raises:
         DataError: the data is inconsistent.
@@ -43,23 +45,29 @@ class Task:
         self.dtype: torch.dtype = data.x.dtype
         self.y: Tensor = data.y.long()
         self.nodes: dict[str, Tensor] = {name.removesuffix("_mask"): data[name].nonzero().flatten() for name in MASKS}
-        self.module = model(data.x.shape[1], num_classes(data)).to(self.device, self.dtype)
+        self._model = partial(model, data.x.shape[1], num_classes(data))
+        with forked(self.cuda):  # The caller's random numbers are not this module's to draw.
+            self.module = self._new_module()
         self.x = _features(data.x, sparse=getattr(self.module, "accepts_sparse", False))
         self._weight_decay = weight_decay
-        self._penalised = next(name for name, _ in self.module.named_parameters())
+        named = dict(self.module.named_parameters())
+        self._penalised = next((name for name, value in named.items() if value.ndim > 1), next(iter(named)))
+
+    def _new_module(self) -> nn.Module:
+        module = self._model()
+        if not isinstance(module, nn.Module) or next(module.parameters(), None) is None:
+            raise InputError(f"model must make a torch.nn.Module with parameters, got {type(module).__name__}")
+        return module.to(self.device, self.dtype)
 
     def initial_params(self) -> Params:
-        """Return fresh weights, drawn with torch's default generator."""
-        for module in self.module.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-        return {name: value.detach().clone() for name, value in self.module.named_parameters()}
+        """Return the weights of a new module, drawn with torch's default generator."""
+        return {name: value.detach().clone() for name, value in self._new_module().named_parameters()}
 
     def inner_loss(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the training loss: cross-entropy, with dropout, plus the penalty."""
         self.module.train()
-        penalty = 0.5 * self._weight_decay * params[self._penalised].square().sum()
-        return self.loss(self.logits(params, graph), "train") + penalty
+        weight = params[self._penalised].flatten()
+        return self.loss(self.logits(params, graph), "train") + 0.5 * self._weight_decay * weight.dot(weight)
 
     def outer_loss(self, params: Params, graph: SampledGraph, split: str = "val") -> Tensor:
         """Return the cross-entropy on a split, without dropout or penalty."""

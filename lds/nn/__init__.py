@@ -1,5 +1,6 @@
-"""Models that use a graph through products only."""
+"""Models that use a sampled graph."""
 
+from lds.nn._backbone import Backbone
 from lds.nn._gcn import GCN
 
-__all__ = ["GCN"]
+__all__ = ["GCN", "Backbone"]

@@ -26,7 +26,7 @@ class GCN(nn.Module):
         dropout: probability of dropping a hidden activation, in [0, 1).
 
     Raises:
-        InputError: num_layers or dropout out of range.
+        InputError: num_layers, hidden_channels or dropout out of range.
     """  # noqa: D205
 
     accepts_sparse = True
@@ -41,8 +41,9 @@ class GCN(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise InputError(f"num_layers must be at least 1, got {num_layers}")
+        for name, value in (("num_layers", num_layers), ("hidden_channels", hidden_channels)):
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {dropout}")
         widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]

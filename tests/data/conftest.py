@@ -1,30 +1,12 @@
-import os
 import pickle
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-with warnings.catch_warnings():
-    # PyTorch Geometric calls the deprecated function itself, once, at import.
-    warnings.filterwarnings("ignore", message="`torch.jit.script`", category=DeprecationWarning)
-    import torch_geometric  # noqa: F401
-
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 TITLES = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
-
-
-@pytest.fixture
-def data_root() -> Path:
-    """The folder of the real Cora and CiteSeer."""
-    beside = Path(__file__).parents[3] / "shared" / "datasets"
-    root = Path(os.environ.get("LDS_DATA_ROOT") or beside)
-    for title in ("Cora", "CiteSeer"):
-        if not (root / "planetoid" / title / "raw").is_dir():
-            pytest.skip(f"{title} is not in {root}: set LDS_DATA_ROOT, or run `lds data fetch {title.lower()}`")
-    return root
 
 
 @pytest.fixture

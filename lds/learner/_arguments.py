@@ -1,0 +1,26 @@
+"""Checks on the numbers that a learner is made with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from lds.errors import InputError
+
+
+def check_integers(learner: object, *names: str) -> None:
+    """Raise InputError unless these attributes are integers ≥ 1."""
+    for name in names:
+        check(name, getattr(learner, name), "an integer >= 1", lambda x: isinstance(x, int) and x >= 1)
+
+
+def check_sizes(learner: object, *names: str) -> None:
+    """Raise InputError unless these attributes are finite numbers ≥ 0."""
+    for name in names:
+        check(name, getattr(learner, name), "finite and >= 0", lambda x: math.isfinite(x) and x >= 0)
+
+
+def check(name: str, value: object, needed: str, accept: Callable[[float], bool]) -> None:
+    """Raise InputError unless the value is a number that is accepted."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not accept(value):
+        raise InputError(f"{name} must be {needed}, got {value!r}")

@@ -1,0 +1,40 @@
+"""Any torch_geometric model as the model of a learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from lds.errors import InputError
+from lds.graph import CandidateGraph
+
+
+class Backbone(nn.Module):
+    """A message-passing model called with (x, edge_index, edge_weight=…), on a graph of candidate pairs.
+
+    Use it as `model=Backbone.factory(lambda in_channels, out_channels: …)` together with `edges=CandidatePairs`.
+
+    Args:
+        model: the module, such as `torch_geometric.nn.GCN(in_channels, 16, 2, out_channels)`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @classmethod
+    def factory(cls, model: Callable[[int, int], nn.Module]) -> Callable[[int, int], Backbone]:
+        """Return a factory for `StructureLearner(model=…)` from one of the module alone."""
+        return lambda in_channels, out_channels: cls(model(in_channels, out_channels))
+
+    def forward(self, x: Tensor, graph: CandidateGraph) -> Tensor:
+        """Return the logits, shape [N, C].
+
+        Raises:
+            InputError: the graph was not drawn from candidate pairs.
+        """
+        if not isinstance(graph, CandidateGraph):
+            raise InputError("a backbone needs edge weights, which only edges=CandidatePairs has; set it")
+        logits: Tensor = self.model(x, graph.edge_index, edge_weight=graph.edge_weight)
+        return logits

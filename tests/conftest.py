@@ -1,0 +1,26 @@
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+with warnings.catch_warnings():
+    # PyTorch Geometric calls the deprecated function itself, once, at import.
+    warnings.filterwarnings("ignore", message="`torch.jit.script`", category=DeprecationWarning)
+    import torch_geometric  # noqa: F401
+
+# The tensors of the tests are small: waiting for a second thread takes longer than the work, and on a machine with
+# other work to do, many times as long.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """The folder of the real Cora and CiteSeer."""
+    beside = Path(__file__).parents[2] / "shared" / "datasets"
+    root = Path(os.environ.get("LDS_DATA_ROOT") or beside)
+    for title in ("Cora", "CiteSeer"):
+        if not (root / "planetoid" / title / "raw").is_dir():
+            pytest.skip(f"{title} is not in {root}: set LDS_DATA_ROOT, or run `lds data fetch {title.lower()}`")
+    return root

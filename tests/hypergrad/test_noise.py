@@ -1,0 +1,305 @@
+"""Randomness inside Φ repeats in the sweep, and the caller's generators are left alone."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from lds._random import DRAW, INIT, STEP, forked, mix, reseed
+from lds.errors import InputError, ReplayError
+from lds.hypergrad import Reverse, hypergradient, record, sweep
+from lds.updaters import SGD, Adam, State, gradient
+from tests.oracles import DOUBLE, Problem, regression, relative_error, same_bits, unroll
+
+X = torch.linspace(-1, 1, 30, dtype=DOUBLE).reshape(10, 3)
+
+
+def torch_rows():
+    return torch.randperm(10)[:3].tolist()
+
+
+def numpy_rows():
+    return np.random.choice(10, 3, replace=False).tolist()
+
+
+def python_rows():
+    return random.sample(range(10), 3)
+
+
+SOURCES = {"torch": torch_rows, "numpy": numpy_rows, "random": python_rows}
+all_sources = pytest.mark.parametrize("rows", SOURCES.values(), ids=SOURCES.keys())
+
+
+def minibatches(rows, log=None):
+    """An inner objective on three random rows of data a step."""
+
+    def inner(w, outer):
+        chosen = rows()
+        if log is not None:
+            log.append(chosen)
+        return outer * torch.tanh(X[chosen] @ w).square().mean() + 0.1 * (w - 1).square().sum()
+
+    return Problem(inner, lambda w, o: w.square().sum(), torch.ones(3, dtype=DOUBLE), torch.tensor(2.0, dtype=DOUBLE))
+
+
+def generator_states():
+    numpy_state = np.random.get_state()
+    return (
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        (numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]),
+    )
+
+
+@all_sources
+def test_the_sweep_sees_the_recorded_draws_in_reverse(rows):
+    log = []
+    problem = minibatches(rows, log)
+    result = hypergradient(*problem, updater=SGD(0.3), steps=6, method=Reverse(4))
+    recorded, swept = log[:6], log[6:]
+    assert swept == recorded[:1:-1]
+    assert len({tuple(chosen) for chosen in recorded}) > 3
+    assert result.diagnostics.replay_error == 0.0
+    assert relative_error(result.grad, unroll(minibatches(rows), SGD(0.3), 6, horizon=4).grad) <= 1e-10
+
+
+@all_sources
+def test_the_seed_decides(rows):
+    problem = minibatches(rows)
+    first, again, other = (hypergradient(*problem, updater=Adam(0.1), steps=6, seed=s).grad for s in (7, 7, 8))
+    assert same_bits(first, again)
+    assert relative_error(other, first) > 1e-3
+
+
+def test_the_seed_decides_whatever_the_caller_drew():
+    problem = regression(dropout=0.5)
+    first = hypergradient(*problem, updater=Adam(0.05), steps=6).grad
+    torch.rand(3)
+    random.random()
+    np.random.rand()
+    assert same_bits(hypergradient(*problem, updater=Adam(0.05), steps=6).grad, first)
+
+
+class AllThree:
+    """An updater that draws from every generator, in `init` too."""
+
+    def init(self, params):
+        return self.draw()
+
+    def step(self, state, outer, inner):
+        return State(state.params - self.draw() * gradient(inner, state.params, outer), self.draw())
+
+    def draw(self):
+        return 0.05 * (torch.rand((), dtype=DOUBLE) + random.random() + np.random.rand())
+
+
+def noisy_problem():
+    problem = minibatches(lambda: torch_rows()[:1] + numpy_rows()[:1] + python_rows()[:1])
+    return problem._replace(outer_objective=lambda w, o: w.square().sum() * torch.rand(()) * np.random.rand())
+
+
+class TestTheGeneratorsOfTheCaller:
+    def test_are_left_alone(self):
+        problem, before = noisy_problem(), generator_states()
+        trajectory = record(problem.inner, problem.params, problem.outer, updater=AllThree(), steps=3)
+        assert generator_states() == before
+        for _ in sweep(trajectory, problem.outer_objective):
+            assert generator_states() == before
+        assert generator_states() == before
+        result = hypergradient(*problem, updater=AllThree(), steps=3)
+        assert generator_states() == before
+        assert result.diagnostics.inner_gradient_norm > 0
+        assert generator_states() == before
+
+    def test_are_left_alone_when_the_sweep_is_stopped(self):
+        problem, before = noisy_problem(), generator_states()
+        trajectory = record(problem.inner, problem.params, problem.outer, updater=AllThree(), steps=3)
+        stopped = sweep(trajectory, problem.outer_objective)
+        next(stopped)
+        stopped.close()
+        assert generator_states() == before
+
+    def test_are_left_alone_after_an_error(self):
+        problem, before = noisy_problem(), generator_states()
+        with pytest.raises(ZeroDivisionError):
+            hypergradient(lambda w, o: 1 / 0 if torch.rand(()) + 1 else None, *problem[1:], updater=AllThree(), steps=3)
+        assert generator_states() == before
+
+    def test_may_be_used_between_two_yields(self):
+        problem = noisy_problem()
+        trajectory = record(problem.inner, problem.params, problem.outer, updater=AllThree(), steps=3)
+        undisturbed = [s.grad for s in sweep(trajectory, problem.outer_objective)]
+        torch.manual_seed(0)
+        expected = [torch.rand(()).item() for _ in range(4)]
+        torch.manual_seed(0)
+        grads, drawn = [], []
+        for step in sweep(trajectory, problem.outer_objective):
+            grads.append(step.grad)
+            drawn.append(torch.rand(()).item())
+            random.random()
+        assert drawn == expected
+        assert same_bits(grads, undisturbed)
+
+    def test_do_not_decide_the_slots(self):
+        problem = noisy_problem()
+        torch.manual_seed(1)
+        first = record(problem.inner, problem.params, problem.outer, updater=AllThree(), steps=0, seed=3)
+        torch.manual_seed(2)
+        again = record(problem.inner, problem.params, problem.outer, updater=AllThree(), steps=0, seed=3)
+        assert same_bits(first.final_state, again.final_state)
+
+
+def test_an_updater_that_draws_equals_the_unroll():
+    problem = noisy_problem()
+    for horizon in (None, 3):
+        found = hypergradient(*problem, updater=AllThree(), steps=7, method=Reverse(horizon), seed=2)
+        assert relative_error(found.grad, unroll(problem, AllThree(), 7, horizon=horizon, seed=2).grad) <= 1e-10
+
+
+class TestReplayError:
+    def problem(self):
+        numbers = itertools.count(1)
+
+        def inner(params, outer):
+            return (outer["a"] * params["w"] * next(numbers)).square().sum()
+
+        params = {"w": torch.ones(2, dtype=DOUBLE)}
+        return Problem(inner, lambda p, o: p["w"].sum(), params, {"a": torch.tensor(0.1, dtype=DOUBLE)})
+
+    def test_names_the_step_and_the_leaf(self):
+        with pytest.raises(ReplayError, match=r"step 3 gave another state\.params\['w'\] than was recorded") as caught:
+            hypergradient(*self.problem(), updater=SGD(0.01), steps=4)
+        assert "iterator" in str(caught.value)
+        assert 'noise="resample"' in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_names_a_slot(self):
+        class Counts:
+            def __init__(self):
+                self.calls = 0
+
+            def init(self, params):
+                return {"calls": [0], "moment": torch.zeros(())}
+
+            def step(self, state, outer, inner):
+                self.calls += 1
+                return State(state.params * outer, {"calls": [self.calls], "moment": state.slots["moment"]})
+
+        with pytest.raises(ReplayError, match=r"step 1 gave another state\.slots\['calls'\]\[0\] "):
+            hypergradient(
+                lambda w, o: w.sum(), lambda w, o: w.sum(), torch.ones(2), torch.ones(2), updater=Counts(), steps=2
+            )
+
+    def test_a_warm_start_counts_the_steps_of_its_own_trajectory(self):
+        state = record(*self.problem()[:1], *self.problem()[2:], updater=SGD(0.01), steps=4).final_state
+        with pytest.raises(ReplayError, match="step 1 "):
+            hypergradient(*self.problem(), updater=SGD(0.01), steps=2, state=state)
+
+    @pytest.mark.parametrize("method", [Reverse(check_replay=False), Reverse(noise="resample")])
+    def test_can_be_turned_off(self, method):
+        result = hypergradient(*self.problem(), updater=SGD(0.01), steps=4, method=method)
+        assert torch.isfinite(result.grad["a"])
+        assert result.diagnostics.replay_error is None
+
+    def test_turned_off_an_unused_outer_variable_is_no_error(self):
+        problem = self.problem()
+        outer = {**problem.outer, "unused": torch.tensor(1.0)}
+        method = Reverse(check_replay=False)
+        result = hypergradient(*problem._replace(outer=outer), updater=SGD(0.01), steps=4, method=method)
+        assert result.grad["unused"] == 0
+
+    def test_a_nan_that_repeats_is_none(self):
+        result = hypergradient(
+            lambda w, o: (o * w).sqrt().sum(), lambda w, o: w.sum(), torch.tensor([-1.0, 1.0]), torch.tensor(1.0),
+            updater=SGD(0.1), steps=3,
+        )  # fmt: skip
+        assert torch.isnan(result.params).tolist() == [True, False]
+        assert result.diagnostics.replay_error == 0.0
+
+    @pytest.mark.parametrize(("size", "passes"), [(1e-15, True), (1e-12, False)])
+    def test_rounding_is_none(self, size, passes):
+        signs = itertools.count()
+
+        def inner(w, outer):
+            return outer * (1 + size * (next(signs) % 2)) * w.square().sum()
+
+        def run():
+            problem = Problem(inner, lambda w, o: w.sum(), *torch.ones(2, dtype=DOUBLE))
+            return hypergradient(*problem, updater=SGD(10.0), steps=1)
+
+        if passes:
+            assert 0 < run().diagnostics.replay_error < 1e-13
+        else:
+            with pytest.raises(ReplayError):
+                run()
+
+
+class TestResample:
+    @pytest.mark.parametrize("updater", [SGD(0.05), Adam(0.05)])
+    def test_differs_with_dropout(self, updater):
+        problem = regression(dropout=0.5)
+        replayed, resampled = (
+            hypergradient(*problem, updater=updater, steps=6, method=Reverse(noise=noise))
+            for noise in ("replay", "resample")
+        )
+        assert same_bits(resampled.params, replayed.params)
+        assert resampled.outer_loss == replayed.outer_loss
+        assert relative_error(resampled.grad["sample_weights"], replayed.grad["sample_weights"]) > 1e-3
+
+    @pytest.mark.parametrize("updater", [SGD(0.05), Adam(0.05)])
+    def test_is_the_same_without_noise(self, updater):
+        replayed, resampled = (
+            hypergradient(*regression(), updater=updater, steps=6, method=Reverse(noise=noise)).grad
+            for noise in ("replay", "resample")
+        )
+        assert same_bits(resampled, replayed)
+
+    def test_draws_are_new_and_seeded(self):
+        logs = []
+        for seed in (1, 1, 2):
+            logs.append([])
+            hypergradient(
+                *minibatches(torch_rows, logs[-1]),
+                updater=SGD(0.3),
+                steps=6,
+                method=Reverse(noise="resample"),
+                seed=seed,
+            )
+        assert logs[0] == logs[1] != logs[2]
+        assert len({tuple(chosen) for chosen in logs[0]}) > 8
+
+
+@pytest.mark.parametrize("noise", ["Replay", "", None, 1])
+def test_another_noise_is_refused(noise):
+    with pytest.raises(InputError, match='noise must be "replay" or "resample", got'):
+        Reverse(noise=noise)
+    problem = regression()
+    trajectory = record(problem.inner, problem.params, problem.outer, updater=SGD(0.05), steps=1)
+    with pytest.raises(InputError, match='noise must be "replay" or "resample", got'):
+        next(sweep(trajectory, problem.outer_objective, noise=noise))
+
+
+class TestSeeds:
+    def test_every_seed_step_and_stream_has_numbers_of_its_own(self):
+        seeds = [mix(s, t, stream) for s in range(20) for t in range(20) for stream in range(8)]
+        assert len(set(seeds)) == len(seeds)
+        assert all(0 <= seed < 1 << 63 for seed in seeds)
+
+    def test_order_and_sign_matter(self):
+        assert len({mix(1, 2), mix(2, 1), mix(-1, 2), mix(1, -2), mix(1), mix(1, 2, 0)}) == 6
+
+    def test_streams_differ(self):
+        drawn = []
+        with forked():
+            for stream in (DRAW, STEP, INIT):
+                reseed(0, 0, stream)
+                drawn += [torch.rand(()).item(), random.random(), np.random.rand()]
+        assert len(set(drawn)) == 9
+
+    def test_huge_and_negative_seeds(self):
+        problem = regression(dropout=0.5)
+        grads = [hypergradient(*problem, updater=SGD(0.05), steps=2, seed=s).grad for s in (-1, 0, 1 << 63)]
+        assert relative_error(grads[0], grads[1]) > 1e-3
+        assert relative_error(grads[2], grads[1]) > 1e-3

@@ -1,0 +1,90 @@
+"""Whatever the shapes, horizons, updaters and dtypes: the hypergradient is that of the unroll."""
+
+import optree
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lds.hypergrad import Reverse, hypergradient
+from lds.updaters import SGD, Adam
+from tests.oracles import DOUBLE, Problem, unroll
+
+shapes = st.lists(st.integers(1, 3), max_size=2).map(tuple)
+dtypes = st.sampled_from([torch.float32, torch.float64])
+leaves = st.tuples(shapes, dtypes)
+trees = st.recursive(
+    leaves.map(lambda x: ("leaf", x)),
+    lambda children: st.tuples(st.sampled_from(["list", "tuple", "dict"]), st.lists(children, min_size=1, max_size=2)),
+    max_leaves=3,
+)
+UPDATERS = [
+    SGD(0.1),
+    SGD(lambda outer: outer[1]),
+    SGD(0.1, momentum=0.8),
+    SGD(0.1, momentum=lambda outer: outer[2], nesterov=True),
+    Adam(0.05),
+    Adam(lambda outer: outer[1], (0.8, lambda outer: outer[2])),
+]
+
+
+def build(tree, generator):
+    """The pytree of random tensors that a drawn description stands for."""
+    kind, content = tree
+    if kind == "leaf":
+        shape, dtype = content
+        return torch.randn(shape, generator=generator, dtype=DOUBLE).to(dtype)
+    children = [build(child, generator) for child in content]
+    return {"list": list, "tuple": tuple, "dict": lambda x: dict(zip("ab", x, strict=False))}[kind](children)
+
+
+def couple(params, outer):
+    """A smooth scalar in which every param meets every outer variable."""
+    numbers = [x.double() for x in optree.tree_leaves(outer)]
+    scale = sum(x.tanh().mean() for x in numbers)
+    total = sum((i + 1) * torch.sin(x.double() + 0.3 * i).sum() for i, x in enumerate(optree.tree_leaves(params)))
+    parts = (torch.cosh(0.5 * x.double() - scale).sum() for x in optree.tree_leaves(params))
+    return sum(parts) + 0.1 * total.square()
+
+
+def problem_of(tree, outer_tree, dropout, seed):
+    generator = torch.Generator().manual_seed(seed)
+    params = build(tree, generator)
+    # A scalar of double precision would promote a scalar param of single precision, and no step may do that.
+    scalars = [x.dtype for x in optree.tree_leaves(params) if x.ndim == 0]
+    dtype = torch.float32 if torch.float32 in scalars else DOUBLE
+    outer = (build(outer_tree, generator), torch.tensor(0.1, dtype=dtype), torch.tensor(0.7, dtype=dtype))
+
+    def inner(params, outer):
+        if dropout:
+            params = optree.tree_map(lambda x: torch.nn.functional.dropout(x, 0.3), params)
+        return couple(params, outer)
+
+    def outer_objective(params, outer):
+        return couple(params, outer).tanh() + sum(x.double().square().sum() for x in optree.tree_leaves(params))
+
+    return Problem(inner, outer_objective, params, outer)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    tree=trees,
+    outer_tree=trees,
+    steps=st.integers(0, 5),
+    horizon=st.none() | st.integers(0, 6),
+    updater=st.sampled_from(UPDATERS),
+    dropout=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_equals_the_unroll(tree, outer_tree, steps, horizon, updater, dropout, seed):
+    problem = problem_of(tree, outer_tree, dropout, seed)
+    found = hypergradient(*problem, updater=updater, steps=steps, method=Reverse(horizon), seed=seed)
+    expected = unroll(problem, updater, steps, horizon=horizon, seed=seed)
+    assert optree.tree_structure(found.grad) == optree.tree_structure(problem.outer)
+    # In single precision both sides round, and the sums over steps cancel: the scale is that of the largest leaf.
+    mixed = any(x.dtype == torch.float32 for x in optree.tree_leaves((problem.params, problem.outer)))
+    tolerance = 1e-4 if mixed else 1e-10
+    scale = max(x.abs().max().item() for x in optree.tree_leaves(expected.grad))
+    for x, y, theta in zip(*map(optree.tree_leaves, (found.grad, expected.grad, problem.outer)), strict=True):
+        assert x.dtype == theta.dtype
+        assert x.shape == theta.shape
+        assert (x - y).abs().max().item() <= tolerance * scale
