@@ -1,15 +1,14 @@
 """Train kNN-GCN and kNN-LDS on data sets inside scikit-learn, and print them side by side.
 
-    python scripts/demo.py
-    python scripts/demo.py --datasets wine breast_cancer --methods knn-gcn frozen knn-lds --seeds 0 1 2 3 4
+python scripts/demo.py
+python scripts/demo.py --datasets wine breast_cancer --methods knn-gcn frozen knn-lds --seeds 0 1 2 3 4
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 
-from lds.run import METHODS, TrainConfig, train
+from lds.run import METHODS, TrainConfig, train_once
 
 NAMES = {"knn-gcn": "kNN-GCN", "knn-lds": "kNN-LDS", "frozen": "frozen θ"}
 
@@ -25,7 +24,8 @@ def main() -> None:
     rows = []
     for dataset in options.datasets:
         for method in options.methods:
-            results = [run(dataset, method, seed, options.out) for seed in options.seeds]
+            configs = [TrainConfig(dataset=dataset, method=method, seed=seed) for seed in options.seeds]
+            results = [train_once(c, options.out / f"{dataset}-{method}-seed{c.seed}") for c in configs]
             rows.append((dataset, method, results))
     print(f"\n{'data set':<14} {'method':<9} {'test accuracy':>15} {'early stopping':>15} {'edges':>8} {'seconds':>8}")
     for dataset, method, results in rows:
@@ -35,15 +35,6 @@ def main() -> None:
             f"{mean(results, 'seconds'):>8.1f}"
         )
     print(f"\nAccuracies in percent, mean ± standard deviation over seeds. Run folders: {options.out}/")
-
-
-def run(dataset: str, method: str, seed: int, out: Path) -> dict[str, float]:
-    """Train once; a run that is finished already is read, not repeated."""
-    folder = out / f"{dataset}-{method}-seed{seed}"
-    finished = folder / "result.json"
-    if finished.exists():
-        return json.loads(finished.read_text())
-    return train(TrainConfig(dataset=dataset, method=method, seed=seed), folder)
 
 
 def mean(results: list[dict[str, float]], key: str) -> float:

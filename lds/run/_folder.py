@@ -38,9 +38,13 @@ class RunFolder:
         self.path = path
         self._config = config
         self._open = False
-        if path.is_dir() and any(path.iterdir()):
+        try:
+            taken = path.is_dir() and any(path.iterdir())
+            existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+        except OSError as error:
+            raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from error
+        if taken:
             raise InputError(f"{path} must be a new or empty folder, but holds files; choose another --out")
-        existing = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise InputError(f"{path} cannot be made: {existing} is no writable folder; choose another --out")
 

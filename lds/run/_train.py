@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import resource
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from tqdm import tqdm
 
 from lds._version import __version__
+from lds.errors import InputError
 from lds.run._config import TrainConfig
 from lds.run._folder import RunFolder
 
@@ -23,7 +27,15 @@ class ProgressBar:
     """Shows outer epoch, inner loss, early-stopping accuracy and expected number of edges on a terminal line."""
 
     def __init__(self, label: str, max_epochs: int | None, *, disable: bool = False) -> None:
-        self._bar = tqdm(total=max_epochs, desc=label, unit="epoch", disable=disable, dynamic_ncols=True)
+        # Opened by the first record: a run that fails on its input leaves its message alone on the terminal.
+        self._options: dict[str, Any] = {
+            "desc": label,
+            "total": max_epochs,
+            "unit": "epoch",
+            "disable": disable,
+            "dynamic_ncols": True,
+        }
+        self._bar: Any = None
         self._es = "-"
 
     def on_step(self, record: StepRecord) -> None:
@@ -33,18 +45,20 @@ class ProgressBar:
     def on_epoch(self, record: EpochRecord) -> None:
         """Count an outer epoch."""
         self._es = f"{record.es_accuracy:.3f}"
-        self._show(record.epoch, record.inner_loss, record.expected_edges)
-        self._bar.update()
+        self._show(record.epoch, record.inner_loss, record.expected_edges, epochs=1)
 
     def close(self) -> None:
         """Leave the line as it is."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
-    def _show(self, epoch: int, inner_loss: float, edges: float) -> None:
+    def _show(self, epoch: int, inner_loss: float, edges: float, *, epochs: int = 0) -> None:
+        if self._bar is None:
+            self._bar = tqdm(**self._options)
         self._bar.set_postfix_str(
             f"epoch {epoch}, inner loss {inner_loss:.4f}, es accuracy {self._es}, edges {edges:.0f}", refresh=False
         )
-        self._bar.update(0)
+        self._bar.update(epochs)
 
 
 def train(config: TrainConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -82,6 +96,25 @@ def train(config: TrainConfig, out: Path, *, progress: bool = True) -> dict[str,
     }
     folder.finish(fit, result)
     return result
+
+
+def train_once(config: TrainConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
+    """Train as `train` does, or return the result of the same run where `out` holds it already.
+
+    A run of the same configuration that was cut off is started again.
+
+    Raises:
+        InputError: the folder holds a run of another configuration.
+    """
+    if (out / "config.yaml").exists():
+        found = yaml.safe_load((out / "config.yaml").read_text())
+        if found != config.as_dict():
+            raise InputError(f"{out} holds a run of another configuration; choose another folder")
+        if (out / "result.json").exists():
+            result: dict[str, Any] = json.loads((out / "result.json").read_text())
+            return result
+        shutil.rmtree(out)
+    return train(config, out, progress=progress)
 
 
 def peak_rss_mb() -> float:
