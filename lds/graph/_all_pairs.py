@@ -13,9 +13,9 @@ from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer
 from lds.graph._sampled import SampledGraph
 from lds.graph._sampler import ThinningSampler, positions_above
 
-# Entries of one block: small enough to stay in the cache through all passes of an update, large enough for
-# products of some size.
-_BLOCK_ENTRIES = 1 << 19
+# Rows of one block: few enough that it stays in the cache through all passes of an update, and many enough for
+# efficient products; measured at 2,708 and 19,717 nodes.
+_BLOCK_ROWS = 192
 # Proposals a sample for each expected edge, from which the bound between listed and thinned entries follows.
 _PROPOSALS = 2.0
 
@@ -59,7 +59,7 @@ class AllPairs:
             raise InputError(f"a structure needs at least one node, got num_nodes={num_nodes}")
         row, col = canonical_pairs(edge_index, num_nodes)
         device = edge_index.device if device is None else torch.device(device)
-        rows = min(max(_BLOCK_ENTRIES // num_nodes, 1), num_nodes)
+        rows = min(_BLOCK_ROWS, num_nodes)
         starts = torch.arange(0, num_nodes, rows)
         stops = (starts + rows).clamp(max=num_nodes)
         sizes = (stops - starts) * (num_nodes - starts)

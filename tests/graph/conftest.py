@@ -1,0 +1,42 @@
+import gc
+from contextlib import contextmanager
+
+import optree
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class _Sizes(TorchDispatchMode):
+    """Fails as soon as an operator returns a dense tensor of `limit` numbers or more."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+        self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for x in optree.tree_leaves(result):
+            if isinstance(x, torch.Tensor) and x.layout == torch.strided:
+                self.largest = max(self.largest, x.numel())
+                assert x.numel() < self.limit, f"{func} returned {x.numel()} numbers"
+        return result
+
+
+@pytest.fixture
+def no_large_tensors():
+    @contextmanager
+    def watch(limit):
+        with _Sizes(limit) as seen:
+            yield seen
+
+    return watch
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

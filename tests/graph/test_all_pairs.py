@@ -1,0 +1,271 @@
+"""Edge probabilities on all pairs: storage in blocks, the projected step, draws, edges, state."""
+
+import pytest
+import torch
+from scipy import stats
+
+from lds.errors import InputError
+from lds.graph import AllPairs, FactorPairs
+from lds.graph._all_pairs import canonical_pairs
+from tests.graph.oracles import dense_adjacency, structure_of, theta
+from tests.oracles import DOUBLE
+
+N = 23
+NO_EDGES = torch.zeros(2, 0, dtype=torch.int64)
+# Blocks of one row, of a few rows with and without rest, and a single one.
+blocks = pytest.mark.parametrize("rows", [1, 4, 7, 23, 192])
+
+
+@pytest.fixture
+def block_rows(monkeypatch, rows):
+    monkeypatch.setattr("lds.graph._all_pairs._BLOCK_ROWS", rows)
+
+
+def randn(*shape, seed=0, dtype=DOUBLE):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE).to(dtype)
+
+
+def thin(rows, r, n=N, seed=0):
+    """A side with zero rows but for a few."""
+    side = torch.zeros(n, r, dtype=DOUBLE)
+    side[rows] = randn(len(rows), r, seed=seed)
+    return side
+
+
+def gradients():
+    """Factor pairs of every kind: their thin sides left or right, nested, disjoint, none, with nothing, dense."""
+    few, more, others = [2, 3, 11], [2, 3, 11, 12], [0, 7, 22]
+    all_rows = list(range(N))
+    kinds = {
+        "none": [],
+        "dense": [(randn(N, 4), randn(N, 4, seed=1))],
+        "thin left": [(thin(few, 3), randn(N, 3, seed=1))],
+        "thin right": [(randn(N, 3, seed=1), thin(few, 3))],
+        "both sides thin": [(thin(few, 3), thin(others, 3, seed=1)), (thin(more, 1), thin(more, 1, seed=1))],
+        "merged": [(thin(more, 2), randn(N, 2, seed=1)), (randn(N, 3, seed=2), thin([*more, 13], 3, seed=3))],
+        "nested": [(thin(few, 2), randn(N, 2, seed=1)), (thin([*more, 5, 6, 8], 2, seed=4), randn(N, 2, seed=3))],
+        "disjoint": [(thin(few, 2), randn(N, 2, seed=1)), (thin(others, 2, seed=2), randn(N, 2, seed=3))],
+        "just thin": [(thin(all_rows[: N // 2], 2), randn(N, 2, seed=1))],
+        "just dense": [(thin(all_rows[: N // 2 + 1], 2), randn(N, 2, seed=1))],
+        "zero": [(torch.zeros(N, 2, dtype=DOUBLE), randn(N, 2))],
+        "last row": [(thin([N - 1], 2), randn(N, 2, seed=1))],
+    }
+    kinds["everything"] = [pair for pairs in kinds.values() for pair in pairs]
+    return kinds
+
+
+def pairs_of(kind, *, scale=0.1, degree=True):
+    q = randn(N, seed=9) if degree else torch.zeros(N, dtype=DOUBLE)
+    return FactorPairs(tuple((scale * u, v) for u, v in gradients()[kind]), scale * q)
+
+
+def dense_gradient(pairs):
+    """∂f/∂θ_ij = G_ij + G_ji from the definition, G = Σ U Vᵀ + q 1ᵀ."""
+    g = pairs.degree[:, None] * torch.ones(1, pairs.degree.numel(), dtype=pairs.degree.dtype)
+    for left, right in pairs.pairs:
+        g = g + left @ right.T
+    return (g + g.T).fill_diagonal_(0)
+
+
+@pytest.mark.usefixtures("block_rows")
+@blocks
+class TestProjection:
+    @pytest.mark.parametrize("kind", gradients().keys())
+    def test_equals_the_dense_step(self, rows, kind):
+        for degree in (True, False):
+            pairs = pairs_of(kind, degree=degree)
+            structure = structure_of(theta("random", N))
+            expected = structure.to_dense()
+            for lr in (0.7, 0.2):
+                structure.project_(pairs, lr)
+                expected = (expected - lr * dense_gradient(pairs)).clamp(0, 1)
+                torch.testing.assert_close(structure.to_dense(), expected, rtol=1e-12, atol=1e-12)
+            assert abs(structure.expected_edges - float(expected.triu(1).sum())) < 1e-9
+
+    def test_clips_at_both_ends(self, rows):
+        structure = structure_of(theta("random", N))
+        pairs = pairs_of("everything", scale=100.0)
+        structure.project_(pairs, 1.0)
+        upper = torch.triu_indices(N, N, 1)
+        found = structure.to_dense()[upper[0], upper[1]]
+        assert bool(((found == 0) | (found == 1)).float().mean() > 0.9)
+        assert bool((found == 0).any())
+        assert bool((found == 1).any())
+        assert not structure.to_dense().diagonal().any()
+
+    def test_a_step_of_size_zero(self, rows):
+        structure = structure_of(theta("random", N))
+        before = structure.state()
+        structure.project_(pairs_of("everything"), 0.0)
+        assert torch.equal(structure.state(), before)
+
+    def test_draws_follow_the_step(self, rows):
+        structure = structure_of(theta("random", N))
+        everything = FactorPairs((), torch.full((N,), -1.0, dtype=DOUBLE))
+        structure.project_(everything, 1.0)
+        assert structure.expected_edges == N * (N - 1) / 2
+        assert structure.draw().num_edges == N * (N - 1) // 2
+        structure.project_(everything, -1.0)
+        assert structure.expected_edges == 0
+        assert structure.draw().num_edges == 0
+
+
+@pytest.mark.usefixtures("block_rows")
+@blocks
+class TestStorage:
+    def test_edges_start_with_probability_one(self, rows):
+        edge_index = torch.tensor([[1, 5, 5, 22, 0, 3, 7], [5, 1, 1, 0, 22, 3, 6]])
+        structure = AllPairs(N, edge_index)
+        expected = torch.zeros(N, N)
+        for i, j in ((1, 5), (0, 22), (6, 7)):
+            expected[i, j] = expected[j, i] = 1
+        assert torch.equal(structure.to_dense(), expected)
+        assert structure.expected_edges == 3
+        assert structure.dtype == torch.float32
+        graph = structure.draw()
+        assert torch.equal(dense_adjacency(graph), expected)
+
+    def test_edges_above_a_threshold(self, rows):
+        p = theta("random", N)
+        structure = structure_of(p)
+        for threshold in (0.0, 0.3, 0.9):
+            pairs, probability = structure.edges(threshold)
+            assert {(i, j) for i, j in pairs.T.tolist()} == {
+                (i, j) for i, j in (p.triu(1) > threshold).nonzero().tolist()
+            }
+            assert pairs.shape[1] == len(set(map(tuple, pairs.T.tolist())))
+            assert torch.equal(probability, p[pairs[0], pairs[1]])
+        assert structure.edges(1.0)[0].shape == (2, 0)
+
+    def test_state_goes_back(self, rows):
+        structure = structure_of(theta("random", N))
+        dense, state = structure.to_dense(), structure.state()
+        structure.project_(pairs_of("everything"), 1.0)
+        structure.project_(FactorPairs((), torch.ones(N, dtype=DOUBLE)), 1.0)
+        assert structure.draw().num_edges == 0
+        structure.restore_(state)
+        assert torch.equal(structure.to_dense(), dense)
+        assert abs(structure.expected_edges - float(dense.triu(1).sum())) < 1e-9
+        assert structure.draw().num_edges > 0
+        state.zero_()
+        assert torch.equal(structure.to_dense(), dense)
+
+    def test_draws_have_the_probabilities(self, rows):
+        p = theta("sparse", N)
+        p[4, 5:] = p[5:, 4] = 1
+        p[6, 7:] = p[7:, 6] = 0
+        structure = structure_of(p)
+        torch.manual_seed(0)
+        rounds = 400
+        total = torch.zeros(N, N, dtype=DOUBLE)
+        for _ in range(rounds):
+            graph = structure.draw()
+            assert bool((graph.row < graph.col).all())
+            assert bool((graph.weight == 1).all())
+            a = dense_adjacency(graph)
+            assert int(a.sum()) == 2 * graph.num_edges, "an edge came twice"
+            total += a
+        upper = p.triu(1)
+        certain = (upper == 0) | (upper == 1)
+        assert torch.equal(total.triu(1)[certain], rounds * upper[certain])
+        inside, found = upper[~certain], total.triu(1)[~certain]
+        spread = float(((found - rounds * inside) ** 2 / (rounds * inside * (1 - inside))).sum())
+        assert 1e-3 < stats.chi2.sf(spread, inside.numel()) < 1 - 1e-3
+
+
+def test_draws_are_those_of_the_seed():
+    structure = structure_of(theta("random", N))
+
+    def draw(seed):
+        torch.manual_seed(seed)
+        return dense_adjacency(structure.draw())
+
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+
+
+def test_an_entry_that_rounds_to_the_bound_is_drawn(monkeypatch):
+    """The bound between listed and thinned entries must be a number that θ can hold, else such an entry is neither."""
+    p = 0.1
+    structure = AllPairs(40, NO_EDGES)
+    # The next step sets the bound to p: two proposals for each expected edge.
+    monkeypatch.setattr("lds.graph._all_pairs._PROPOSALS", 1.0)
+    step = FactorPairs((), torch.full((40,), -p / 2))
+    structure.project_(step, 1.0)
+    upper = torch.triu_indices(40, 40, 1)
+    assert bool((structure.to_dense()[upper[0], upper[1]] == torch.tensor(p)).all())
+    assert float(torch.tensor(p)) > p
+    structure._refresh(p * structure.state().numel())
+    torch.manual_seed(0)
+    edges = sum(structure.draw().num_edges for _ in range(200))
+    assert stats.binomtest(edges, 200 * upper.shape[1], p).pvalue > 1e-3
+
+
+def test_one_node():
+    structure = AllPairs(1, NO_EDGES)
+    assert structure.draw().num_edges == 0
+    structure.project_(FactorPairs((), torch.ones(1)), -1.0)
+    assert structure.expected_edges == 0
+    assert torch.equal(structure.to_dense(), torch.zeros(1, 1))
+    assert torch.equal(structure.draw().propagate(torch.ones(1, 2)), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "edge_index", "message"),
+    [
+        (0, NO_EDGES, "at least one node, got num_nodes=0"),
+        (3, torch.tensor([[0], [3]]), r"node numbers in 0..2, got 0 to 3"),
+        (3, torch.tensor([[-1], [2]]), r"node numbers in 0..2, got -1 to 2"),
+        (3, torch.tensor([0, 1]), r"shape \[2, E\], got torch.int64 of shape \(2,\)"),
+        (3, torch.tensor([[0, 1, 2]]), r"of shape \(1, 3\)"),
+        (3, torch.tensor([[0.0], [1.0]]), "got torch.float32"),
+    ],
+)
+def test_bad_arguments(num_nodes, edge_index, message):
+    with pytest.raises(InputError, match=message):
+        AllPairs(num_nodes, edge_index)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_canonical_pairs_of_narrow_integers(dtype):
+    """row·N + col must not wrap around."""
+    n = {torch.uint8: 250, torch.int16: 30_000}.get(dtype, 100_000)
+    row, col = canonical_pairs(torch.tensor([[n - 1, 3, 3, 7], [n - 2, 9, 3, n - 1]], dtype=dtype), n)
+    assert row.tolist() == [3, 7, n - 2]
+    assert col.tolist() == [9, n - 1, n - 1]
+
+
+class TestGroups:
+    def test_pairs_are_sorted_into_groups(self):
+        def rows_of(kind):
+            groups, left, right = pairs_of(kind).groups()
+            assert left.shape == right.shape
+            return [group.rows.tolist() for group in groups], left.shape[1] - 2
+
+        assert rows_of("none") == ([], 0)
+        assert rows_of("dense") == ([], 8)
+        assert rows_of("thin left") == ([[2, 3, 11]], 0)
+        assert rows_of("thin right") == ([[2, 3, 11]], 0)
+        assert rows_of("merged") == ([[2, 3, 11, 12, 13]], 0)
+        assert rows_of("disjoint") == ([[2, 3, 11], [0, 7, 22]], 0)
+        assert rows_of("zero") == ([], 0)
+        assert rows_of("just thin")[1] == 0
+        assert rows_of("just dense") == ([], 4)
+
+    def test_at_of_no_pairs(self):
+        grad = FactorPairs((), torch.arange(N, dtype=DOUBLE))
+        row, col = torch.tensor([1, 2]), torch.tensor([5, 3])
+        assert grad.at(row, col).tolist() == [6.0, 5.0]
+        assert grad.at(row[:0], col[:0]).shape == (0,)
+
+    def test_at_and_dense_are_the_definition(self):
+        pairs = pairs_of("everything")
+        row, col = torch.triu_indices(N, N, 1)
+        torch.testing.assert_close(pairs.to_dense(), dense_gradient(pairs), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(pairs.at(row, col), dense_gradient(pairs)[row, col], rtol=1e-12, atol=1e-12)
+
+    def test_at_goes_in_chunks(self):
+        pairs = FactorPairs(((randn(400, 1), randn(400, 1, seed=1)),), randn(400, seed=2))
+        row, col = torch.triu_indices(400, 400, 1)
+        assert row.numel() > 1 << 16
+        torch.testing.assert_close(pairs.at(row, col), dense_gradient(pairs)[row, col], rtol=1e-12, atol=1e-12)

@@ -1,0 +1,63 @@
+"""What a learner returns."""
+
+import pytest
+import torch
+
+from lds.errors import InputError
+from lds.learner import FixedGraphLearner, StructureLearner
+from tests.learner.problems import blocks
+
+
+@pytest.fixture(scope="module", params=["learned", "fixed"])
+def fit(request):
+    if request.param == "fixed":
+        return FixedGraphLearner(steps=20).fit(blocks(classes=3))
+    return StructureLearner(tau=2, inner_steps=6, max_epochs=2, samples=2).fit(blocks(classes=3))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "es", "test"])
+def test_accuracy(fit, split):
+    data = blocks(classes=3)
+    mask = data[f"{split}_mask"]
+    assert fit.accuracy(split) == pytest.approx(float((fit.predict() == data.y)[mask].double().mean()))
+
+
+@pytest.mark.parametrize("split", ["all", "train_mask", "", None])
+def test_other_splits(fit, split):
+    with pytest.raises(InputError, match="split must be one of train, val, es, test"):
+        fit.accuracy(split)
+
+
+def test_predictions(fit):
+    probabilities = fit.predict_proba()
+    assert probabilities.shape == (48, 3)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(48))
+    assert torch.equal(probabilities.argmax(1), fit.predict())
+    assert fit.predict().dtype == torch.int64
+
+
+def test_history(fit):
+    assert fit.outer_epochs == len(fit.history)
+    best = max(e.epoch for e in fit.history if e.improved)
+    assert fit.accuracy("es") == fit.history[best - 1].es_accuracy
+    assert fit.outer_steps == fit.history[-1].outer_step
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.01, 0.5, 0.99])
+def test_graph(fit, threshold):
+    graph = fit.graph(threshold)
+    theta = fit.structure.to_dense()
+    dense = torch.zeros(48, 48)
+    dense[graph.edge_index[0], graph.edge_index[1]] = graph.edge_weight
+    assert torch.equal(dense, torch.where(theta > threshold, theta, 0.0))
+    assert graph.edge_index.shape[1] == int((theta > threshold).sum())
+    assert graph.num_nodes == 48
+    assert graph.is_undirected()
+    assert not graph.has_self_loops()
+    assert graph.validate()
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, 2.0, float("nan")])
+def test_threshold_out_of_range(fit, threshold):
+    with pytest.raises(InputError, match=r"threshold must lie in \[0, 1\), got"):
+        fit.graph(threshold)

@@ -1,0 +1,349 @@
+"""The command line, in process but for the few tests of what only a process shows."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import lds
+from lds.cli import main
+from lds.run import TrainConfig
+from tests.data.damage import flip_a_bit
+
+SHORT = ["train", "--dataset", "wine", "--method", "knn-lds", "--max-epochs", "1", "--samples", "2", "--tau", "20"]
+SHORT += ["--k", "3", "--hidden", "4"]
+FILES = ["checkpoint.pt", "config.yaml", "graph.npz", "metrics.jsonl", "result.json"]
+
+
+def run(*argv):
+    """The exit code, wherever it comes from."""
+    try:
+        return main([str(arg) for arg in argv])
+    except SystemExit as stop:
+        return stop.code
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestTrain:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def folder(tmp_path_factory):
+        folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
+        assert run(*SHORT, "--out", folder, "--seed", 5) == 0
+        return folder
+
+    def test_files(self, folder):
+        assert names(folder) == FILES
+
+    def test_config(self, folder):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        expected = TrainConfig("wine", "knn-lds", max_epochs=1, samples=2, tau=20, k=3, hidden=4, seed=5).as_dict()
+        assert config == expected
+
+    def test_result(self, folder):
+        result = json.loads((folder / "result.json").read_text())
+        needed = {"test_accuracy", "es_accuracy", "outer_epochs", "outer_steps", "seconds", "peak_rss_mb", "versions"}
+        assert needed | {"seed", "dataset", "method"} <= result.keys()
+        assert all(0 <= result[name] <= 1 for name in ("test_accuracy", "es_accuracy", "val_accuracy"))
+        assert result["test_accuracy"] > 0.5
+        assert (result["outer_epochs"], result["seed"]) == (1, 5)
+        assert result["seconds"] > 0
+
+    def test_metrics(self, folder):
+        (line,) = (folder / "metrics.jsonl").read_text().splitlines()
+        record = json.loads(line)
+        result = json.loads((folder / "result.json").read_text())
+        assert record["es_accuracy"] == result["es_accuracy"]
+        assert record["outer_step"] == result["outer_steps"] > 0
+        assert record["expected_edges"] == pytest.approx(result["expected_edges"])
+
+    def test_checkpoint(self, folder):
+        checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+        assert checkpoint.keys() == {"theta", "params", "logits"}
+        assert checkpoint["logits"].shape == (178, 3)
+        assert checkpoint["params"]["weights.0"].shape == (13, 4)
+        assert bool(((checkpoint["theta"] >= 0) & (checkpoint["theta"] <= 1)).all())
+
+    def test_graph(self, folder):
+        graph = np.load(folder / "graph.npz", allow_pickle=False)
+        assert graph["edge_index"].shape == (2, graph["edge_weight"].size)
+        assert graph["num_nodes"] == 178
+        assert 0.01 < graph["edge_weight"].min() <= graph["edge_weight"].max() <= 1
+        pairs = set(map(tuple, graph["edge_index"].T.tolist()))
+        assert pairs == {(j, i) for i, j in pairs}
+        result = json.loads((folder / "result.json").read_text())
+        assert graph["edge_weight"].sum() / 2 == pytest.approx(result["expected_edges"], rel=0.05)
+
+    def test_repeats_bit_for_bit(self, folder, tmp_path, capsys):
+        assert run(*SHORT, "--out", tmp_path / "again", "--seed", 5, "--progress", "false") == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith("test accuracy 0.")
+        assert captured.err == ""
+        first, again = (json.loads((f / "result.json").read_text()) for f in (folder, tmp_path / "again"))
+        for name in ("seconds", "peak_rss_mb", "versions"):
+            first.pop(name), again.pop(name)
+        assert first == again
+        for name in ("metrics.jsonl", "config.yaml"):
+            assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        first, again = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (folder, tmp_path / "again"))
+        assert torch.equal(first["theta"], again["theta"])
+
+    def test_a_config_file_and_options_that_override_it(self, folder, tmp_path):
+        out = tmp_path / "run"
+        config = folder / "config.yaml"
+        assert run("train", "--config", config, "--seed", 6, "--out", out, "--progress", "false") == 0
+        written = yaml.safe_load((out / "config.yaml").read_text())
+        assert written == dict(yaml.safe_load(config.read_text()), seed=6)
+
+    def test_options_before_the_config_file_count_less(self, folder, tmp_path):
+        (tmp_path / "own.yaml").write_text("dataset: wine\nmethod: knn-gcn\nk: 4\n")
+        out = tmp_path / "run"
+        argv = ["train", "--k", 9, "--config", tmp_path / "own.yaml", "--method", "knn-gcn", "--out", out]
+        assert run(*argv, "--progress", "false") == 0
+        written = yaml.safe_load((out / "config.yaml").read_text())
+        assert (written["method"], written["k"]) == ("knn-gcn", 4)
+
+    @pytest.mark.parametrize("method", ["gcn", "frozen"])
+    def test_cora(self, data_root, tmp_path, method):
+        argv = ["train", "--dataset", "cora", "--method", method, "--data-root", data_root, "--retain", "0.5"]
+        argv += ["--max-epochs", "1", "--samples", "2", "--tau", "100", "--progress", "false"]
+        assert run(*argv, "--out", tmp_path / "run") == 0
+        assert names(tmp_path / "run") == FILES
+        assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] > 0.6
+
+    def test_the_environment_names_the_data_root(self, data_root, tmp_path, monkeypatch, capsys):
+        monkeypatch.setenv("LDS_DATA_ROOT", str(tmp_path))
+        assert run("data", "verify", "cora") == 2
+        monkeypatch.setenv("LDS_DATA_ROOT", str(data_root))
+        assert run("data", "verify", "cora") == 0
+
+    def test_an_interrupt(self, monkeypatch, tmp_path, capsys):
+        def interrupt(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("lds.cli.train", interrupt)
+        assert run(*SHORT, "--out", tmp_path / "run") == 130
+        assert capsys.readouterr().err == "lds: interrupted\n"
+
+
+@pytest.fixture
+def cora_root(data_root, tmp_path_factory):
+    """A root of its own with the real Cora, free to be damaged."""
+    root = tmp_path_factory.mktemp("data")
+    shutil.copytree(data_root / "planetoid" / "Cora" / "raw", root / "planetoid" / "Cora" / "raw")
+    return root
+
+
+def check_refused(capsys, out, *argv, message):
+    """Exit code 2, one line on stderr, nothing on stdout and nothing on disk."""
+    assert run(*argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lds: error: ")
+    assert captured.err.count("\n") == 1
+    assert captured.err.endswith("\n")
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    if out is not None:
+        assert not out.exists()
+
+
+class TestBadInput:
+    WINE = ("--dataset", "wine", "--method", "knn-gcn")
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["--dataset", "nope"], "name must be one of cora"),
+            (["--dataset", "wine"], "the data brings no edges"),
+            (["--dataset", "wine", "--method", "gcn"], "the data brings no edges"),
+            ([*WINE, "--retain", "1.5"], "retain must lie in [0, 1], got 1.5"),
+            ([*WINE, "--retain", "-0.1"], "retain must lie in [0, 1], got -0.1"),
+            ([*WINE, "--retain", "nan"], "retain"),
+            ([*WINE, "--retain", "0.5"], "wine has no edges"),
+            ([*WINE, "--method", "knn-lds", "--tau", "0"], "tau must be an integer >= 1, got 0"),
+            ([*WINE, "--method", "knn-lds", "--tau", "5", "--horizon", "6"], "horizon must lie in 0..tau = 0..5"),
+            ([*WINE, "--method", "knn-lds", "--outer-lr", "-1"], "outer_lr must be finite and >= 0, got -1.0"),
+            ([*WINE, "--method", "knn-lds", "--max-epochs", "0"], "max_epochs must be an integer >= 1, got 0"),
+            ([*WINE, "--dropout", "1"], "dropout must lie in [0, 1), got 1.0"),
+            ([*WINE, "--hidden", "0"], "hidden must be at least 1, got 0"),
+            ([*WINE, "--k", "0"], "k must be an integer >= 1, got 0"),
+            ([*WINE, "--k", "178"], "k must be smaller than the number of nodes, 178, got 178"),
+            ([*WINE, "--seed", "-1"], "seed must be an integer from 0"),
+            ([*WINE, "--method", "magic"], "method"),
+            ([*WINE, "--metric", "manhattan"], "metric"),
+            ([*WINE, "--noise", "fresh"], "noise"),
+            ([*WINE, "--tau", "many"], "tau"),
+            ([*WINE, "--tau", "2.5"], "tau"),
+            ([*WINE, "--retain", "all"], "retain"),
+            ([*WINE, "--learn-inner-lr", "perhaps"], "learn_inner_lr"),
+            ([*WINE, "--colour", "red"], "unrecognized arguments: --colour"),
+            ([*WINE, "stray"], "stray"),
+            ([], "dataset"),
+            (["--config", "absent.yaml", *WINE], "absent.yaml"),
+        ],
+    )
+    def test_options(self, capsys, tmp_path, argv, message):
+        out = tmp_path / "run"
+        check_refused(capsys, out, "train", *argv, "--out", out, message=message)
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("tau: [1", "config"),
+            ("- 1\n- 2\n", "config"),
+            ("colour: red\n", "colour"),
+            ("tau: many\n", "tau"),
+            ("retain: 2\n", "retain"),
+            ("method: magic\n", "method"),
+            ("\tdataset: wine\n", "config"),
+            ("\0\0", "config"),
+        ],
+    )
+    def test_config_files(self, capsys, tmp_path, text, message):
+        (tmp_path / "bad.yaml").write_text(text)
+        out = tmp_path / "run"
+        argv = ["train", "--dataset", "wine", "--method", "knn-gcn", "--config", tmp_path / "bad.yaml", "--out", out]
+        if message != "method":
+            argv += ["--method", "knn-gcn"]
+        check_refused(capsys, out, *argv, message=message)
+
+    def test_no_out(self, capsys):
+        check_refused(capsys, None, "train", *self.WINE, message="out")
+
+    def test_a_folder_that_is_taken(self, capsys, tmp_path):
+        (tmp_path / "mine").write_text("x")
+        check_refused(capsys, None, "train", *self.WINE, "--out", tmp_path, message="holds files")
+        assert names(tmp_path) == ["mine"]
+
+    @pytest.mark.parametrize("below", ["", "a/b"])
+    def test_a_file_in_its_place(self, capsys, tmp_path, below):
+        (tmp_path / "mine").write_text("x")
+        out = tmp_path / "mine" / below
+        check_refused(capsys, None, "train", *self.WINE, "--out", out, message="is no writable folder")
+        assert (tmp_path / "mine").read_text() == "x"
+
+    def test_a_name_too_long(self, capsys, tmp_path):
+        check_refused(capsys, None, "train", *self.WINE, "--out", tmp_path / ("a" * 300), message="cannot be made")
+
+    def test_missing_raw_files(self, capsys, tmp_path):
+        out = tmp_path / "run"
+        argv = ["train", "--dataset", "cora", "--data-root", tmp_path / "none", "--out", out]
+        check_refused(capsys, out, *argv, message="cora needs the file ind.cora.x")
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "no pickle"])
+    def test_damaged_raw_files(self, capsys, cora_root, tmp_path, damage):
+        file = cora_root / "planetoid" / "Cora" / "raw" / "ind.cora.allx"
+        if damage == "altered":
+            flip_a_bit(file)
+        elif damage == "truncated":
+            file.write_bytes(file.read_bytes()[:100])
+        elif damage == "missing":
+            file.unlink()
+        else:
+            file.write_text("hello")
+        out = tmp_path / "run"
+        message = "needs the file ind.cora.allx" if damage == "missing" else "must have the SHA-256 sum"
+        check_refused(
+            capsys, out, "train", "--dataset", "cora", "--data-root", cora_root, "--out", out, message=message
+        )
+        assert run("data", "verify", "cora", "--data-root", cora_root) == 2
+        captured = capsys.readouterr()
+        assert captured.err == "cora: 7 of 8 files are there with the right checksum\n"
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["data"], "subcommand"),
+            (["data", "verify"], "name"),
+            (["data", "verify", "nope"], "name must be one of"),
+            (["data", "fetch", "nope"], "name must be one of"),
+            (["data", "burn", "wine"], "burn"),
+            (["frobnicate"], "frobnicate"),
+            (["--frobnicate"], "frobnicate"),
+        ],
+    )
+    def test_commands(self, capsys, argv, message):
+        check_refused(capsys, None, *argv, message=message)
+
+
+class TestData:
+    def test_list(self, capsys, tmp_path):
+        assert run("data", "list", "--data-root", tmp_path) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == [
+            "cora", "citeseer", "pubmed", "wine", "breast_cancer", "digits", "iris",
+        ]  # fmt: skip
+        assert "not here" in lines[0]
+        assert "not here" not in lines[3]
+        assert "2708 nodes" in lines[0]
+
+    def test_list_of_what_is_here(self, capsys, data_root):
+        assert run("data", "list", "--data-root", data_root) == 0
+        assert "not here" not in capsys.readouterr().out.splitlines()[0]
+
+    @pytest.mark.parametrize("command", ["verify", "fetch"])
+    def test_of_a_built_in_set(self, capsys, command):
+        assert run("data", command, "wine") == 0
+        captured = capsys.readouterr()
+        assert captured.out == "wine is built into scikit-learn: nothing to fetch, nothing to verify\n"
+        assert captured.err == ""
+
+    def test_verify(self, capsys, data_root):
+        assert run("data", "verify", "cora", "--data-root", data_root) == 0
+        assert capsys.readouterr().out == "cora: 8 of 8 files are there with the right checksum\n"
+
+
+class TestHelp:
+    def test_version(self, capsys):
+        assert run("--version") == 0
+        assert capsys.readouterr().out == f"lds {lds.__version__}\n"
+
+    def test_no_arguments(self, capsys):
+        assert run() == 0
+        assert "train" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["data", "--help"], ["data", "fetch", "--help"]])
+    def test_help(self, capsys, argv):
+        assert run(*argv) == 0
+        assert "usage: lds" in capsys.readouterr().out
+
+    def test_every_option_is_explained(self, capsys):
+        run("train", "--help")
+        text = capsys.readouterr().out
+        for name in TrainConfig.__dataclass_fields__:
+            assert f"--{name.replace('_', '-')} " in text
+        assert "--max_epochs" not in text
+
+
+def in_a_process(*argv):
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    return subprocess.run([sys.executable, "-m", "lds", *argv], capture_output=True, text=True, env=environment)
+
+
+def test_a_process_shows_one_line_and_no_warning(tmp_path):
+    """Warnings of what it imports would go to the same place."""
+    done = in_a_process("train", "--dataset", "wine", "--out", str(tmp_path / "run"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [done.stderr.strip()]
+    assert "the data brings no edges to start from" in done.stderr
+    assert names(tmp_path) == []
+
+
+def test_a_process_trains_quietly(tmp_path):
+    argv = ["train", "--dataset", "wine", "--method", "knn-gcn", "--progress", "false", "--out", str(tmp_path / "run")]
+    done = in_a_process(*argv)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("test accuracy 0.")
+    assert names(tmp_path / "run") == FILES
