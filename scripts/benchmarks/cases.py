@@ -200,7 +200,8 @@ def synthetic(nodes: int, edges: int, features: int = 500, density: float = 0.1,
     count = int(features * density)
     col = torch.rand(nodes, features, generator=generator).topk(count, dim=1).indices.sort(1).values.flatten()
     starts = torch.arange(0, nodes * count + 1, count)
-    x = torch.sparse_csr_tensor(starts, col, torch.full((nodes * count,), 1 / count), (nodes, features))
+    values = torch.full((nodes * count,), 1 / count)
+    x = torch.sparse_csr_tensor(starts, col, values, (nodes, features), check_invariants=False)
     order = torch.randperm(nodes, generator=generator)
     masks = torch.zeros(2, nodes, dtype=torch.bool)
     masks[0, order[: 20 * classes]] = True

@@ -1,0 +1,100 @@
+"""Time and memory of an outer step (τ = 5) against the number of nodes: all pairs, and ten candidate pairs a node.
+
+    python scripts/benchmarks/scaling.py --out runs/benchmarks/scaling
+
+Every size runs in a fresh process; writes OUT.json and a log-log plot OUT.png with the fitted exponents. Random graphs
+with 2.25 edges a node, 500 features of 10 % density, 60 training and 250 validation nodes: at 19,717 nodes, the sizes
+of Pubmed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SIZES = {
+    "all pairs": (1_000, 2_000, 5_000, 10_000, 19_717),
+    "candidate pairs": (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000),
+}
+
+
+def measure(kind: str, nodes: int, threads: int) -> dict[str, float]:
+    import torch
+    from cases import Problem, all_pairs, engine_step, synthetic, timed
+
+    from lds.graph import CandidatePairs, random_pairs
+
+    torch.set_num_threads(threads)
+    edges = round(2.248 * nodes)
+    data = synthetic(nodes, edges)
+    if kind == "all pairs":
+        structure = all_pairs(data)
+    else:
+        more = random_pairs(nodes, 10 * nodes - edges, seed=1)
+        structure = CandidatePairs(nodes, data.edge_index, candidates=more)
+    return {"kind": kind, "nodes": nodes, **timed(engine_step(Problem.of(data), structure, 5), repeats=5, warm_up=1)}
+
+
+def exponent(rows: list[dict[str, float]]) -> float:
+    """Slope of log seconds over log nodes, for the larger half of the sizes."""
+    import numpy as np
+
+    largest = rows[len(rows) // 2 :]
+    return float(np.polyfit(np.log([r["nodes"] for r in largest]), np.log([r["seconds"] for r in largest]), 1)[0])
+
+
+def plot(table: dict[str, list[dict[str, float]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    for axis, key, label in zip(
+        axes, ("seconds", "peak_rss_mb"), ("seconds", "peak memory of the process, MiB"), strict=True
+    ):
+        for (kind, rows), marker in zip(table.items(), "os", strict=True):
+            name = f"{kind}, ~ N^{exponent(rows):.2f}" if key == "seconds" else kind
+            axis.loglog([r["nodes"] for r in rows], [r[key] for r in rows], marker=marker, label=name)
+        axis.set_xlabel("nodes N")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3, which="both")
+        axis.legend()
+    figure.suptitle("One outer step of LDS, τ = 5")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/scaling"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", nargs=2, metavar=("KIND", "NODES"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        kind, nodes = options.measure
+        print(json.dumps(measure(kind, int(nodes), options.threads)))
+        return
+
+    table: dict[str, list[dict[str, float]]] = {kind: [] for kind in SIZES}
+    for kind, sizes in SIZES.items():
+        for nodes in sizes:
+            command = [sys.executable, __file__, "--threads", str(options.threads), "--measure", kind, str(nodes)]
+            environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            row = json.loads(done.stdout)
+            table[kind].append(row)
+            print(f"{kind:<16} {nodes:>8,} nodes {row['seconds']:8.3f} s {row['peak_rss_mb']:7.0f} MiB", flush=True)
+    exponents = {kind: exponent(rows) for kind, rows in table.items()}
+    print("fitted exponents:", ", ".join(f"{kind} N^{value:.2f}" for kind, value in exponents.items()))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    report = {"threads": options.threads, "exponents": exponents, "rows": table}
+    options.out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    plot(table, options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
