@@ -25,7 +25,7 @@ def learner(**options):
     return StructureLearner(**(SHORT | options))
 
 
-def spied(monkeypatch, calls):
+def spied(calls):
     """An `edges` factory that keeps the structures it made and the step sizes they were given."""
 
     class Spy(AllPairs):
@@ -155,20 +155,28 @@ class TestStructure:
         dense = fit.structure.to_dense()
         assert bool(((dense >= 0) & (dense <= 1)).all())
 
-    def test_horizons_differ(self, monkeypatch):
+    def test_horizons_differ(self):
         gradients = []
         for horizon in (0, 1, None):
             made = []
-            learner(horizon=horizon, max_epochs=1).fit(blocks(), callbacks=(), seed=0)
-            learner(horizon=horizon, max_epochs=1, edges=spied(monkeypatch, made)).fit(blocks())
+            learner(horizon=horizon, max_epochs=1, edges=spied(made)).fit(blocks())
             gradients.append(made[0].gradients[0])
         assert not torch.equal(gradients[0], gradients[1])
         assert not torch.equal(gradients[1], gradients[2])
 
-    def test_step_sizes_fall(self, monkeypatch):
+    def test_noise_reaches_the_sweep(self):
+        """The same inner steps, swept back over on other graphs."""
+        first = {noise: Recorder() for noise in ("replay", "resample")}
+        fits = [
+            learner(noise=noise, max_epochs=1).fit(blocks(), callbacks=[recorder]) for noise, recorder in first.items()
+        ]
+        assert first["replay"].steps[0].outer_loss == first["resample"].steps[0].outer_loss
+        assert not torch.equal(fits[0].structure.state(), fits[1].structure.state())
+
+    def test_step_sizes_fall(self):
         made = []
         recorder = Recorder()
-        edges = spied(monkeypatch, made)
+        edges = spied(made)
         learner(outer_lr=0.5, outer_lr_decay=0.25, edges=edges).fit(blocks(), callbacks=[recorder])
         (structure,) = made
         assert structure.rates == [0.5 / (1 + 0.25 * k) for k in range(6)]
@@ -182,7 +190,7 @@ class TestStructure:
     def test_the_best_theta_comes_back(self, monkeypatch):
         """Scripted accuracies make the second of four epochs the best."""
         made = []
-        edges = spied(monkeypatch, made)
+        edges = spied(made)
         script_accuracy(monkeypatch, [0.25, 0.75, 0.5, 0.5], [1.0] * 4)
         snapshots, evaluated = [], []
         mean_logits = Task.mean_logits
@@ -316,8 +324,7 @@ class TestInnerLearningRate:
         assert set(self.rates(monkeypatch)) == {0.02}
 
     def test_goes_down_its_hypergradient(self, monkeypatch):
-        """θ frozen by a structure that ignores its steps: the validation loss falls with the learned rate."""
-        # One step of size η moves λ by −η·dF/dλ; the sign of the change is that of −dF/dlr.
+        """So near to the initial weights a larger rate lowers the validation loss."""
         up = self.rates(monkeypatch, learn_inner_lr=True, outer_lr=0.3, inner_lr=0.001)
         assert up[-1] > up[0]
 
@@ -341,7 +348,7 @@ class TestData:
             other.x = change
             other.num_nodes = data.num_nodes
             torch.testing.assert_close(learner().fit(other).logits, found.logits)
-        dense = learner(model=lambda f, c: _dense_only(f, c)).fit(data)
+        dense = learner(model=_dense_only).fit(data)
         torch.testing.assert_close(dense.logits, found.logits)
 
     def test_a_class_that_is_missing_in_training(self):
@@ -432,7 +439,7 @@ class TestPluggableParts:
         assert not torch.equal(given.structure.to_dense(), fit.structure.to_dense())
 
 
-LONGER = {"tau": 5, "inner_steps": 60, "max_epochs": 3, "outer_lr": 1.0, "samples": 8}
+LONGER = {"tau": 5, "inner_steps": 60, "max_epochs": 3, "outer_lr": 3.0, "samples": 8}
 
 
 class TestLearning:
@@ -443,24 +450,30 @@ class TestLearning:
     def fits():
         results = []
         for seed in range(3):
-            data = blocks(60, seed=seed, noise=0.7)
+            data = blocks(60, seed=seed)
             learned = StructureLearner(**LONGER).fit(data, seed=seed)
             frozen = StructureLearner(**LONGER, learn_structure=False).fit(data, seed=seed)
             results.append(SimpleNamespace(data=data, learned=learned, frozen=frozen))
         return results
 
     def test_homophily_rises(self, fits):
-        for fit in fits:
+        """Ten seeds gave gains of 0.05 to 0.14."""
+
+        def share(fit, result):
             same = fit.data.y[:, None] == fit.data.y[None]
-            shares = []
-            for result in (fit.learned, fit.frozen):
-                theta = result.structure.to_dense()
-                shares.append(float(theta[same].sum() / theta.sum()))
-            assert shares[0] > shares[1] + 0.02
+            theta = result.structure.to_dense()
+            return float(theta[same].sum() / theta.sum())
+
+        gains = [share(fit, fit.learned) - share(fit, fit.frozen) for fit in fits]
+        assert min(gains) > 0
+        assert sum(gains) / len(gains) > 0.03
 
     def test_the_validation_loss_falls(self, fits):
+        """Ten seeds gave gains of 0.4 to 3."""
+
         def loss(fit, result):
             return float(nn.functional.cross_entropy(result.logits[fit.data.val_mask], fit.data.y[fit.data.val_mask]))
 
-        for fit in fits:
-            assert loss(fit, fit.learned) < loss(fit, fit.frozen) - 0.05
+        gains = [loss(fit, fit.frozen) - loss(fit, fit.learned) for fit in fits]
+        assert min(gains) > 0
+        assert sum(gains) / len(gains) > 0.2

@@ -44,9 +44,10 @@ class TestProgressBar:
         assert capsys.readouterr().err == ""
         bar.on_step(STEP)
         bar.on_epoch(EPOCH)
+        bar.on_epoch(EPOCH)
         bar.close()
         shown = capsys.readouterr().err
-        for part in ("lds on wine", "1/4", "inner loss 0.5000", "es accuracy 0.750", "edges 10"):
+        for part in ("lds on wine", "2/4", "inner loss 0.5000", "es accuracy 0.750", "edges 10"):
             assert part in shown
 
     def test_can_be_turned_off(self, capsys):

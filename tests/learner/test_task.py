@@ -1,0 +1,90 @@
+"""Node classification as an inner and an outer objective."""
+
+import pytest
+import torch
+from torch import nn
+
+from lds.graph import AllPairs, SparseMatrix
+from lds.learner._task import Task
+from lds.nn import GCN
+from tests.learner.problems import blocks
+from tests.oracles import DOUBLE
+
+
+@pytest.fixture
+def data():
+    return blocks(classes=3, dtype=DOUBLE)
+
+
+@pytest.fixture
+def task(data):
+    return Task(data, GCN, 0.3)
+
+
+@pytest.fixture
+def graphs(data):
+    return [AllPairs(48, data.edge_index[:, k:], dtype=DOUBLE).draw() for k in (0, 20, 40)]
+
+
+def eval_logits(task, params, graph):
+    module = task.module.eval()
+    return torch.func.functional_call(module, params, (task.x, graph))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "es", "test"])
+def test_the_outer_loss_is_without_dropout_and_penalty(task, data, graphs, split):
+    params = task.initial_params()
+    mask = data[f"{split}_mask"]
+    expected = nn.functional.cross_entropy(eval_logits(task, params, graphs[0])[mask], data.y[mask])
+    task.module.train()
+    torch.testing.assert_close(task.outer_loss(params, graphs[0], split), expected)
+    if split == "val":
+        assert torch.equal(task.outer_loss(params, graphs[0]), task.outer_loss(params, graphs[0], split))
+
+
+def test_the_inner_loss_is_with_both(data, graphs):
+    task, plain = Task(data, GCN, 0.3), Task(data, lambda f, c: GCN(f, c, dropout=0.0), 0.3)
+    params = task.initial_params()
+    task.module.eval()
+    assert task.inner_loss(params, graphs[0]) != task.inner_loss(params, graphs[0])
+    mask = data.train_mask
+    entropy = nn.functional.cross_entropy(eval_logits(plain, params, graphs[0])[mask], data.y[mask])
+    penalty = 0.15 * params["weights.0"].square().sum()
+    torch.testing.assert_close(plain.inner_loss(params, graphs[0]), entropy + penalty)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_logits_are_averaged_over_graphs(task, graphs, samples):
+    params = task.initial_params()
+    expected = sum(eval_logits(task, params, graph) for graph in graphs[:samples]) / samples
+    task.module.train()
+    source = iter(graphs)
+    found = task.mean_logits(params, lambda: next(source), samples)
+    torch.testing.assert_close(found, expected.detach())
+    assert not found.requires_grad
+
+
+def test_accuracy(task, data):
+    logits = nn.functional.one_hot(data.y, 3).double()
+    wrong = data.test_mask.nonzero().flatten()[:3]
+    logits[wrong] = logits[wrong].roll(1, 1)
+    assert task.accuracy(logits, "train") == 1
+    assert task.accuracy(logits, "test") == pytest.approx(1 - 3 / 12)
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.sparse_coo, torch.sparse_csr])
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_features_in_the_form_that_is_fastest(data, layout, share):
+    """Sparse where they are sparse and the model takes it; sparse tensors of the user stay sparse."""
+    keep = torch.rand(data.x.shape, generator=torch.Generator().manual_seed(0)) < share
+    x = torch.where(keep, data.x, 0.0)
+    data.x = x if layout == torch.strided else x.to_sparse(layout=layout)
+    data.num_nodes = 48
+    task = Task(data, GCN, 0.0)
+    assert isinstance(task.x, SparseMatrix) is (layout != torch.strided or share < 0.25)
+    assert torch.equal(task.x.csr.to_dense() if isinstance(task.x, SparseMatrix) else task.x, x)
+
+    class DenseOnly(nn.Linear):
+        pass
+
+    assert torch.equal(Task(data, DenseOnly, 0.0).x, x)
