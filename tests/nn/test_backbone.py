@@ -10,6 +10,7 @@ from lds.errors import InputError
 from lds.graph import CandidatePairs, random_pairs
 from lds.learner import StructureLearner
 from lds.nn import Backbone
+from lds.nn.gat import WeightedGATConv
 from tests.learner.problems import blocks
 
 MODELS = {
@@ -43,3 +44,49 @@ def test_needs_candidate_pairs():
     learner = StructureLearner(model=Backbone.factory(MODELS["gcn"]), max_epochs=1)
     with pytest.raises(InputError, match="CandidatePairs"):
         learner.fit(blocks())
+
+
+class TestGAT:
+    def graph(self):
+        generator = torch.Generator().manual_seed(0)
+        edges = torch.randint(12, (2, 30), generator=generator)
+        drawn = torch.arange(30) % 3 > 0
+        return edges[:, edges[0] != edges[1]], drawn[edges[0] != edges[1]]
+
+    def layer(self, **options):
+        torch.manual_seed(0)
+        return WeightedGATConv(5, 3, heads=2, concat=False, **options).double()
+
+    def test_edges_of_weight_zero_are_as_if_not_there(self):
+        edges, drawn = self.graph()
+        x = torch.randn(12, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        layer = self.layer()
+        plain = gnn.GATConv(5, 3, heads=2, concat=False).double()
+        plain.load_state_dict(layer.state_dict())
+        assert torch.allclose(layer(x, edges, drawn.double()), plain(x, edges[:, drawn]), atol=1e-12)
+        assert not torch.allclose(layer(x, edges, drawn.double()), plain(x, edges), atol=1e-3)
+
+    def test_gradient_in_the_weights(self):
+        edges, drawn = self.graph()
+        x = torch.randn(12, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        layer = self.layer()
+        weight = (0.5 * drawn.double() + 0.1).requires_grad_()
+        assert torch.autograd.gradcheck(lambda w: layer(x, edges, w), weight)
+        weight = drawn.double().requires_grad_()
+        layer(x, edges, weight).square().sum().backward()
+        assert weight.grad[~drawn].any()
+
+    def test_in_the_learner(self):
+        class GAT(torch.nn.Module):
+            def __init__(self, features, classes):
+                super().__init__()
+                self.first, self.second = WeightedGATConv(features, 4, heads=2), WeightedGATConv(8, classes)
+
+            def forward(self, x, edge_index, edge_weight):
+                return self.second(self.first(x, edge_index, edge_weight).relu(), edge_index, edge_weight)
+
+        data = blocks()
+        learner = StructureLearner(
+            model=Backbone.factory(GAT), edges=CandidatePairs, inner_steps=10, max_epochs=1, outer_lr=10.0
+        )
+        assert learner.fit(data).structure.expected_edges != data.edge_index.shape[1] // 2
