@@ -15,3 +15,7 @@ class DataError(InputError):
 
 class ReplayError(LDSError, RuntimeError):
     """A recomputed inner step differs from the recorded one, so the hypergradient would be wrong."""
+
+
+class NumericalError(LDSError, ArithmeticError):
+    """A number is NaN or infinite where it must be finite."""

@@ -68,7 +68,7 @@ class AllPairs:
         self._offsets = (sizes.cumsum(0) - sizes).to(device)
         self._flat = torch.zeros(int(sizes.sum()), dtype=dtype, device=device)
         self._flat[self._positions(row.to(device), col.to(device))] = 1.0
-        self._refresh(expected_edges=float(row.numel()))
+        self._refresh(float(row.numel()))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,6 +106,7 @@ class AllPairs:
         # In a block the rows of a thin side are a slice of the sorted rows.
         bounds = [torch.searchsorted(group.rows, self._bounds(group.rows.device)).tolist() for group in groups]
         right = right.T.contiguous()
+        total = 0.0
         for index, block in enumerate(self._blocks()):
             theta, start, stop = block.theta, block.start, block.stop
             theta.addmm_(left[start:stop], right[:, start:], alpha=-lr)
@@ -119,7 +120,8 @@ class AllPairs:
                     theta.index_add_(1, group.rows[low:] - start, update, alpha=-lr)
             theta.clamp_(0, 1)
             theta[:, : stop - start].triu_(1)
-        self._refresh(self._expected_edges)
+            total += float(theta.sum())
+        self._refresh(total)
 
     def edges(self, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the pairs i < j with θ_ij > threshold, int64 of shape [2, E], and their probabilities."""
@@ -141,7 +143,7 @@ class AllPairs:
     def restore_(self, state: Tensor) -> None:
         """Set θ to what `state` returned."""
         self._flat.copy_(state)
-        self._refresh(float(self._flat.sum(dtype=torch.float64)))
+        self._refresh(sum(float(block.theta.sum()) for block in self._blocks()))
 
     def _blocks(self) -> Iterator[_Block]:
         n = self.num_nodes
@@ -168,17 +170,13 @@ class AllPairs:
         return start + inner // width, start + inner % width
 
     def _refresh(self, expected_edges: float) -> None:
-        """Rebuild what the sampler keeps; `expected_edges` sets the bound, and need not be exact."""
+        """Rebuild what the sampler keeps, a function of θ alone: the same θ and seed draw the same graph."""
+        self._expected_edges = expected_edges
         bound = min(max(_PROPOSALS * expected_edges / self._flat.numel(), 1e-9), 0.5)
         # A number that θ can hold: else one that rounds to the bound is above it for the sampler but not for the list.
         bound = float(torch.tensor(bound, dtype=self.dtype))
-        total = torch.zeros((), dtype=torch.float64, device=self._flat.device)
-        found = []
-        for block in self._blocks():
-            total += block.theta.sum()
-            found.append(block.offset + positions_above(block.theta, bound))
-        self._sampler = ThinningSampler(self._flat, bound, torch.cat(found))
-        self._expected_edges = float(total)
+        listed = [block.offset + positions_above(block.theta, bound) for block in self._blocks()]
+        self._sampler = ThinningSampler(self._flat, bound, torch.cat(listed))
 
 
 def canonical_pairs(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from lds.errors import NumericalError
 from lds.graph._sampled import SampledGraph
 
 # Two groups of rows are merged when the union is at most this much larger than the larger one: one product with a few
@@ -74,12 +75,21 @@ class FactorPairs:
         """Return the factor pairs grouped by their non-zero rows, and two dense sides L, R for all others.
 
         The gradient at i < j is (L Rᵀ)_ij plus, for every group, (T Fᵀ + F Tᵀ)_ij with T its thin side.
+
+        Raises:
+            NumericalError: a factor holds NaN or infinity.
         """
         ones = torch.ones_like(self.degree)
         dense = [(self.degree[:, None], ones[:, None]), (ones[:, None], self.degree[:, None])]
         thin: list[tuple[Tensor, Tensor, Tensor]] = []
         for left, right in self.pairs:
-            masks = [side.abs().sum(1) != 0 for side in (left, right)]
+            sizes = [side.abs().sum(1) for side in (left, right)]
+            if not all(bool(size.sum().isfinite()) for size in sizes):
+                raise NumericalError(
+                    "the hypergradient of the structure holds NaN or infinity, so θ is left as it was; "
+                    "look at the features and the losses, or lower the learning rates"
+                )
+            masks = [size != 0 for size in sizes]
             counts = [int(mask.sum()) for mask in masks]
             if min(counts) > _DENSE * left.shape[0]:
                 dense += [(left, right), (right, left)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lds._random import INIT, forked, mix, reseed
-from lds.graph import AllPairs, GivenGraph
+from lds.graph import CandidatePairs, GivenGraph
 from lds.hypergrad import record
 from lds.learner._arguments import check_integers, check_sizes
 from lds.learner._fit import Callback, EpochRecord, Fit
@@ -60,7 +60,7 @@ class FixedGraphLearner:
         """Train on one data set; arguments and errors as for `StructureLearner.fit`."""
         task = Task(data, self.model, self.weight_decay)
         task.nodes["selection"] = torch.cat([task.nodes["val"], task.nodes["es"]])
-        structure = AllPairs(task.num_nodes, self.graph(data), dtype=task.dtype)
+        structure = CandidatePairs(task.num_nodes, self.graph(data), dtype=task.dtype)
         seed = mix(seed, 1)
         with forked(task.cuda):
             reseed(seed, INIT, cuda=task.cuda)

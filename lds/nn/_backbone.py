@@ -13,6 +13,10 @@ from lds.graph import CandidateGraph
 class Backbone(nn.Module):
     """A message-passing model called with (x, edge_index, edge_weight=…), on a graph of candidate pairs.
 
+    The edge index lists every candidate, and the weights of those that were not drawn are 0. So the model must use the
+    weights, and use its edges through them only: a plain mean over neighbours or a plain attention counts edges of
+    weight 0 too. `lds.nn.SAGE` and `lds.nn.gat.WeightedGATConv` are the versions that do not.
+
     Use it as `model=Backbone.factory(lambda in_channels, out_channels: …)` together with `edges=CandidatePairs`.
 
     Args:

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 class ProgressBar:
     """Shows outer epoch, inner loss, early-stopping accuracy and expected number of edges on a terminal line."""
 
-    def __init__(self, label: str, max_epochs: int | None, *, disable: bool = False) -> None:
+    def __init__(self, label: str, max_epochs: int | None, *, hide: bool = False) -> None:
         # Opened by the first record: a run that fails on its input leaves its message alone on the terminal.
         self._options: dict[str, Any] = {
             "desc": label,
             "total": max_epochs,
             "unit": "epoch",
-            "disable": disable,
+            "disable": True if hide else None,  # None: hidden where stderr is no terminal.
             "dynamic_ncols": True,
         }
         self._bar: Any = None
@@ -73,7 +73,7 @@ def train(config: TrainConfig, out: Path, *, progress: bool = True) -> dict[str,
     folder = RunFolder(out, config.as_dict())
     data = config.load_data()
     learner = config.learner(data)
-    bar = ProgressBar(f"{config.method} on {config.dataset}", config.max_epochs, disable=not progress)
+    bar = ProgressBar(f"{config.method} on {config.dataset}", config.max_epochs, hide=not progress)
     began = time.perf_counter()
     try:
         fit = learner.fit(data, seed=config.seed, callbacks=(folder, bar))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lds.errors import InputError
+from lds.errors import InputError, NumericalError
 from lds.graph import AllPairs, FactorPairs
 from lds.graph._all_pairs import canonical_pairs
 from tests.graph.oracles import dense_adjacency, structure_of, theta
@@ -269,3 +269,27 @@ class TestGroups:
         row, col = torch.triu_indices(400, 400, 1)
         assert row.numel() > 1 << 16
         torch.testing.assert_close(pairs.at(row, col), dense_gradient(pairs)[row, col], rtol=1e-12, atol=1e-12)
+
+
+def test_the_same_theta_and_seed_draw_the_same_graph_whatever_came_before():
+    structure = structure_of(theta("random", 30))
+    state = structure.state()
+    torch.manual_seed(0)
+    before = structure.draw()
+    structure.project_(FactorPairs(((randn(30, 2), randn(30, 2, seed=1)),), randn(30)), 0.3)
+    structure.restore_(state)
+    torch.manual_seed(0)
+    after = structure.draw()
+    assert torch.equal(before.row, after.row)
+    assert torch.equal(before.col, after.col)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_leaves_theta_alone(bad):
+    structure = structure_of(theta("random", N))
+    before = structure.to_dense()
+    left = randn(N, 2)
+    left[3, 1] = bad
+    with pytest.raises(NumericalError, match="NaN or infinity"):
+        structure.project_(FactorPairs(((left, randn(N, 2)),), randn(N)), 0.1)
+    assert torch.equal(structure.to_dense(), before)

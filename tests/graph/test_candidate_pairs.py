@@ -1,152 +1,163 @@
-"""Probabilities on given pairs: the same gradient as on all pairs, and the same through edge weights."""
+"""Edge probabilities on given pairs: the same gradient as on all pairs, through products and through edge weights."""
 
 import pytest
 import torch
+from scipy import stats
 
 from lds.errors import InputError
-from lds.graph import CandidatePairs, KNNGraph, random_pairs
-from lds.hypergrad import hypergradient
+from lds.graph import CandidatePairs, SampledGraph, random_pairs
+from lds.hypergrad import OuterVariable, hypergradient
 from lds.updaters import SGD, Adam
-from tests.graph.oracles import MODELS, dense_hypergradient, node_classification
-from tests.oracles import DOUBLE, relative_error
+from tests.graph.oracles import MODELS, DenseGraph, dense_adjacency, dense_hypergradient, node_classification
+from tests.oracles import DOUBLE, Problem, relative_error
 
 N = 40
-NO_EDGES = torch.zeros(2, 0, dtype=torch.int64)
+EDGES = torch.randint(N, (2, 60), generator=torch.Generator().manual_seed(0))
+FURTHER = torch.randint(N, (2, 80), generator=torch.Generator().manual_seed(1))
 
 
-def randint(high, shape, seed=0):
-    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+def structure_of(dtype=DOUBLE, *, seed=0):
+    """Candidates with probabilities 0, 1 and in between."""
+    structure = CandidatePairs(N, EDGES, candidates=FURTHER, dtype=dtype)
+    theta = torch.rand(structure.state().shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+    theta[::5], theta[1::5] = 0, 1
+    structure.restore_(theta.to(dtype))
+    return structure
 
 
-def candidates(structure):
-    """All pairs of a structure, whatever their probability."""
-    pairs, _ = structure.edges(-1.0)
-    return pairs
+def candidates_of(structure):
+    (row, col), _ = structure.edges(-1.0)
+    return row, col
 
 
-@pytest.fixture
-def structure():
-    """Half of the candidates random, in (0, 1); some 0 and some 1."""
-    made = CandidatePairs(N, randint(N, (2, 60)), candidates=random_pairs(N, 200, seed=1), dtype=DOUBLE)
-    theta = made.state()
-    half = torch.arange(theta.numel()) % 2 == 0
-    made.restore_(torch.where(half, torch.rand(theta.shape, generator=torch.Generator().manual_seed(2)), theta))
-    return made
+def check(problem, updater, steps):
+    structure = problem.outer["structure"]
+    row, col = candidates_of(structure)
+    found = hypergradient(*problem, updater=updater, steps=steps, seed=3)
+    expected = dense_hypergradient(problem, updater, steps, seed=3).grad["structure"][row, col]
+    assert expected.any()
+    assert relative_error(found.grad["structure"].at(row, col), expected) <= 1e-10
+    return found.grad["structure"], expected
 
 
-@pytest.mark.parametrize("updater", [SGD(0.2, momentum=0.8), Adam(0.05)])
 @pytest.mark.parametrize("model", MODELS.keys())
-def test_products_give_the_dense_gradient(model, updater, structure):
-    problem = node_classification(structure, model)
-    found = hypergradient(*problem, updater=updater, steps=3, seed=3).grad["structure"]
-    expected = dense_hypergradient(problem, updater, 3, seed=3).grad["structure"]
-    row, col = candidates(structure)
-    assert expected[row, col].any()
-    assert relative_error(found.at(row, col), expected[row, col]) <= 1e-10
+def test_products_equal_the_dense_oracle(model):
+    check(node_classification(structure_of(), model), Adam(0.05), steps=3)
 
 
-class Weighted(torch.nn.Module):
-    """A two-layer GCN that is written with messages along weighted edges."""
-
-    def __init__(self, gcn):
-        super().__init__()
-        self.weights = gcn.weights
-
-    def forward(self, x, graph):
-        for number, weight in enumerate(self.weights):
-            x = self.propagate(x @ weight, graph.edge_index, graph.edge_weight)
-            x = x if number else x.relu()
-        return x
-
-    @staticmethod
-    def propagate(m, edge_index, edge_weight):
-        source, target = edge_index
-        degree = edge_weight.new_ones(m.shape[0]).index_add(0, target, edge_weight)
-        scale = degree.rsqrt()[:, None]
-        messages = (scale * m)[source] * edge_weight[:, None]
-        return scale * (torch.zeros_like(m).index_add(0, target, messages) + scale * m)
+def through_weights(graph, m):
+    """A M by messages along the edge index."""
+    if isinstance(graph, DenseGraph):
+        return graph.matmul(m)
+    source, target = graph.edge_index
+    return torch.zeros_like(m).index_add(0, target, graph.edge_weight[:, None] * m[source])
 
 
-def test_edge_weights_give_the_gradient_of_the_products(monkeypatch, structure):
-    problem = node_classification(structure, "gcn-2")
-    monkeypatch.setitem(MODELS, "gcn-2", lambda f, c: Weighted(plain(f, c)))
-    weighted = node_classification(structure, "gcn-2")
-    monkeypatch.undo()
-    monkeypatch.setitem(MODELS, "gcn-2", plain)
-    problem = node_classification(structure, "gcn-2")
-    row, col = candidates(structure)
-    by_products, by_weights = (
-        hypergradient(*p, updater=Adam(0.05), steps=3, seed=3).grad["structure"].at(row, col)
-        for p in (problem, weighted)
-    )
-    assert by_products.any()
-    assert relative_error(by_weights, by_products) <= 1e-10
+@pytest.mark.parametrize("mixed", [False, True])
+def test_edge_weights_equal_the_dense_oracle(mixed):
+    x = torch.randn(N, 4, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
+
+    def objective(w, outer):
+        graph = outer["structure"]
+        h = torch.tanh(through_weights(graph, x @ w) / (1 + through_weights(graph, torch.ones_like(x[:, :1]))))
+        h = through_weights(graph, h)
+        # Products and messages in one model: both parts count, each once.
+        return (h + graph.propagate(h) - 1).square().mean() if mixed else (h - 1).square().mean()
+
+    problem = Problem(objective, objective, torch.ones(4, 2, dtype=DOUBLE), {"structure": structure_of()})
+    check(problem, SGD(0.1, momentum=0.5), steps=3)
 
 
-def plain(features, classes):
-    from lds.nn import GCN
-
-    return GCN(features, classes, hidden_channels=8, dropout=0.0)
-
-
-def test_edges_start_with_probability_one_and_other_candidates_with_zero():
-    edges = torch.tensor([[0, 1, 5, 3], [1, 0, 2, 3]])  # Both directions, and a self loop.
-    made = CandidatePairs(6, edges, candidates=torch.tensor([[4, 2], [0, 5]]))
-    assert candidates(made).T.tolist() == [[0, 1], [0, 4], [2, 5]]
-    assert made.state().tolist() == [1.0, 0.0, 1.0]
-    assert made.expected_edges == 2
-    assert made.edges()[0].T.tolist() == [[0, 1], [2, 5]]
-
-
-def test_projection_clips_and_leaves_other_pairs_alone(structure):
-    problem = node_classification(structure, "gcn-2")
-    gradient = hypergradient(*problem, updater=Adam(0.05), steps=2).grad["structure"]
-    row, col = candidates(structure)
+def test_step():
+    structure = structure_of()
+    gradient, expected = check(node_classification(structure), Adam(0.05), steps=2)
     before = structure.state()
-    expected = (before - 50.0 * gradient.at(row, col)).clamp(0, 1)
-    structure.project_(gradient, 50.0)
-    assert torch.allclose(structure.state(), expected, atol=1e-14)
-    assert (expected == 0).any()
-    assert (expected == 1).any()
+    structure.project_(gradient, 20.0)
+    torch.testing.assert_close(structure.state(), (before - 20 * expected).clamp(0, 1), rtol=1e-12, atol=1e-12)
+    assert bool((structure.state() == 0).any())
+    assert bool((structure.state() == 1).any())
+    assert structure.expected_edges == pytest.approx(float(structure.state().sum()))
 
 
-def test_draws_have_the_probabilities(structure):
-    theta = structure.state()
-    torch.manual_seed(0)
-    draws = 2000
-    counts = sum(structure.draw().drawn for _ in range(draws))
-    assert torch.equal(counts[theta == 0], torch.zeros_like(counts[theta == 0]))
-    assert (counts[theta == 1] == draws).all()
-    inside = (theta > 0) & (theta < 1)
-    z = (counts - draws * theta)[inside] / (draws * theta * (1 - theta))[inside].sqrt()
-    assert abs(float(z.square().mean()) - 1) < 5 * (2 / int(inside.sum())) ** 0.5
+def test_no_memory_of_all_pairs(no_large_tensors):
+    n = 3000
+    structure = CandidatePairs(n, torch.randint(n, (2, n), generator=torch.Generator().manual_seed(0)))
+    problem = node_classification(structure)
+    with no_large_tensors(n * n // 20):
+        grad = hypergradient(*problem, updater=SGD(0.1), steps=2).grad["structure"]
+        structure.project_(grad, 1.0)
+        structure.draw()
 
 
-def test_a_graph_lists_every_candidate_with_weight_zero_or_one(structure):
-    graph = structure.draw()
-    c = candidates(structure).shape[1]
-    assert graph.edge_index.shape == (2, 2 * c)
-    assert torch.equal(graph.edge_index[:, :c], graph.edge_index[:, c:].flip(0))
-    assert graph.num_edges == int(graph.edge_weight.sum()) // 2
+class TestDraws:
+    def test_distribution(self):
+        structure = structure_of(torch.float32)
+        torch.manual_seed(0)
+        rounds = 600
+        total = torch.zeros(N, N)
+        for _ in range(rounds):
+            total += dense_adjacency(structure.draw())
+        row, col = candidates_of(structure)
+        p, counts = structure.state().double(), total[row, col].double()
+        assert float(total.sum()) == 2 * float(counts.sum())
+        inside = (p > 0) & (p < 1)
+        assert torch.equal(counts[~inside], rounds * p[~inside])
+        spread = ((counts - rounds * p) ** 2 / (rounds * p * (1 - p)))[inside]
+        assert 1e-3 < stats.chi2.sf(float(spread.sum()), spread.numel()) < 1 - 1e-3
+
+    def test_the_two_views_agree(self):
+        torch.manual_seed(0)
+        graph = structure_of().draw()
+        assert isinstance(graph, SampledGraph)
+        dense = torch.zeros(N, N, dtype=DOUBLE)
+        dense[graph.edge_index[0], graph.edge_index[1]] = graph.edge_weight
+        assert torch.equal(dense, dense_adjacency(graph))
+        assert graph.edge_index.shape[1] == 2 * structure_of().state().numel()
+        assert 0 < graph.num_edges < structure_of().state().numel()
 
 
-def test_no_candidate_is_refused():
-    with pytest.raises(InputError, match="at least one pair"):
-        CandidatePairs(5, NO_EDGES)
+class TestStorage:
+    def test_candidates(self):
+        structure = CandidatePairs(5, torch.tensor([[1, 0, 1], [0, 1, 1]]), candidates=torch.tensor([[4, 1], [2, 0]]))
+        assert isinstance(structure, OuterVariable)
+        assert [x.tolist() for x in structure.edges(-1.0)] == [[[0, 2], [1, 4]], [1.0, 0.0]]
+        assert [x.tolist() for x in structure.edges()] == [[[0], [1]], [1.0]]
+        assert structure.expected_edges == 1
+
+    def test_state_goes_back(self):
+        structure = structure_of()
+        state = structure.state()
+        structure.restore_(torch.zeros_like(state))
+        assert structure.draw().num_edges == 0
+        structure.restore_(state)
+        assert torch.equal(structure.state(), state)
+
+    @pytest.mark.parametrize(
+        ("edges", "candidates", "message"),
+        [
+            ([[], []], None, "needs at least one pair, got none"),
+            ([[2], [2]], [[1], [1]], "needs at least one pair, got none"),
+            ([[0], [5]], None, r"node numbers in 0..4, got 0 to 5"),
+            ([[0], [1]], [[-1], [2]], r"node numbers in 0..4, got -1 to 2"),
+        ],
+    )
+    def test_bad_arguments(self, edges, candidates, message):
+        further = None if candidates is None else torch.tensor(candidates)
+        with pytest.raises(InputError, match=message):
+            CandidatePairs(5, torch.tensor(edges, dtype=torch.int64), candidates=further)
 
 
-def test_random_pairs():
-    pairs = random_pairs(100, 500, seed=3)
-    assert (pairs[0] < pairs[1]).all()
-    assert 400 < pairs.shape[1] <= 500
-    assert torch.equal(pairs, random_pairs(100, 500, seed=3))
-    assert not torch.equal(pairs, random_pairs(100, 500, seed=4))
-    with pytest.raises(InputError, match="between 0 and half"):
-        random_pairs(10, 30, seed=0)
+class TestRandomPairs:
+    def test_are_distinct_and_seeded(self):
+        pairs = random_pairs(100, 500, seed=1)
+        assert bool((pairs[0] < pairs[1]).all())
+        assert len(set(map(tuple, pairs.T.tolist()))) == pairs.shape[1]
+        assert 420 < pairs.shape[1] <= 500
+        assert torch.equal(pairs, random_pairs(100, 500, seed=1))
+        assert not torch.equal(pairs, random_pairs(100, 500, seed=2))
+        assert random_pairs(100, 0, seed=1).shape == (2, 0)
 
-
-def test_knn_pairs_can_be_candidates():
-    from torch_geometric.data import Data
-
-    data = Data(x=torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), edge_index=NO_EDGES)
-    assert CandidatePairs(30, NO_EDGES, candidates=KNNGraph(4)(data)).expected_edges == 0
+    @pytest.mark.parametrize("count", [-1, 2476])
+    def test_count_out_of_range(self, count):
+        with pytest.raises(InputError, match=f"half of all pairs, 2475, got {count}"):
+            random_pairs(100, count, seed=0)

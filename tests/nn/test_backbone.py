@@ -11,7 +11,11 @@ from lds.graph import CandidatePairs, random_pairs
 from lds.learner import StructureLearner
 from lds.nn import Backbone
 from lds.nn.gat import WeightedGATConv
+from lds.updaters import Adam
+from tests.graph.oracles import DenseGraph
+from tests.graph.test_candidate_pairs import N, check, structure_of
 from tests.learner.problems import blocks
+from tests.oracles import DOUBLE, Problem
 
 MODELS = {
     "gcn": lambda f, c: gnn.GCN(f, 8, 2, c),
@@ -90,3 +94,39 @@ class TestGAT:
             model=Backbone.factory(GAT), edges=CandidatePairs, inner_steps=10, max_epochs=1, outer_lr=10.0
         )
         assert learner.fit(data).structure.expected_edges != data.edge_index.shape[1] // 2
+
+
+class Twin(torch.nn.Module):
+    """The same network on a dense graph, where that is what comes."""
+
+    def __init__(self, features, classes):
+        super().__init__()
+        self.backbone = Backbone(gnn.GCN(features, 5, 2, classes, dropout=0.0))
+
+    def forward(self, x, graph):
+        if not isinstance(graph, DenseGraph):
+            return self.backbone(x, graph)
+        first, second = self.backbone.model.convs
+        h = (graph.propagate(x @ first.lin.weight.T) + first.bias).relu()
+        return graph.propagate(h @ second.lin.weight.T) + second.bias
+
+
+def test_hypergradient_equals_the_dense_oracle():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(N, 6, generator=generator, dtype=DOUBLE)
+    y = torch.randint(3, (N,), generator=generator)
+    torch.manual_seed(0)
+    module = Twin(6, 3).to(DOUBLE)
+
+    def loss(params, outer, nodes):
+        logits = torch.func.functional_call(module, params, (x, outer["structure"]))
+        return torch.nn.functional.cross_entropy(logits[nodes], y[nodes])
+
+    params = {name: p.detach().clone() for name, p in module.named_parameters()}
+    problem = Problem(
+        lambda params, outer: loss(params, outer, slice(0, 10)),
+        lambda params, outer: loss(params, outer, slice(10, 20)),
+        params,
+        {"structure": structure_of()},
+    )
+    check(problem, Adam(0.05), steps=3)

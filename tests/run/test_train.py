@@ -39,7 +39,8 @@ def test_bad_input_leaves_nothing_behind(tmp_path, capsys, config, error):
 
 
 class TestProgressBar:
-    def test_shows_what_happens(self, capsys):
+    def test_shows_what_happens_on_a_terminal(self, capsys, monkeypatch):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
         bar = ProgressBar("lds on wine", 4)
         assert capsys.readouterr().err == ""
         bar.on_step(STEP)
@@ -50,8 +51,10 @@ class TestProgressBar:
         for part in ("lds on wine", "2/4", "inner loss 0.5000", "es accuracy 0.750", "edges 10"):
             assert part in shown
 
-    def test_can_be_turned_off(self, capsys):
-        bar = ProgressBar("lds on wine", None, disable=True)
+    @pytest.mark.parametrize(("terminal", "hide"), [(True, True), (False, False)])
+    def test_can_be_hidden_and_is_where_there_is_no_terminal(self, capsys, monkeypatch, terminal, hide):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+        bar = ProgressBar("lds on wine", None, hide=hide)
         bar.on_step(STEP)
         bar.on_epoch(EPOCH)
         bar.close()
