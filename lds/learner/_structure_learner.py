@@ -173,12 +173,13 @@ class StructureLearner:
             return task.outer_loss(params, outer["structure"])
 
         updater = self._updater()
+        horizon = self.tau if self.horizon is None else self.horizon
         if not self.learn_structure:
+            # The horizon only decides how many losses are averaged: as many as where the structure is learned.
             trajectory = record(
-                inner, params, outer, updater=updater, steps=self.tau, horizon=0, seed=seed, state=state
+                inner, params, outer, updater=updater, steps=self.tau, horizon=horizon, seed=seed, state=state
             )
             return trajectory.final_state, float(torch.stack(trajectory.inner_losses).mean()), None
-        horizon = self.tau if self.horizon is None else self.horizon
         result = hypergradient(
             inner,
             outer_objective,

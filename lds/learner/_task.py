@@ -69,10 +69,10 @@ class Task:
         weight = params[self._penalised].flatten()
         return self.loss(self.logits(params, graph), "train") + 0.5 * self._weight_decay * weight.dot(weight)
 
-    def outer_loss(self, params: Params, graph: SampledGraph, split: str = "val") -> Tensor:
-        """Return the cross-entropy on a split, without dropout or penalty."""
+    def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
+        """Return the validation loss: cross-entropy, without dropout or penalty."""
         self.module.eval()
-        return self.loss(self.logits(params, graph), split)
+        return self.loss(self.logits(params, graph), "val")
 
     def mean_logits(self, params: Params, draw: Callable[[], SampledGraph], samples: int) -> Tensor:
         """Return the logits averaged over `samples` graphs, without dropout, shape [N, C]."""
