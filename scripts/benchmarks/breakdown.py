@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import EPS, ETA, LR, DenseAccumulator, DenseTracer, Problem, all_pairs, cora
+from cases import EPS, ETA, LR, DenseAccumulator, DenseTracer, Problem, all_pairs, cora, machine
 
 from lds.graph import AllPairs, SampledGraph
 from lds.hypergrad import Reverse, hypergradient, record
@@ -44,7 +44,7 @@ class DenseView:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/breakdown.json"))
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/breakdown.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = cora()
@@ -78,7 +78,9 @@ def main() -> None:
     print(f"relative difference to the dense hypergradient, float32: {error:.1e}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     milliseconds = {name: 1000 * spent / WINDOWS for name, spent in parts.items()}
-    options.out.write_text(json.dumps({"milliseconds": milliseconds, "relative_difference": error}, indent=2) + "\n")
+    options.out.write_text(
+        json.dumps({"machine": machine(), "milliseconds": milliseconds, "relative_difference": error}, indent=2) + "\n"
+    )
 
 
 def seconds(action: Callable[[], Any]) -> float:

@@ -1,6 +1,6 @@
 """A whole outer step of LDS on Cora (sampling, τ inner steps, sweep, update of θ): ours against dense ways to do it.
 
-    python scripts/benchmarks/outer_step.py --out benchmarks/outer_step.json
+    python scripts/benchmarks/outer_step.py --out experiments/results/outer_step.json
 
 Every case runs in a fresh process on one thread, in turn, several rounds over; medians are compared. `torchopt` is
 left out where it is not installed. Needs the Cora files, see `lds data fetch cora`.
@@ -12,7 +12,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -41,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--taus", nargs="+", type=int, default=[1, 5, 20])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/outer_step.json"))
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/outer_step.json"))
     parser.add_argument("--measure", nargs=3, metavar=("CASE", "TAU", "REPEATS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -67,7 +66,9 @@ def main() -> None:
             table.append({"tau": tau, "case": case, "seconds": seconds, "ratio": seconds / ours, "peak_rss_mb": peak})
             print(f"τ = {tau:>2}  {case:<16} {seconds:8.3f} s  {seconds / ours:6.1f}×  {peak:7.0f} MiB", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": platform.processor() or platform.machine(), "threads": 1, "rows": table}
+    from cases import machine
+
+    report = {"machine": machine(), "threads": 1, "rows": table}
     options.out.write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -1,6 +1,6 @@
 """Time and memory of an outer step (τ = 5) against the number of nodes: all pairs, and ten candidate pairs a node.
 
-    python scripts/benchmarks/scaling.py --out runs/benchmarks/scaling
+    python scripts/benchmarks/scaling.py --out experiments/results/scaling
 
 Every size runs in a fresh process; writes OUT.json and a log-log plot OUT.png with the fitted exponents. Random graphs
 with 2.25 edges a node, 500 features of 10 % density, 60 training and 250 validation nodes: at 19,717 nodes, the sizes
@@ -70,7 +70,7 @@ def plot(table: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/scaling"))
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/scaling"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--measure", nargs=2, metavar=("KIND", "NODES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -88,10 +88,12 @@ def main() -> None:
             row = json.loads(done.stdout)
             table[kind].append(row)
             print(f"{kind:<16} {nodes:>8,} nodes {row['seconds']:8.3f} s {row['peak_rss_mb']:7.0f} MiB", flush=True)
+    from cases import machine
+
     exponents = {kind: exponent(rows) for kind, rows in table.items()}
     print("fitted exponents:", ", ".join(f"{kind} N^{value:.2f}" for kind, value in exponents.items()))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {"threads": options.threads, "exponents": exponents, "rows": table}
+    report = {"machine": machine(), "threads": options.threads, "exponents": exponents, "rows": table}
     options.out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
     plot(table, options.out.with_suffix(".png"))
 
