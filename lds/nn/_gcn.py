@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
-from lds.errors import InputError
 from lds.graph import SampledGraph, SparseMatrix
+from lds.nn._layers import check_dropout, drop, layer_shapes
 
 
 class GCN(nn.Module):
@@ -41,14 +39,9 @@ class GCN(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        for name, value in (("num_layers", num_layers), ("hidden_channels", hidden_channels)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout must lie in [0, 1), got {dropout}")
-        widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
-        self.weights = nn.ParameterList(torch.empty(a, b) for a, b in pairwise(widths))
-        self.dropout = dropout
+        shapes = layer_shapes(in_channels, hidden_channels, out_channels, num_layers)
+        self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
+        self.dropout = check_dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -68,13 +61,5 @@ class GCN(nn.Module):
         for weight in hidden:
             h = graph.propagate(h @ weight).relu()
             if self.training and self.dropout:
-                h = dropout(h, self.dropout)
+                h = drop(h, self.dropout)
         return graph.propagate(h @ last)
-
-
-def dropout(x: Tensor, p: float) -> Tensor:
-    """Return x with entries zeroed with probability p and the others divided by 1 − p.
-
-    `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, four times as slow.
-    """
-    return x * torch.rand_like(x).ge_(p).div_(1 - p)

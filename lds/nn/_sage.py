@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 
 from lds.graph import SampledGraph
+from lds.nn._layers import check_dropout, drop, layer_shapes
 
 
 class SAGE(nn.Module):
@@ -23,6 +22,9 @@ class SAGE(nn.Module):
         hidden_channels: width of the hidden layers.
         num_layers: number of layers L ≥ 1.
         dropout: probability of dropping a hidden activation, in [0, 1).
+
+    Raises:
+        InputError: num_layers, hidden_channels or dropout out of range.
     """  # noqa: D205
 
     def __init__(
@@ -35,11 +37,10 @@ class SAGE(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
-        pairs = list(pairwise(widths))
-        self.own = nn.ModuleList(nn.Linear(a, b) for a, b in pairs)
-        self.neighbours = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairs)
-        self.dropout = nn.Dropout(dropout)
+        shapes = layer_shapes(in_channels, hidden_channels, out_channels, num_layers)
+        self.own = nn.ModuleList(nn.Linear(*shape) for shape in shapes)
+        self.neighbours = nn.ModuleList(nn.Linear(*shape, bias=False) for shape in shapes)
+        self.dropout = check_dropout(dropout)
 
     def forward(self, x: Tensor, graph: SampledGraph) -> Tensor:
         """Return the logits, shape [N, C], for features of shape [N, F]."""
@@ -48,5 +49,7 @@ class SAGE(nn.Module):
         for number, (own, neighbours) in enumerate(zip(self.own, self.neighbours, strict=True)):
             x = own(x) + graph.matmul(neighbours(x)) / degree
             if number < last:
-                x = self.dropout(x.relu())
+                x = x.relu()
+                if self.training and self.dropout:
+                    x = drop(x, self.dropout)
         return x

@@ -7,7 +7,7 @@ from scipy import stats
 from lds.errors import InputError
 from lds.graph import SparseMatrix
 from lds.nn import GCN
-from lds.nn._gcn import dropout
+from lds.nn._layers import drop
 from tests.graph.oracles import dense_adjacency, normalise, structure_of, theta
 from tests.oracles import DOUBLE
 
@@ -74,7 +74,7 @@ class TestDropout:
     def test_statistics(self, p, dtype):
         torch.manual_seed(0)
         x = torch.full((200, 500), 3.0, dtype=dtype)
-        y = dropout(x, p)
+        y = drop(x, p)
         kept = y != 0
         torch.testing.assert_close(y[kept], x[kept] / (1 - p))
         assert y.dtype == dtype
@@ -87,7 +87,7 @@ class TestDropout:
     def test_derivative_is_the_mask(self):
         x = torch.randn(40, 5, dtype=DOUBLE, requires_grad=True)
         torch.manual_seed(0)
-        y = dropout(x, 0.3)
+        y = drop(x, 0.3)
         (g,) = torch.autograd.grad(y.sum(), x)
         torch.testing.assert_close(g, y.detach() / x.detach())
 
