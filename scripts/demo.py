@@ -8,6 +8,8 @@ import argparse
 import statistics
 from pathlib import Path
 
+import torch
+
 from lds.run import METHODS, TrainConfig, train_once
 
 NAMES = {"knn-gcn": "kNN-GCN", "knn-lds": "kNN-LDS", "frozen": "frozen θ"}
@@ -20,6 +22,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     options = parser.parse_args()
+    # The tensors are small: a second thread takes longer to wake than it saves, and far longer on a busy machine.
+    torch.set_num_threads(1)
 
     rows = []
     for dataset in options.datasets:
