@@ -347,3 +347,8 @@ def test_a_process_trains_quietly(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("test accuracy 0.")
     assert names(tmp_path / "run") == FILES
+
+
+def test_help_needs_no_torch():
+    code = "import sys, lds.cli; lds.cli.main([]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

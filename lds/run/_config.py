@@ -1,18 +1,12 @@
-"""The configuration of one training run."""
+"""The configuration of one training run; imports nothing heavy, for the command line is built from it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lds.errors import InputError
-
-if TYPE_CHECKING:
-    from torch_geometric.data import Data
-
-    from lds.learner import FixedGraphLearner, StructureLearner
 
 METHODS = ("lds", "knn-lds", "gcn", "knn-gcn", "frozen")
 
@@ -75,36 +69,3 @@ class TrainConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return asdict(self)
-
-    def load_data(self) -> Data:
-        """Return the data set, split and thinned out as configured."""
-        from lds.data import load
-
-        return load(self.dataset, root=self.data_root, retain=self.retain, seed=self.seed)
-
-    def learner(self, data: Data) -> StructureLearner | FixedGraphLearner:
-        """Return the learner that the method names."""
-        from lds.graph import GivenGraph, KNNGraph
-        from lds.learner import FixedGraphLearner, StructureLearner
-        from lds.nn import GCN
-
-        knn = self.method.startswith("knn-") or (self.method == "frozen" and data.edge_index.numel() == 0)
-        graph = KNNGraph(self.k, self.metric) if knn else GivenGraph()
-        model = partial(GCN, hidden_channels=self.hidden, dropout=self.dropout)
-        if self.method in ("gcn", "knn-gcn"):
-            return FixedGraphLearner(graph=graph, model=model, lr=self.inner_lr, weight_decay=self.weight_decay)
-        return StructureLearner(
-            tau=self.tau,
-            horizon=self.horizon,
-            outer_lr=self.outer_lr,
-            learn_structure=self.method != "frozen",
-            graph=graph,
-            model=model,
-            inner_lr=self.inner_lr,
-            learn_inner_lr=self.learn_inner_lr,
-            weight_decay=self.weight_decay,
-            patience=self.patience,
-            max_epochs=self.max_epochs,
-            samples=self.samples,
-            noise=self.noise,
-        )

@@ -71,8 +71,12 @@ def train(config: TrainConfig, out: Path, *, progress: bool = True) -> dict[str,
         DataError: the data set is unknown, missing or corrupt.
     """
     folder = RunFolder(out, config.as_dict())
-    data = config.load_data()
-    learner = config.learner(data)
+    # Here, and not above: the command line must answer without torch.
+    from lds.data import load
+    from lds.run._learner import make_learner
+
+    data = load(config.dataset, root=config.data_root, retain=config.retain, seed=config.seed)
+    learner = make_learner(config, data)
     bar = ProgressBar(f"{config.method} on {config.dataset}", config.max_epochs, hide=not progress)
     began = time.perf_counter()
     try:

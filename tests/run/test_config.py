@@ -7,6 +7,7 @@ from lds.errors import InputError
 from lds.graph import GivenGraph, KNNGraph
 from lds.learner import FixedGraphLearner, StructureLearner
 from lds.run import METHODS, TrainConfig
+from lds.run._learner import make_learner
 from tests.learner.problems import blocks
 
 
@@ -24,7 +25,7 @@ from tests.learner.problems import blocks
 )
 def test_methods(method, given, kind, graph):
     data = blocks() if given else load("wine")
-    learner = TrainConfig("wine", method, k=7, metric="minkowski").learner(data)
+    learner = make_learner(TrainConfig("wine", method, k=7, metric="minkowski"), data)
     assert type(learner) is kind
     assert learner.graph == graph
     if kind is StructureLearner:
@@ -46,18 +47,18 @@ def test_every_option_reaches_the_learner():
         "noise": "resample",
     }
     config = TrainConfig("cora", hidden=5, dropout=0.25, **options)
-    learner = config.learner(blocks())
+    learner = make_learner(config, blocks())
     assert {name: getattr(learner, name) for name in options} == options
     model = learner.model(8, 2)
     assert model.dropout == 0.25
     assert [tuple(w.shape) for w in model.weights] == [(8, 5), (5, 2)]
-    baseline = TrainConfig("cora", "gcn", hidden=5, inner_lr=0.3, weight_decay=0.1).learner(blocks())
+    baseline = make_learner(TrainConfig("cora", "gcn", hidden=5, inner_lr=0.3, weight_decay=0.1), blocks())
     assert (baseline.lr, baseline.weight_decay) == (0.3, 0.1)
     assert tuple(baseline.model(8, 2).weights[0].shape) == (8, 5)
 
 
 def test_defaults_are_those_of_the_learner():
-    learner, default = TrainConfig("cora").learner(blocks()), StructureLearner()
+    learner, default = make_learner(TrainConfig("cora"), blocks()), StructureLearner()
     names = set(StructureLearner.__dataclass_fields__) - {"model"}
     assert {n: getattr(learner, n) for n in names} == {n: getattr(default, n) for n in names}
 
