@@ -57,10 +57,9 @@ def _parser() -> _Parser:
     data = _Parser(description="List, fetch or verify data sets.")
     commands.add_subcommand("data", data)
     actions = data.add_subcommands()
-    for name, text in (("list", "all data sets, and which are here"),):
-        action = _Parser(description=f"Print {text}.")
-        action.add_argument("--data-root", type=str, default=None, help="folder of the data sets")
-        actions.add_subcommand(name, action)
+    action = _Parser(description="Print all data sets, and which are here.")
+    action.add_argument("--data-root", type=str, default=None, help="folder of the data sets")
+    actions.add_subcommand("list", action)
     for name, text in (
         ("fetch", "Download a data set and check it."),
         ("verify", "Check the raw files of a data set."),
