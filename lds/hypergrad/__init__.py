@@ -1,22 +1,40 @@
-"""Hypergradients by reverse-mode unrolled optimization; knows nothing of graphs."""
+"""Hypergradients of unrolled optimization; knows nothing of graphs."""
 
-from lds.hypergrad._methods import Diagnostics, HypergradientResult, Method, Reverse, hypergradient
+from lds.hypergrad._diagnostics import Diagnostics, SweepDiagnostics, plot_diagnostics
+from lds.hypergrad._hypergradient import hypergradient
+from lds.hypergrad._module import functional
 from lds.hypergrad._outer import Accumulator, OuterVariable, Tracer
+from lds.hypergrad._problem import HypergradientResult, Method, Problem
+from lds.hypergrad._reverse import Reverse
+from lds.hypergrad._steady import Derived
 from lds.hypergrad._sweep import Noise, SweepStep, sweep
 from lds.hypergrad._trajectory import Trajectory, record
+from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepStates, Memory, Offload
 
 __all__ = [
     "Accumulator",
+    "Binomial",
+    "Checkpoint",
+    "Derived",
     "Diagnostics",
+    "Disk",
     "HypergradientResult",
+    "KeepGraphs",
+    "KeepStates",
+    "Memory",
     "Method",
     "Noise",
+    "Offload",
     "OuterVariable",
+    "Problem",
     "Reverse",
+    "SweepDiagnostics",
     "SweepStep",
     "Tracer",
     "Trajectory",
+    "functional",
     "hypergradient",
+    "plot_diagnostics",
     "record",
     "sweep",
 ]

@@ -3,7 +3,7 @@
 The engine asks four things of an outer variable: a *draw* (the value that Φ sees in one step), a *tracer* around a
 draw (the same value, differentiable), an *accumulator* that takes the tracers' cotangents, and its final value.
 A plain tensor is its own draw. A random structure draws a graph a step and accumulates thin factors; the engine
-knows nothing of either.
+knows nothing of graphs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import optree
-import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from lds.errors import InputError
+from lds.hypergrad._leaves import is_differentiable
+from lds.hypergrad._steady import Derived, DerivedVariable, TensorVariable
+
+# Outer variables whose draw is the same in every step of a trajectory.
+STEADY = (TensorVariable, DerivedVariable)
 
 
 class Tracer(Protocol):
@@ -61,45 +65,6 @@ class OuterVariable(Protocol):
         ...
 
 
-class _TensorTracer:
-    def __init__(self, value: Tensor) -> None:
-        self.value = value.detach().requires_grad_()
-
-    def inputs(self) -> Sequence[Tensor]:
-        return (self.value,)
-
-
-class _TensorAccumulator:
-    def __init__(self, like: Tensor) -> None:
-        self._sum = torch.zeros_like(like)
-
-    def add(self, tracer: _TensorTracer, cotangents: Sequence[Tensor | None]) -> None:
-        if cotangents[0] is not None:
-            self._sum += cotangents[0]
-
-    def value(self) -> Tensor:
-        return self._sum.clone()
-
-
-class TensorVariable:
-    """A plain tensor θ: the same draw at every step, G_t a tensor of its shape."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.detach()
-
-    def draw(self) -> Tensor:
-        """Return θ."""
-        return self.tensor
-
-    def trace(self, draw: Tensor) -> _TensorTracer:
-        """Return a leaf of autograd that shares θ's memory."""
-        return _TensorTracer(draw)
-
-    def accumulator(self) -> _TensorAccumulator:
-        """Return zeros like θ."""
-        return _TensorAccumulator(self.tensor)
-
-
 class Outer:
     """The outer variables of one problem: a pytree, flattened once.
 
@@ -113,7 +78,7 @@ class Outer:
         self.variables: list[OuterVariable] = [
             _as_variable(name, leaf) for name, leaf in zip(self.paths, leaves, strict=True)
         ]
-        self.random = any(not isinstance(v, TensorVariable) for v in self.variables)
+        self.random = not all(isinstance(v, STEADY) for v in self.variables)
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """Return a pytree like the outer variables."""
@@ -133,14 +98,11 @@ def _as_variable(name: str, leaf: Any) -> OuterVariable:
         if not is_differentiable(leaf):
             raise InputError(f"{name} must be a floating-point tensor, got {leaf.dtype}; convert it with .float()")
         return TensorVariable(leaf)
+    if isinstance(leaf, Derived):
+        return DerivedVariable(name, leaf)
     if isinstance(leaf, OuterVariable):
         return leaf
     raise InputError(
         f"{name} must be a floating-point tensor, got {type(leaf).__name__}; wrap numbers with torch.tensor(...), "
         "and keep constants out of `outer`"
     )
-
-
-def is_differentiable(leaf: Any) -> bool:
-    """Tell whether a leaf of the state can carry a cotangent."""
-    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())

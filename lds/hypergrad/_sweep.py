@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from lds._random import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, STEP, forked, reseed
 from lds.errors import InputError, ReplayError
-from lds.hypergrad._outer import Accumulator, TensorVariable, Tracer, is_differentiable
-from lds.hypergrad._trajectory import CheckedObjective, Trajectory
+from lds.hypergrad._dynamics import CheckedObjective, StepGraph
+from lds.hypergrad._leaves import copied, differentiable, is_differentiable, norm
+from lds.hypergrad._outer import STEADY, Accumulator
+from lds.hypergrad._steady import TensorAccumulator
+from lds.hypergrad._trajectory import Trajectory
+from lds.hypergrad.memory import Step, Tape
+from lds.hypergrad.memory._tape import ResumableTape
 from lds.updaters import Objective, PyTree, State
 
 Noise: TypeAlias = Literal["replay", "resample"]
@@ -66,7 +71,7 @@ def sweep(
     depths = iter(run)
     while True:
         # Forked a step at a time: between two of them the caller's code runs, on the caller's generators.
-        with forked(trajectory.cuda):
+        with forked(trajectory.dynamics.cuda):
             t = next(depths, None)
         if t is None:
             return
@@ -79,143 +84,138 @@ class Sweep:
     def __init__(self, trajectory: Trajectory, outer_objective: Objective, *, noise: Noise, check_replay: bool) -> None:
         check_noise(noise)
         self._trajectory = trajectory
+        self._dynamics = trajectory.dynamics
         self._objective = CheckedObjective(outer_objective, "outer objective")
         self._replay = noise == "replay"
         self._check_replay = check_replay and self._replay
-        self._accumulators: list[Accumulator] = [v.accumulator() for v in trajectory.outer.variables]
+        self._accumulators: list[Accumulator] = [v.accumulator() for v in self._dynamics.outer.variables]
+        self._after: Sequence[Any] = ()
         self.cotangents: list[Tensor | None] = []
         self.outer_loss: Tensor | None = None
-        self.replay_error: float | None = 0.0 if self._check_replay else None
+        self.costate_norms: list[Tensor] = []
+        self.contributions: list[Tensor] | None = None if self._dynamics.outer.random else []
+        self.replay_error: float | None = None
 
     def __iter__(self) -> Iterator[int]:
-        trajectory = self._trajectory
+        trajectory, tape = self._trajectory, self._trajectory.tape
+        resumable = tape if isinstance(tape, ResumableTape) else None
         self._start()
-        yield trajectory.steps
-        for t in range(trajectory.steps - 1, trajectory.steps - trajectory.horizon - 1, -1):
-            self._step(t)
+        t = trajectory.steps
+        if resumable is not None and (progress := resumable.progress()) is not None:
+            t = self._restore(progress)
+        yield t
+        while t > trajectory.steps - trajectory.horizon:
+            t -= 1
+            assert tape is not None
+            self._step(t, tape)
+            if resumable is not None and (trajectory.steps - t) % resumable.save_every == 0:
+                resumable.save(self._progress(t))
             yield t
 
     def costate(self) -> State:
         """Return P_t."""
         trajectory = self._trajectory
-        leaves = trajectory.spec.flatten(trajectory.final_state)
+        leaves = self._dynamics.spec.flatten(trajectory.final_state)
         filled = [
             (torch.zeros_like(x) if p is None else p) if is_differentiable(x) else None
             for x, p in zip(leaves, self.cotangents, strict=True)
         ]
-        return trajectory.spec.unflatten(filled, trajectory.final_state.step)
+        return self._dynamics.spec.unflatten(filled, trajectory.final_state.step)
 
     def grad(self) -> PyTree:
         """Return G_t."""
-        return self._trajectory.outer.unflatten([a.value() for a in self._accumulators])
-
-    def costate_norm(self) -> Tensor:
-        """Return ‖P_t‖, the 2-norm over the whole state."""
-        present = [p for p in self.cotangents if p is not None]
-        assert self.outer_loss is not None
-        if not present:
-            return self.outer_loss.new_zeros(())
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(present)))
-        return norm
+        return self._dynamics.outer.unflatten([a.value() for a in self._accumulators])
 
     @torch.enable_grad()
     def _start(self) -> None:
         """P_T and G_T, the direct gradient."""
-        trajectory = self._trajectory
-        seed, step, cuda = trajectory.seed, trajectory.start + trajectory.steps, trajectory.cuda
-        leaves = _differentiable(trajectory.leaves(trajectory.steps))
-        reseed(seed, step, OUTER_DRAW, cuda=cuda)
-        tracers = trajectory.outer.trace(trajectory.outer.draw())
-        reseed(seed, step, OUTER_STEP, cuda=cuda)
-        state = trajectory.spec.unflatten(leaves, step)
-        loss = self._objective(state.params, trajectory.outer.unflatten([tracer.value for tracer in tracers]))
+        trajectory, dynamics = self._trajectory, self._dynamics
+        step = dynamics.start + trajectory.steps
+        self._after = dynamics.spec.flatten(trajectory.final_state)
+        leaves = differentiable(self._after)
+        tracers = dynamics.outer.trace(dynamics.draws(trajectory.steps, OUTER_DRAW))
+        reseed(dynamics.seed, step, OUTER_STEP, cuda=dynamics.cuda)
+        state = dynamics.spec.unflatten(leaves, step)
+        loss = self._objective(state.params, dynamics.outer.unflatten([tracer.value for tracer in tracers]))
         if not loss.requires_grad:
             raise InputError(
                 "the outer objective must depend on params or on outer, but its value has no gradient path to either; "
                 "compute it from the arguments it is called with, without .item(), .detach() or torch.no_grad()"
             )
         self.outer_loss = loss.detach()
-        self.cotangents = self._pull_back([loss], [torch.ones_like(loss)], leaves, tracers)
+        self._pull_back(StepGraph(leaves, tracers, [loss]), [torch.ones_like(loss)])
 
-    @torch.enable_grad()
-    def _step(self, t: int) -> None:
+    def _step(self, t: int, tape: Tape) -> None:
         """P_{t+1}, G_{t+1} become P_t, G_t."""
-        trajectory = self._trajectory
+        dynamics = self._dynamics
         if all(p is None for p in self.cotangents):
+            self._note_norms([], [])
             return  # Nothing flows further back.
-        leaves = _differentiable(trajectory.leaves(t))
-        draws = self._draws(t)
-        tracers = trajectory.outer.trace(draws)
-        results = self._run_updater(t, leaves, [tracer.value for tracer in tracers])
-        if self._check_replay:
-            self._compare(t, results)
-        if not any(isinstance(y, Tensor) and y.requires_grad for y in results):
+        step = tape.load(t)
+        graph = step.graph
+        if graph is None or not self._replay:
+            draws = step.draws
+            if dynamics.outer.random and not self._replay:
+                draws = dynamics.draws(t, FRESH_DRAW)
+            graph = dynamics.linearise(t, step.leaves, draws, STEP if self._replay else FRESH_STEP)
+            if self._check_replay:
+                self._compare(t, graph.results)
+        if not any(isinstance(y, Tensor) and y.requires_grad for y in graph.results):
             raise InputError(
-                f"the step of {type(trajectory.updater).__name__} must be differentiable in the state and in the "
+                f"the step of {type(dynamics.updater).__name__} must be differentiable in the state and in the "
                 "outer variables, but its result is detached from both; compute it without .detach(), .item() or "
                 "torch.no_grad()"
             )
-        self.cotangents = self._pull_back(results, self.cotangents, leaves, tracers, updater_step=t)
+        asked = [p is not None for p in self.cotangents]
+        unreached = self._pull_back(graph, self.cotangents)
+        if self._replay and t == self._trajectory.steps - 1:
+            self._check_attached(t, step, unreached, asked)
+        self._after = step.leaves
 
-    def _draws(self, t: int) -> list[Any]:
-        trajectory = self._trajectory
-        if self._replay or not trajectory.outer.random:
-            return trajectory.draws(t)
-        reseed(trajectory.seed, trajectory.start + t, FRESH_DRAW, cuda=trajectory.cuda)
-        return trajectory.outer.draw()
-
-    def _run_updater(self, t: int, leaves: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-        trajectory = self._trajectory
-        step = trajectory.start + t
-        reseed(trajectory.seed, step, STEP if self._replay else FRESH_STEP, cuda=trajectory.cuda)
-        state = trajectory.spec.unflatten(leaves, step)
-        outer = trajectory.outer.unflatten(values)
-        return trajectory.spec.flatten(trajectory.updater.step(state, outer, trajectory.inner))
-
-    def _pull_back(
-        self,
-        results: Sequence[Any],
-        cotangents: Sequence[Tensor | None],
-        leaves: Sequence[Any],
-        tracers: Sequence[Tracer],
-        updater_step: int | None = None,
-    ) -> list[Tensor | None]:
-        """One joint vector-Jacobian product: accumulate on the outer variables, return the cotangents of the leaves."""
-        outputs = [(y, p) for y, p in zip(results, cotangents, strict=True) if p is not None and y.requires_grad]
-        places = [i for i, leaf in enumerate(leaves) if is_differentiable(leaf)]
-        inputs = [leaves[i] for i in places]
-        sizes = []
-        for tracer in tracers:
-            named = tracer.inputs()
-            sizes.append(len(named))
-            inputs.extend(named)
-        if not outputs:
-            return [None] * len(leaves)
-        found = torch.autograd.grad([y for y, _ in outputs], inputs, [p for _, p in outputs], allow_unused=True)
-        result: list[Tensor | None] = [None] * len(leaves)
+    def _pull_back(self, graph: StepGraph, cotangents: Sequence[Tensor | None]) -> list[int]:
+        """One joint vector-Jacobian product; return the indices of the outer variables that it did not reach."""
+        outputs = [(y, p) for y, p in zip(graph.results, cotangents, strict=True) if p is not None and y.requires_grad]
+        places = [i for i, leaf in enumerate(graph.leaves) if is_differentiable(leaf)]
+        inputs = [graph.leaves[i] for i in places]
+        ends = []
+        for tracer in graph.tracers:
+            inputs.extend(tracer.inputs())
+            ends.append(len(inputs))
+        result: list[Tensor | None] = [None] * len(graph.leaves)
+        found: Sequence[Tensor | None] = [None] * len(inputs)
+        if outputs:
+            found = torch.autograd.grad([y for y, _ in outputs], inputs, [p for _, p in outputs], allow_unused=True)
         for i, cotangent in zip(places, found, strict=False):
             result[i] = cotangent
-        position = len(places)
-        for index, (tracer, size) in enumerate(zip(tracers, sizes, strict=True)):
-            part = found[position : position + size]
-            position += size
-            self._accumulators[index].add(tracer, part)
-            if updater_step == self._trajectory.steps - 1 and all(c is None for c in part):
-                self._check_attached(updater_step, index, [p is not None for p in cotangents])
-        return result
+        begin, unreached = len(places), []
+        for index, (accumulator, tracer, end) in enumerate(zip(self._accumulators, graph.tracers, ends, strict=True)):
+            accumulator.add(tracer, found[begin:end])
+            if all(c is None for c in found[begin:end]):
+                unreached.append(index)
+            begin = end
+        self.cotangents = result
+        self._note_norms(result, found[len(places) :])
+        return unreached
+
+    def _note_norms(self, costate: Sequence[Tensor | None], contribution: Sequence[Tensor | None]) -> None:
+        self.costate_norms.append(self._norm(costate))
+        if self.contributions is not None:
+            self.contributions.append(self._norm(contribution))
+
+    def _norm(self, cotangents: Sequence[Tensor | None]) -> Tensor:
+        assert self.outer_loss is not None
+        return norm([c for c in cotangents if c is not None], like=self.outer_loss)
 
     def _compare(self, t: int, results: Sequence[Any]) -> None:
         """Raise ReplayError where a recomputed leaf differs from the recorded one by more than rounding."""
-        trajectory = self._trajectory
-        recorded = trajectory.leaves(t + 1)
-        for path, new, old in zip(trajectory.spec.paths, results, recorded, strict=True):
+        self.replay_error = self.replay_error or 0.0
+        for path, new, old in zip(self._dynamics.spec.paths, results, self._after, strict=True):
             if not isinstance(new, Tensor):
                 error = 0.0 if new == old else float("inf")
             elif torch.equal(new, old):
                 continue
             else:
                 error = _relative_error(new.detach(), old)
-            assert self.replay_error is not None
             self.replay_error = max(self.replay_error, error)
             eps = torch.finfo(new.dtype).eps if is_differentiable(new) else 0.0
             if error > REPLAY_TOLERANCE * eps:
@@ -226,42 +226,66 @@ class Sweep:
                     'noise="resample"'
                 )
 
-    def _check_attached(self, t: int, index: int, reached: Sequence[bool]) -> None:
+    def _check_attached(self, t: int, step: Step, unreached: Sequence[int], asked: Sequence[bool]) -> None:
         """Raise InputError if a leaf with a cotangent depends on an outer tensor, but autograd sees no path."""
-        trajectory = self._trajectory
-        variable = trajectory.outer.variables[index]
-        if not (isinstance(variable, TensorVariable) and self._replay):
-            return
-        values = trajectory.draws(t)
-        theta = variable.tensor
-        # Towards zero, so that probabilities stay probabilities and positive numbers stay positive.
-        moved = [*values[:index], torch.where(theta == 0, 1e-3, theta * (1 - 1e-3)), *values[index + 1 :]]
-        with torch.no_grad():
+        dynamics = self._dynamics
+        variables = [(index, dynamics.outer.variables[index]) for index in unreached]
+        steady = [(index, variable) for index, variable in variables if isinstance(variable, STEADY)]
+
+        def run(draws: Sequence[Any]) -> list[Any]:
             # On copies: without gradients, as when recording, Φ may write to the state it is given.
-            before, after = (
-                self._run_updater(t, _differentiable(trajectory.leaves(t), copy=True), v) for v in (values, moved)
+            return dynamics.advance(t, copied(step.leaves), draws)
+
+        before = run(step.draws) if steady else []
+        for index, variable in steady:
+            moved = [*step.draws[:index], variable.nudge(step.draws[index]), *step.draws[index + 1 :]]
+            for x, y, old, was_asked in zip(before, run(moved), self._after, asked, strict=True):
+                # A step that does not repeat itself bit by bit differs anyway, so nothing can be told from it.
+                if was_asked and torch.equal(x, old) and not torch.equal(x, y):
+                    raise InputError(
+                        f"the step of {type(dynamics.updater).__name__} must be differentiable in "
+                        f"{dynamics.outer.paths[index]}: its result changes with that variable but is detached from "
+                        "it; take inner gradients with lds.updaters.gradient (or create_graph=True), and use no "
+                        ".detach(), .item() or torch.no_grad()"
+                    )
+
+    def _progress(self, t: int) -> dict[str, Any]:
+        """What `_restore` needs to go on below t."""
+        return {
+            "t": t,
+            "outer_loss": self.outer_loss,
+            "cotangents": self.cotangents,
+            "sums": [a.sums for a in self._accumulators if isinstance(a, TensorAccumulator)],
+            "costate_norms": self.costate_norms,
+            "contributions": self.contributions,
+            "replay_error": self.replay_error,
+        }
+
+    def _restore(self, progress: dict[str, Any]) -> int:
+        """Go on from what an earlier process saved; return its t."""
+        if not torch.equal(progress["outer_loss"], cast("Tensor", self.outer_loss)):
+            raise InputError(
+                "the sweep that was interrupted had another outer objective: its value was "
+                f"{progress['outer_loss']:.6g}, now it is {self.outer_loss:.6g}; call with the same one, or remove "
+                "the folder"
             )
-        for x, y, old, asked in zip(before, after, trajectory.leaves(t + 1), reached, strict=True):
-            # A step that does not repeat itself bit by bit differs anyway, so nothing can be told from it.
-            if asked and torch.equal(x, old) and not torch.equal(x, y):
-                raise InputError(
-                    f"the step of {type(trajectory.updater).__name__} must be differentiable in "
-                    f"{trajectory.outer.paths[index]}: its result changes with that variable but is detached from it; "
-                    "take inner gradients with lds.updaters.gradient (or create_graph=True), and use no .detach(), "
-                    ".item() or torch.no_grad()"
-                )
+        for accumulator, sums in zip(self._accumulators, progress["sums"], strict=True):
+            assert isinstance(accumulator, TensorAccumulator)
+            accumulator.sums = sums
+        self.cotangents = progress["cotangents"]
+        self.costate_norms, self.contributions = progress["costate_norms"], progress["contributions"]
+        self.replay_error = progress["replay_error"]
+        t: int = progress["t"]
+        tape = self._trajectory.tape
+        assert tape is not None
+        self._after = tape.load(t).leaves if t < self._trajectory.steps else self._after
+        return t
 
 
 def check_noise(noise: object) -> None:
     """Raise InputError unless the value is one of `Noise`."""
     if noise not in ("replay", "resample"):
         raise InputError(f'noise must be "replay" or "resample", got {noise!r}')
-
-
-def _differentiable(leaves: Sequence[Any], *, copy: bool = False) -> list[Any]:
-    if copy:
-        leaves = [x.clone() if isinstance(x, Tensor) else x for x in leaves]
-    return [x.detach().requires_grad_() if is_differentiable(x) else x for x in leaves]
 
 
 def _relative_error(new: Tensor, old: Tensor) -> float:

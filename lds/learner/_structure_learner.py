@@ -179,7 +179,7 @@ class StructureLearner:
             trajectory = record(
                 inner, params, outer, updater=updater, steps=self.tau, horizon=horizon, seed=seed, state=state
             )
-            return trajectory.final_state, float(torch.stack(trajectory.inner_losses).mean()), None
+            return trajectory.final_state, sum(trajectory.inner_losses) / len(trajectory.inner_losses), None
         result = hypergradient(
             inner,
             outer_objective,

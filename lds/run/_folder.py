@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lds._files import write_atomically
 from lds.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class RunFolder:
 
         buffer = io.BytesIO()
         torch.save({"theta": fit.structure.state(), "params": fit.params, "logits": fit.logits}, buffer)
-        self._write("checkpoint.pt", buffer.getvalue())
+        write_atomically(self.path / "checkpoint.pt", buffer.getvalue())
         graph = fit.graph(GRAPH_THRESHOLD)
         buffer = io.BytesIO()
         np.savez_compressed(
@@ -74,20 +75,12 @@ class RunFolder:
             edge_weight=graph.edge_weight.cpu().numpy(),
             num_nodes=graph.num_nodes,
         )
-        self._write("graph.npz", buffer.getvalue())
-        self._write("result.json", (json.dumps(result, indent=2) + "\n").encode())
+        write_atomically(self.path / "graph.npz", buffer.getvalue())
+        write_atomically(self.path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
 
     def _begin(self) -> None:
         if not self._open:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write("config.yaml", yaml.safe_dump(dict(self._config), sort_keys=False).encode())
+            config = yaml.safe_dump(dict(self._config), sort_keys=False)
+            write_atomically(self.path / "config.yaml", config.encode())
             self._open = True
-
-    def _write(self, name: str, content: bytes) -> None:
-        """Write a file so that a crash leaves the whole file or none."""
-        temporary = self.path / f".{name}.tmp"
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lds.hypergrad import Reverse, hypergradient, record, sweep
+from lds.hypergrad import KeepStates, Reverse, hypergradient, record, sweep
 from lds.updaters import SGD, State, Updater, gradient
 from tests.oracles import DOUBLE, Problem, central_differences, relative_error, same_bits, unroll
 
@@ -197,7 +197,7 @@ def test_a_step_is_recorded_without_a_graph_and_swept_with_one():
             return super().step(state, outer, inner)
 
     outer = {**OUTER, "rate": OUTER["rate"].clone().requires_grad_()}
-    hypergradient(*PROBLEM._replace(outer=outer), updater=Watching(), steps=3)
+    hypergradient(*PROBLEM._replace(outer=outer), updater=Watching(), steps=3, method=Reverse(memory=KeepStates()))
     assert modes == [False, False, False, True, True, True]
 
 

@@ -8,8 +8,8 @@ import optree
 import pytest
 import torch
 
-from lds.hypergrad import Reverse, hypergradient, record, sweep
-from lds.hypergrad._trajectory import RingBuffer
+from lds.hypergrad import KeepStates, Reverse, hypergradient, record, sweep
+from lds.hypergrad.memory._states import Slab
 from lds.updaters import SGD, Adam, State, gradient
 from tests.oracles import (
     DOUBLE,
@@ -243,7 +243,7 @@ class TestDiagnostics:
     def test_costate_norms_and_losses(self):
         problem = regression(dropout=0.5)
         updater = Adam(lr)
-        result = hypergradient(*problem, updater=updater, steps=8, method=Reverse(5), seed=2)
+        result = hypergradient(*problem, updater=updater, steps=8, method=Reverse(5, memory=KeepStates()), seed=2)
         trajectory = record(problem.inner, problem.params, problem.outer, updater=updater, steps=8, horizon=5, seed=2)
         norms = []
         for _, costate, _ in sweep(trajectory, problem.outer_objective):
@@ -287,14 +287,14 @@ class TestDiagnostics:
 
     def test_a_kept_result_does_not_keep_the_trajectory(self, monkeypatch):
         buffers = []
-        init = RingBuffer.__init__
+        init = Slab.__init__
 
         def spy(self, *args):
             init(self, *args)
             buffers.append(weakref.ref(self))
 
-        monkeypatch.setattr(RingBuffer, "__init__", spy)
-        result = hypergradient(*regression(), updater=SGD(0.05), steps=3)
+        monkeypatch.setattr(Slab, "__init__", spy)
+        result = hypergradient(*regression(), updater=SGD(0.05), steps=3, method=Reverse(memory=KeepStates()))
         gc.collect()
         assert [ref() for ref in buffers] == [None]
         assert result.diagnostics.inner_gradient_norm > 0

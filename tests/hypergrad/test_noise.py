@@ -9,7 +9,7 @@ import torch
 
 from lds._random import DRAW, INIT, STEP, forked, mix, reseed
 from lds.errors import InputError, ReplayError
-from lds.hypergrad import Reverse, hypergradient, record, sweep
+from lds.hypergrad import KeepStates, Reverse, hypergradient, record, sweep
 from lds.updaters import SGD, Adam, State, gradient
 from tests.oracles import DOUBLE, Problem, regression, relative_error, same_bits, unroll
 
@@ -28,6 +28,8 @@ def python_rows():
     return random.sample(range(10), 3)
 
 
+# Runs every step again in the sweep.
+REPLAY = Reverse(memory=KeepStates())
 SOURCES = {"torch": torch_rows, "numpy": numpy_rows, "random": python_rows}
 all_sources = pytest.mark.parametrize("rows", SOURCES.values(), ids=SOURCES.keys())
 
@@ -57,7 +59,7 @@ def generator_states():
 def test_the_sweep_sees_the_recorded_draws_in_reverse(rows):
     log = []
     problem = minibatches(rows, log)
-    result = hypergradient(*problem, updater=SGD(0.3), steps=6, method=Reverse(4))
+    result = hypergradient(*problem, updater=SGD(0.3), steps=6, method=Reverse(4, memory=KeepStates()))
     recorded, swept = log[:6], log[6:]
     assert swept == recorded[:1:-1]
     assert len({tuple(chosen) for chosen in recorded}) > 3
@@ -170,7 +172,7 @@ class TestReplayError:
 
     def test_names_the_step_and_the_leaf(self):
         with pytest.raises(ReplayError, match=r"step 3 gave another state\.params\['w'\] than was recorded") as caught:
-            hypergradient(*self.problem(), updater=SGD(0.01), steps=4)
+            hypergradient(*self.problem(), updater=SGD(0.01), steps=4, method=REPLAY)
         assert "iterator" in str(caught.value)
         assert 'noise="resample"' in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -189,15 +191,18 @@ class TestReplayError:
 
         with pytest.raises(ReplayError, match=r"step 1 gave another state\.slots\['calls'\]\[0\] "):
             hypergradient(
-                lambda w, o: w.sum(), lambda w, o: w.sum(), torch.ones(2), torch.ones(2), updater=Counts(), steps=2
-            )
+                lambda w, o: w.sum(), lambda w, o: w.sum(), torch.ones(2), torch.ones(2), updater=Counts(), steps=2,
+                method=REPLAY,
+            )  # fmt: skip
 
     def test_a_warm_start_counts_the_steps_of_its_own_trajectory(self):
         state = record(*self.problem()[:1], *self.problem()[2:], updater=SGD(0.01), steps=4).final_state
         with pytest.raises(ReplayError, match="step 1 "):
-            hypergradient(*self.problem(), updater=SGD(0.01), steps=2, state=state)
+            hypergradient(*self.problem(), updater=SGD(0.01), steps=2, state=state, method=REPLAY)
 
-    @pytest.mark.parametrize("method", [Reverse(check_replay=False), Reverse(noise="resample")])
+    @pytest.mark.parametrize(
+        "method", [Reverse(memory=KeepStates(), check_replay=False), Reverse(noise="resample"), Reverse()]
+    )
     def test_can_be_turned_off(self, method):
         result = hypergradient(*self.problem(), updater=SGD(0.01), steps=4, method=method)
         assert torch.isfinite(result.grad["a"])
@@ -206,14 +211,14 @@ class TestReplayError:
     def test_turned_off_an_unused_outer_variable_is_no_error(self):
         problem = self.problem()
         outer = {**problem.outer, "unused": torch.tensor(1.0)}
-        method = Reverse(check_replay=False)
+        method = Reverse(memory=KeepStates(), check_replay=False)
         result = hypergradient(*problem._replace(outer=outer), updater=SGD(0.01), steps=4, method=method)
         assert result.grad["unused"] == 0
 
     def test_a_nan_that_repeats_is_none(self):
         result = hypergradient(
             lambda w, o: (o * w).sqrt().sum(), lambda w, o: w.sum(), torch.tensor([-1.0, 1.0]), torch.tensor(1.0),
-            updater=SGD(0.1), steps=3,
+            updater=SGD(0.1), steps=3, method=REPLAY,
         )  # fmt: skip
         assert torch.isnan(result.params).tolist() == [True, False]
         assert result.diagnostics.replay_error == 0.0
@@ -227,7 +232,7 @@ class TestReplayError:
 
         def run():
             problem = Problem(inner, lambda w, o: w.sum(), *torch.ones(2, dtype=DOUBLE))
-            return hypergradient(*problem, updater=SGD(10.0), steps=1)
+            return hypergradient(*problem, updater=SGD(10.0), steps=1, method=REPLAY)
 
         if passes:
             assert 0 < run().diagnostics.replay_error < 1e-13

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lds.errors import InputError
-from lds.hypergrad import OuterVariable, Reverse, hypergradient, record, sweep
+from lds.hypergrad import KeepStates, OuterVariable, Reverse, hypergradient, record, sweep
 from lds.updaters import SGD, Adam
 from tests.oracles import DOUBLE, Problem, relative_error, same_bits, unroll
 
@@ -159,7 +159,7 @@ class TestARandomVariable:
         asked, variable = with_variable(problem)
         generator = torch.Generator().manual_seed(11)
         variable.draw = lambda: torch.bernoulli(variable.probabilities, generator=generator)
-        found = hypergradient(*asked, updater=Adam(0.1), steps=7, method=Reverse(4))
+        found = hypergradient(*asked, updater=Adam(0.1), steps=7, method=Reverse(4, memory=KeepStates()))
         generator.manual_seed(11)
 
         def show(outer):

@@ -123,7 +123,7 @@ def test_params_need_not_be_contiguous():
 
 PEAK = """
 import torch
-from lds.hypergrad import Reverse, hypergradient
+from lds.hypergrad import KeepStates, Reverse, hypergradient
 from lds.updaters import SGD
 
 def anonymous_memory():
@@ -138,7 +138,7 @@ def peak(steps, horizon):
         return outer * w.square().sum()
 
     params = torch.ones(1 << 17)
-    method = Reverse(horizon)
+    method = Reverse(horizon, memory=KeepStates())
     hypergradient(
         inner, lambda w, o: w.sum(), params, torch.tensor(0.1), updater=SGD(0.1), steps=steps, method=method
     )

@@ -1,0 +1,143 @@
+"""What a method noticed on its way, and what follows for the horizon."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import optree
+import torch
+
+from lds._random import DRAW, STEP, forked, reseed
+from lds.hypergrad._dynamics import Dynamics
+from lds.hypergrad._leaves import norm
+from lds.updaters import State, gradient
+
+# Costate norms oscillate under momentum: a rate is taken over as many steps.
+RATE_STEPS = 5
+
+
+@dataclass
+class Diagnostics:
+    """What every method notices.
+
+    Attributes:
+        inner_losses: values of the inner objective at the last steps, where Φ evaluated it.
+    """
+
+    inner_losses: list[float]
+    _inner_gradient_norm: Callable[[], float] = field(repr=False)
+
+    @cached_property
+    def inner_gradient_norm(self) -> float:
+        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for, at the values θ has then."""
+        return self._inner_gradient_norm()
+
+
+@dataclass
+class SweepDiagnostics(Diagnostics):
+    """What a sweep notices; lists are by depth k = 0 … steps_swept.
+
+    Attributes:
+        steps_swept: number of steps that the sweep went back over.
+        costate_norms: ‖P_{T−k}‖ over the whole state. It bounds what deeper steps can still add.
+        contributions: ‖G_{T−k} − G_{T−k+1}‖, and ‖G_T‖ at k = 0: what each step added, of a `Derived` on the derived
+            value; None where an outer variable draws.
+        replay_error: largest relative difference between a recomputed and a recorded state; None if none was compared.
+    """
+
+    steps_swept: int
+    costate_norms: list[float]
+    contributions: list[float] | None
+    replay_error: float | None
+
+    @property
+    def contraction(self) -> float:
+        r"""Estimated contraction ρ of Φ, :math:`\|P_{t-1}\| \approx \rho\, \|P_t\|`, from the deeper half.
+
+        Below 1 truncation converges; above 1 costates explode. NaN where fewer than two costates are left.
+        """
+        norms = self.costate_norms
+        return _slope(norms[min(len(norms) // 2, max(len(norms) - 2, 0)) :])
+
+    def suggested_horizon(self, tol: float = 0.01) -> int | None:
+        """Return the least horizon that leaves out at most the share `tol` of all costate norms.
+
+        Beyond the steps swept, norms are taken to go on shrinking by `contraction`; None if they do not shrink.
+        """
+        norms = self.costate_norms
+        for k in range(len(norms)):
+            if remaining_share(norms[: k + 1]) <= tol:
+                return k
+        rate = self.contraction
+        if not rate < 1:
+            return None
+        tail = norms[-1] * rate / (1 - rate)
+        return len(norms) - 1 + math.ceil(math.log(tol * (sum(norms) + tail) / tail) / math.log(rate))
+
+
+def remaining_share(norms: Sequence[float]) -> float:
+    r"""Return what deeper steps hold of the costate norms, relative to those seen, if they shrink as the last ones did.
+
+    .. math:: \frac{p_k\, \rho / (1-\rho)}{\sum_{j \le k} p_j}, \qquad \rho = (p_k / p_{k-5})^{1/5}
+
+    Infinite where nothing can be told: too few norms, or norms that do not shrink.
+    """
+    if norms[-1] == 0:
+        return 0.0
+    if len(norms) <= RATE_STEPS or not norms[-1] < norms[-1 - RATE_STEPS]:
+        return math.inf
+    rate = (norms[-1] / norms[-1 - RATE_STEPS]) ** (1 / RATE_STEPS)
+    return norms[-1] * rate / (1 - rate) / math.fsum(norms)
+
+
+def inner_gradient_norm(dynamics: Dynamics, state: State) -> Callable[[], float]:
+    """Return a function that evaluates ‖∇_w L‖; it keeps the state alive, not the recorded iterates."""
+    return partial(_inner_gradient_norm, dynamics, state)
+
+
+def _inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
+    with forked(dynamics.cuda), torch.no_grad():
+        values = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start, DRAW))
+        reseed(dynamics.seed, state.step, STEP, cuda=dynamics.cuda)
+        grads = optree.tree_leaves(gradient(dynamics.inner, state.params, values))
+    return float(norm(grads, like=torch.zeros((), dtype=torch.float64)))
+
+
+def _slope(norms: Sequence[float]) -> float:
+    """Return ρ of the least-squares line through log p_k."""
+    points = [(k, math.log(p)) for k, p in enumerate(norms) if p > 0 and math.isfinite(p)]
+    if len(points) < 2:
+        return math.nan
+    mean_k = sum(k for k, _ in points) / len(points)
+    mean_log = sum(y for _, y in points) / len(points)
+    slope = sum((k - mean_k) * (y - mean_log) for k, y in points) / sum((k - mean_k) ** 2 for k, _ in points)
+    return math.exp(slope)
+
+
+def plot_diagnostics(diagnostics: SweepDiagnostics, ax: Any = None) -> Any:
+    """Plot costate norms and contributions by depth on a log axis; return the matplotlib `Axes`.
+
+    Args:
+        diagnostics: of a result of `Reverse`.
+        ax: axes to draw on; new ones when None.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    import matplotlib.pyplot as plt
+
+    ax = plt.subplots(figsize=(6, 4), layout="constrained")[1] if ax is None else ax
+    depths = range(len(diagnostics.costate_norms))
+    ax.semilogy(depths, diagnostics.costate_norms, "o-", ms=3, label=r"costate $\|P_{T-k}\|$")
+    if diagnostics.contributions is not None:
+        ax.semilogy(depths, diagnostics.contributions, "s-", ms=3, label=r"contribution $\|G_{T-k} - G_{T-k+1}\|$")
+    horizon = diagnostics.suggested_horizon()
+    if horizon is not None and horizon < len(depths):
+        ax.axvline(horizon, color="gray", ls=":", label=f"suggested horizon (1 %): {horizon}")
+    ax.set(xlabel="depth k", title=f"contraction of Φ ≈ {diagnostics.contraction:.3g} a step")
+    ax.legend()
+    return ax

@@ -1,0 +1,80 @@
+"""One call for the hypergradient, whatever the method."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, overload
+
+from lds.hypergrad._diagnostics import Diagnostics, SweepDiagnostics
+from lds.hypergrad._problem import HypergradientResult, Method, Problem
+from lds.hypergrad._reverse import Reverse
+from lds.updaters import Objective, PyTree, State, Updater
+
+D = TypeVar("D", bound=Diagnostics)
+
+
+@overload
+def hypergradient(
+    inner: Objective,
+    outer_objective: Objective,
+    params: PyTree,
+    outer: PyTree,
+    *,
+    updater: Updater,
+    steps: int,
+    method: None = None,
+    seed: int = 0,
+    state: State | None = None,
+) -> HypergradientResult[SweepDiagnostics]: ...
+
+
+@overload
+def hypergradient(
+    inner: Objective,
+    outer_objective: Objective,
+    params: PyTree,
+    outer: PyTree,
+    *,
+    updater: Updater,
+    steps: int,
+    method: Method[D],
+    seed: int = 0,
+    state: State | None = None,
+) -> HypergradientResult[D]: ...
+
+
+def hypergradient(
+    inner: Objective,
+    outer_objective: Objective,
+    params: PyTree,
+    outer: PyTree,
+    *,
+    updater: Updater,
+    steps: int,
+    method: Method[Any] | None = None,
+    seed: int = 0,
+    state: State | None = None,
+) -> HypergradientResult[Any]:
+    r"""Return the gradient of the outer objective after unrolled inner optimization.
+
+    .. math:: \frac{d}{d\theta} F(w_T(\theta), \theta), \qquad w_{t+1} = \Phi(w_t, \theta)
+
+    Nothing is written to `.grad`, and no tensor of the caller is changed.
+
+    Args:
+        inner: inner objective L, (params, outer) -> scalar tensor.
+        outer_objective: F, (params, outer) -> scalar tensor.
+        params: pytree of floating-point tensors w_0.
+        outer: pytree of the outer variables θ; those that nothing depends on get zeros.
+        updater: Φ, see `lds.updaters.Updater`.
+        steps: number of inner steps T.
+        method: how to differentiate: `Reverse`, `Forward`, `Implicit` or `FiniteDifference`; `Reverse()`, the full
+            sweep, when None.
+        seed: seed of the randomness inside Φ and inside F.
+        state: a state to go on from instead of `params` (warm start).
+
+    Raises:
+        InputError: an argument, an objective or Φ is not what it must be; see `record` and `sweep`.
+        ReplayError: a recomputed inner step differs from the recorded one.
+    """
+    problem = Problem(inner, outer_objective, params, outer, updater, steps, seed, state)
+    return (Reverse() if method is None else method).solve(problem)

@@ -1,0 +1,256 @@
+"""Keep every iterate on disk, and the sweep's progress with them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lds._files import lock, write_atomically
+from lds.errors import DataError, InputError
+from lds.hypergrad._dynamics import Dynamics
+from lds.hypergrad._steady import TensorVariable
+from lds.hypergrad.memory._tape import Resumed, Step
+
+# Leaves of a state that are no tensors, and the loss of a step, take 8 bytes each.
+NUMBERS = {int: "<q", bool: "<q", float: "<d"}
+LOSS = struct.Struct("<d")
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Keep every iterate in a file, and save the sweep's progress there, so that an interrupted call can go on.
+
+    Call again with the same arguments after an interruption: the recorder goes on after the last iterate that was
+    written, and the sweep from where it last saved; the result has the same bits. `Reverse` removes its files when it
+    has its result; after `record` and `sweep` they are the caller's to remove.
+
+    Memory: one state. On disk: horizon × (size of the state), and one costate with its accumulators.
+
+    Args:
+        folder: where the files go; one trajectory a folder, one process at a time.
+        save_every: number of steps between two saves of the sweep's progress.
+
+    Raises:
+        InputError: `save_every` is no integer ≥ 1; or, when recording, the folder holds another trajectory or is in
+            use, the state has leaves other than tensors, ints, floats and bools, or an outer variable is no tensor.
+        DataError: a file in the folder is damaged, or cannot be written.
+    """
+
+    folder: str | os.PathLike[str]
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.save_every, int) or isinstance(self.save_every, bool) or self.save_every < 1:
+            raise InputError(f"save_every must be an integer >= 1, got {self.save_every!r}")
+
+    def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> DiskTape:
+        """Return a tape that goes on from what the folder holds of the same trajectory."""
+        return DiskTape(dynamics, leaves, first, last, Path(self.folder), self.save_every)
+
+
+class DiskTape:
+    """`states.bin` holds a row of bytes a state, `trajectory.json` says whose, `sweep.pt` is the sweep's progress."""
+
+    def __init__(
+        self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int, folder: Path, save_every: int
+    ) -> None:
+        _check_storable(dynamics, leaves)
+        self.save_every = save_every
+        self._dynamics, self._first, self._last = dynamics, first, last
+        self._like = list(leaves)
+        self._row_size = sum(_size(x) for x in leaves) + LOSS.size
+        self._states, self._header, self._progress = (
+            folder / name for name in ("states.bin", "trajectory.json", "sweep.pt")
+        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._states, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
+        if not lock(self._file):
+            raise InputError(f"{folder} is in use by another process; give each trajectory a folder of its own")
+        self._claim(folder, {"first": first, "last": last, **_identity(dynamics, leaves)})
+        # A row that was being written when the process ended does not count.
+        self._rows = os.fstat(self._file).st_size // self._row_size
+        self._resumable = self._progress.exists()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def resume(self) -> Resumed | None:
+        """Return the last state on file, and the losses of the steps that led to it."""
+        if not self._rows:
+            return None
+        rows = range(1, self._rows)
+        losses = [LOSS.unpack(self._read(row, self._row_size - LOSS.size, LOSS.size))[0] for row in rows]
+        return Resumed(self._first + self._rows - 1, self._row(self._rows - 1), [x for x in losses if x == x])
+
+    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
+        """Take the step, append the next state."""
+        if not self._rows:
+            self._append(leaves, None)
+        leaves = self._dynamics.advance(t, leaves, self._dynamics.draws(t))
+        self._append(leaves, self._dynamics.inner.last)
+        return leaves
+
+    def load(self, t: int) -> Step:
+        """Read the state."""
+        return Step(self._row(t - self._first), self._dynamics.draws(t))
+
+    def save(self, progress: Mapping[str, Any]) -> None:
+        """Write the sweep's progress in place of what was saved before."""
+        buffer = io.BytesIO()
+        torch.save(dict(progress), buffer)
+        with _writing(self._progress):
+            write_atomically(self._progress, buffer.getvalue())
+
+    def progress(self) -> dict[str, Any] | None:
+        """Return what an earlier process saved, once: a second sweep in this one starts anew."""
+        if not self._resumable:
+            return None
+        self._resumable = False
+        try:
+            progress: dict[str, Any] = torch.load(self._progress, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise DataError(f"{self._progress} is damaged; remove it, and the sweep starts anew") from error
+        return progress
+
+    def remove(self) -> None:
+        """Remove the files, and the folder if it is empty then."""
+        for path in (self._progress, self._header, self._states):
+            path.unlink(missing_ok=True)
+        if not any(self._states.parent.iterdir()):
+            self._states.parent.rmdir()
+
+    def _claim(self, folder: Path, header: dict[str, Any]) -> None:
+        """Write whose trajectory this is, or check that it is the one on file."""
+        if self._header.exists():
+            try:
+                found = json.loads(self._header.read_bytes())
+                differing = [key for key, value in header.items() if found[key] != value]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{self._header} is damaged; remove {folder} and start anew") from error
+            if differing:
+                raise InputError(
+                    f"{folder} holds another trajectory: it differs in {', '.join(differing)}; call with the same "
+                    "arguments to go on with that one, or choose another folder"
+                )
+        elif os.fstat(self._file).st_size:
+            raise DataError(f"{self._header} is missing; remove {folder} and start anew")
+        else:
+            with _writing(self._header):
+                write_atomically(self._header, json.dumps(header, indent=2).encode())
+
+    def _append(self, leaves: Sequence[Any], loss: Tensor | None) -> None:
+        row = b"".join(map(_encode, leaves)) + LOSS.pack(float("nan") if loss is None else loss.item())
+        with _writing(self._states):
+            written = os.pwrite(self._file, row, self._rows * self._row_size)
+            if written < len(row):
+                raise OSError(0, "the disk is full")
+        self._rows += 1
+
+    def _row(self, row: int) -> list[Any]:
+        content = memoryview(self._read(row, 0, self._row_size))
+        leaves, position = [], 0
+        for like in self._like:
+            leaves.append(_decode(content[position : position + _size(like)], like))
+            position += _size(like)
+        return leaves
+
+    def _read(self, row: int, offset: int, size: int) -> bytes:
+        content = os.pread(self._file, size, row * self._row_size + offset)
+        if len(content) < size:
+            raise DataError(f"{self._states} is shorter than it was; remove {self._states.parent} and start anew")
+        return content
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into one that says which file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}); make room and call again, what is there is kept"
+        ) from error
+
+
+def _check_storable(dynamics: Dynamics, leaves: Sequence[Any]) -> None:
+    for path, leaf in zip(dynamics.spec.paths, leaves, strict=True):
+        if not isinstance(leaf, Tensor) and type(leaf) not in NUMBERS:
+            raise InputError(
+                f"Disk stores tensors, ints, floats and bools, but {path} is a {type(leaf).__name__}; keep it out of "
+                "the state, or choose another memory policy"
+            )
+    for path, variable in zip(dynamics.outer.paths, dynamics.outer.variables, strict=True):
+        if not isinstance(variable, TensorVariable):
+            raise InputError(
+                f"Disk needs outer variables that are tensors, but {path} is a {type(variable).__name__}; choose "
+                "another memory policy, e.g. Checkpoint()"
+            )
+
+
+def _identity(dynamics: Dynamics, leaves: Sequence[Any]) -> dict[str, Any]:
+    """What two calls must share for one to go on with the other's files; functions cannot be compared."""
+    updater = dynamics.updater
+    kind = f"{type(updater).__module__}.{type(updater).__qualname__}"
+    # Of a data class only: attributes of other objects may be counters.
+    constants = {name: repr(getattr(updater, name)) for name in getattr(updater, "__dataclass_fields__", ())}
+    constants = {name: value for name, value in constants.items() if " at 0x" not in value}
+    kinds = [(list(x.shape), str(x.dtype)) if isinstance(x, Tensor) else type(x).__name__ for x in leaves]
+    theta = [v.tensor for v in dynamics.outer.variables if isinstance(v, TensorVariable)]
+    # Through JSON, so that it equals what is read back.
+    identity: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "seed": dynamics.seed,
+                "start": dynamics.start,
+                "updater": [kind, constants],
+                "state": [dynamics.spec.paths, kinds, _hash(leaves)],
+                "outer": [dynamics.outer.paths, _hash(theta)],
+            }
+        )
+    )
+    return identity
+
+
+def _hash(leaves: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for leaf in leaves:
+        digest.update(_encode(leaf))
+    return digest.hexdigest()
+
+
+def _size(leaf: Any) -> int:
+    return leaf.nbytes if isinstance(leaf, Tensor) else 8
+
+
+def _encode(leaf: Any) -> bytes:
+    if isinstance(leaf, Tensor):
+        flat = leaf.detach().cpu().contiguous().reshape(-1)
+        content: bytes = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+        return content
+    return struct.pack(NUMBERS[type(leaf)], leaf)
+
+
+def _decode(content: memoryview, like: Any) -> Any:
+    if isinstance(like, Tensor):
+        if not like.numel():
+            return like.new_empty(like.shape)
+        flat = torch.from_numpy(np.frombuffer(bytearray(content), dtype=np.uint8)).view(like.dtype)
+        return flat.reshape(like.shape).to(like.device)
+    return type(like)(struct.unpack(NUMBERS[type(like)], content)[0])

@@ -1,0 +1,122 @@
+"""Keep the graphs of the last steps, as many as a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds.errors import InputError
+from lds.hypergrad._dynamics import Dynamics, StepGraph
+from lds.hypergrad._leaves import detached
+from lds.hypergrad.memory._states import Slab
+from lds.hypergrad.memory._tape import Step
+
+# The first two steps of a window tell how much one more graph takes: what both save (data, θ) is there anyway.
+PROBES = 2
+
+
+@dataclass(frozen=True)
+class KeepGraphs:
+    """Keep step graphs where a budget allows, iterates elsewhere: the sweep runs no step again whose graph is there.
+
+    Graphs are kept of as many of the last steps as fit into the budget beside all iterates of the window. How large
+    one is, the first two steps tell; where later steps save more, so much more is used.
+
+    Memory: the budget, or that of `KeepStates` where this is more. Time: that of a plain unroll where all graphs fit.
+
+    Args:
+        budget: bytes for graphs and iterates.
+
+    Raises:
+        InputError: the budget is negative.
+    """
+
+    budget: float = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        if not self.budget >= 0:
+            raise InputError(f"budget must be a number of bytes >= 0, got {self.budget!r}")
+
+    def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> GraphsTape:
+        """Return an empty tape."""
+        return GraphsTape(dynamics, leaves, first, last, self.budget)
+
+
+class GraphsTape:
+    """States in a slab, then graphs."""
+
+    def __init__(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int, budget: float) -> None:
+        self._dynamics = dynamics
+        self._first, self._last, self._budget = first, last, budget
+        self._state_size = sum(x.nbytes for x in leaves if isinstance(x, Tensor))
+        self._slab: Slab | None = None
+        self._first_graph = first
+        self._steps: list[Step] = []
+        self._storages: set[int] = set()
+
+    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
+        """Take the step with a graph if it is to be kept, else keep the state."""
+        draws = self._dynamics.draws(t)
+        if t < self._first_graph:
+            assert self._slab is not None
+            self._slab.store(t - self._first, leaves)
+            self._steps.append(Step((), draws))
+            return self._dynamics.advance(t, leaves, draws)
+        linearise = self._dynamics.linearise
+        if t >= self._first + PROBES:
+            graph = linearise(t, leaves, draws)
+        else:
+            before = self._storages
+            graph, saved = _with_saved(lambda: linearise(t, leaves, draws))
+            self._storages = set(saved)
+        self._steps.append(Step(leaves, draws, graph))
+        if t == self._first + PROBES - 1:
+            self._decide(sum(size for pointer, size in saved.items() if pointer not in before))
+        return detached(graph.results)
+
+    def load(self, t: int) -> Step:
+        """Return the step; a graph is handed out once, for the sweep consumes it."""
+        step = self._steps[t - self._first]
+        if t < self._first_graph:
+            assert self._slab is not None
+            return Step(self._slab.load(t - self._first), step.draws)
+        self._steps[t - self._first] = Step(step.leaves, step.draws)
+        return step
+
+    def _decide(self, graph_size: int) -> None:
+        """Choose the step from which on graphs are kept, now that their size is known."""
+        self._storages = set()
+        window = self._last - self._first
+        room = max(self._budget - window * self._state_size, 0)
+        fitting = int(min(room / max(graph_size, 1), window))
+        if fitting == window:
+            return
+        self._first_graph = self._last - fitting
+        states = window - fitting
+        graphs, self._steps = self._steps, []
+        self._slab = Slab(states, graphs[0].leaves)
+        for row, step in enumerate(graphs):
+            if row < states:
+                self._slab.store(row, step.leaves)
+                step = Step((), step.draws)
+            self._steps.append(step)
+
+
+def _with_saved(function: Callable[[], StepGraph]) -> tuple[StepGraph, dict[int, int]]:
+    """Call a function; return its result, and the size in bytes of every storage that autograd saved meanwhile."""
+    sizes: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        storage = x.untyped_storage() if x.layout == torch.strided else None
+        if storage is not None:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        # Not x itself: a saved result that owns the node that saved it is never freed.
+        return x.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        result = function()
+    return result, sizes

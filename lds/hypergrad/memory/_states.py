@@ -1,0 +1,88 @@
+"""Keep every iterate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds.hypergrad._dynamics import Dynamics
+from lds.hypergrad.memory._tape import Step
+
+
+class Slab:
+    """Rows of states, one preallocated tensor a leaf.
+
+    Slabs rather than a list of tensors: many small allocations of mixed lifetime fragment the heap, which costs
+    more memory than the states themselves.
+    """
+
+    def __init__(self, rows: int, leaves: Sequence[Any], device: torch.device | str | None = None) -> None:
+        self._home = [x.device if isinstance(x, Tensor) else None for x in leaves]
+        self._columns: list[Any] = [
+            x.new_empty((rows, *x.shape), device=device) if isinstance(x, Tensor) else [None] * rows for x in leaves
+        ]
+
+    def store(self, row: int, leaves: Sequence[Any]) -> None:
+        """Copy leaves into a row."""
+        for column, leaf in zip(self._columns, leaves, strict=True):
+            column[row] = leaf
+
+    def load(self, row: int) -> list[Any]:
+        """Return the leaves of a row, on the device they came from; views of the slab where that is its own."""
+        return [
+            column[row] if home is None else column[row].to(home)
+            for column, home in zip(self._columns, self._home, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class KeepStates:
+    """Keep every iterate; the sweep runs each step once more.
+
+    Memory: horizon × (size of the state). Time: one more run of Φ than a plain unroll.
+    """
+
+    def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> StatesTape:
+        """Return an empty tape."""
+        return StatesTape(dynamics, Slab(last - first, leaves), first)
+
+
+@dataclass(frozen=True)
+class Offload:
+    """Keep every iterate on another device, by default in the memory of the CPU.
+
+    Memory: horizon × (size of the state) over there, one state on the device that computes.
+
+    Args:
+        device: where the iterates are kept.
+    """
+
+    device: torch.device | str = "cpu"
+
+    def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> StatesTape:
+        """Return an empty tape."""
+        return StatesTape(dynamics, Slab(last - first, leaves, self.device), first)
+
+
+class StatesTape:
+    """A row for every state, and what each step was shown."""
+
+    def __init__(self, dynamics: Dynamics, slab: Slab, first: int) -> None:
+        self._dynamics = dynamics
+        self._slab = slab
+        self._first = first
+        self._draws: list[Sequence[Any]] = []
+
+    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
+        """Keep the state, take the step."""
+        self._slab.store(t - self._first, leaves)
+        self._draws.append(self._dynamics.draws(t))
+        return self._dynamics.advance(t, leaves, self._draws[-1])
+
+    def load(self, t: int) -> Step:
+        """Return the state and the draws."""
+        return Step(self._slab.load(t - self._first), self._draws[t - self._first])

@@ -1,0 +1,262 @@
+"""A trajectory on disk goes on where it was interrupted, and only where it was."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lds.errors import DataError, InputError
+from lds.hypergrad import Disk, KeepStates, Reverse, hypergradient
+from lds.updaters import SGD, Adam, State
+from tests.oracles import DOUBLE, regression, same_bits
+
+STEPS = 12
+# Runs of the first step of the sweep that tell whether Φ is detached from what it does not read: momentum, two betas.
+CHECKS = 4
+
+
+class InterruptedStepError(Exception):
+    pass
+
+
+class Interrupting:
+    """Adam that is interrupted at its n-th step, recorded or swept."""
+
+    def __init__(self, at=None):
+        self.at, self.runs = at, 0
+        self.updater = Adam(lambda outer: outer["lr"])
+        self.init = self.updater.init
+
+    def step(self, state, outer, inner):
+        self.runs += 1
+        if self.runs == self.at:
+            raise InterruptedStepError
+        return self.updater.step(state, outer, inner)
+
+
+def run(folder, updater, *, seed=3, horizon=9, problem=None, save_every=2):
+    method = Reverse(horizon, memory=Disk(folder, save_every))
+    problem = regression(dropout=0.5) if problem is None else problem
+    return hypergradient(*problem, updater=updater, steps=STEPS, method=method, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    method = Reverse(9, memory=KeepStates())
+    return hypergradient(*regression(dropout=0.5), updater=Interrupting(), steps=STEPS, method=method, seed=3)
+
+
+@pytest.mark.parametrize("at", range(1, STEPS + 9 + CHECKS + 1))
+def test_goes_on_with_the_same_bits(tmp_path, expected, at):
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path / "t", Interrupting(at))
+    updater = Interrupting()
+    found = run(tmp_path / "t", updater)
+    assert same_bits(found.grad, expected.grad)
+    assert same_bits(found.state, expected.state)
+    assert found.diagnostics.costate_norms == expected.diagnostics.costate_norms
+    assert found.diagnostics.contributions == expected.diagnostics.contributions
+    assert found.diagnostics.inner_losses == expected.diagnostics.inner_losses
+    assert not (tmp_path / "t").exists()
+    # At most one save interval of the sweep is run twice, and no step of the recorder once the window has begun.
+    again = 3 if at <= STEPS else CHECKS + 2 if at <= STEPS + CHECKS + 2 else 1
+    assert updater.runs <= STEPS + 9 + CHECKS - (at - 1) + again
+
+
+def test_goes_on_after_many_interruptions(tmp_path, expected):
+    for at in (2, 5, 7, 4, 4, 3):
+        with pytest.raises(InterruptedStepError):
+            run(tmp_path / "t", Interrupting(at))
+    assert same_bits(run(tmp_path / "t", Interrupting()).grad, expected.grad)
+
+
+def test_goes_on_after_a_kill(tmp_path):
+    """A process that is killed, not asked."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        """
+import sys, torch
+from lds.hypergrad import Disk, Reverse, hypergradient
+from lds.updaters import Adam
+
+torch.set_num_threads(1)
+x = torch.linspace(-1, 1, 40, dtype=torch.float64).reshape(10, 4)
+result = hypergradient(
+    lambda w, o: (torch.tanh(x @ w) - 0.3).square().mean() + o.exp() * w.square().sum(), lambda w, o: (x @ w).sum(),
+    torch.ones(4, dtype=torch.float64), torch.tensor(-2.0, dtype=torch.float64), updater=Adam(0.01), steps=3000,
+    method=Reverse(memory=Disk(sys.argv[1], save_every=50)),
+)
+print(result.grad.item().hex())
+"""
+    )
+
+    def start(folder):
+        return subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, text=True)
+
+    expected = start(tmp_path / "whole").communicate()[0]
+    interrupted = 0
+    for size in (20_000, 150_000, "sweep.pt"):
+        process = start(tmp_path / "killed")
+        states, saved = tmp_path / "killed" / "states.bin", tmp_path / "killed" / "sweep.pt"
+        while process.poll() is None:
+            there = saved.exists() if size == "sweep.pt" else states.exists() and states.stat().st_size > size
+            if there:
+                process.send_signal(signal.SIGKILL)
+                break
+        interrupted += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    assert interrupted == 3
+    assert start(tmp_path / "killed").communicate()[0] == expected != ""
+
+
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        ({"seed": 4}, "seed"),
+        ({"horizon": 8}, "first"),
+        ({"problem": regression(dropout=0.5, seed=1)}, "state, outer"),
+        ({"updater": Adam(0.01)}, "updater"),
+    ],
+)
+def test_refuses_the_files_of_another_trajectory(tmp_path, change, differing):
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path, Interrupting(7))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=rf"holds another trajectory: it differs in {differing}; call with the same"):
+        run(tmp_path, change.pop("updater", Interrupting()), **change)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_refuses_to_go_on_with_another_outer_objective(tmp_path):
+    problem = regression(dropout=0.5)
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path, Interrupting(STEPS + CHECKS + 6))
+    other = problem._replace(outer_objective=lambda p, o: 2 * problem.outer_objective(p, o))
+    with pytest.raises(InputError, match="another outer objective"):
+        run(tmp_path, Interrupting(), problem=other)
+
+
+def test_a_row_that_was_half_written_is_written_again(tmp_path, expected):
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path, Interrupting(8))
+    states = tmp_path / "states.bin"
+    os.truncate(states, states.stat().st_size - 5)
+    assert same_bits(run(tmp_path, Interrupting()).grad, expected.grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("trajectory.json", b"{", "trajectory.json is damaged"),
+        ("trajectory.json", b"[]", "trajectory.json is damaged"),
+        ("trajectory.json", None, "trajectory.json is missing"),
+        ("sweep.pt", b"", "sweep.pt is damaged; remove it, and the sweep starts anew"),
+        ("sweep.pt", b"PK\x03\x04 nothing", "sweep.pt is damaged"),
+    ],
+)
+def test_damaged_files(tmp_path, name, content, message):
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path, Interrupting(STEPS + CHECKS + 6))
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        run(tmp_path, Interrupting())
+
+
+def test_one_process_at_a_time(tmp_path):
+    seen = []
+
+    class Meddling(Interrupting):
+        def step(self, state, outer, inner):
+            if not seen:
+                seen.append(None)
+                with pytest.raises(InputError, match="is in use by another process"):
+                    run(tmp_path, Interrupting())
+            return super().step(state, outer, inner)
+
+    run(tmp_path, Meddling(), horizon=None)
+    assert seen
+
+
+def test_refuses_what_it_cannot_store(tmp_path):
+    class Named(Adam):
+        def init(self, params):
+            return {"name": "x"}
+
+        def step(self, state, outer, inner):
+            return State(state.params, state.slots)
+
+    params, outer = torch.ones(2, dtype=DOUBLE), torch.ones((), dtype=DOUBLE)
+    with pytest.raises(InputError, match=r"state\.slots\['name'\] is a str"):
+        hypergradient(
+            lambda w, o: w.sum(), lambda w, o: w.sum() * o, params, outer, updater=Named(), steps=2,
+            method=Reverse(memory=Disk(tmp_path)),
+        )  # fmt: skip
+    assert not any(Path(tmp_path).iterdir())
+
+
+def test_dtypes_shapes_and_numbers_survive(tmp_path):
+    class Mixed:
+        """Slots of every kind that can be stored; the step mixes them all."""
+
+        def init(self, params):
+            return {
+                "half": torch.ones(3, dtype=torch.bfloat16),
+                "complex": torch.ones((), dtype=torch.complex128),
+                "flags": torch.tensor([True, False]),
+                "empty": torch.ones(0, 2),
+                "count": 0,
+                "big": 2**60,
+                "real": 0.1,
+                "even": False,
+            }
+
+        def step(self, state, outer, inner):
+            s = dict(state.slots)
+            s |= {"half": s["half"] * 0.7, "complex": s["complex"] * 1j, "flags": ~s["flags"], "count": s["count"] + 1}
+            s |= {"real": s["real"] * 3, "even": not s["even"], "big": s["big"] - 1}
+            scale = s["real"] + s["complex"].imag + s["half"].sum().double() + s["flags"][0]
+            return State(state.params * (1 - 0.01 * outer * scale), s)
+
+    params, outer = torch.ones(2, dtype=DOUBLE), torch.ones((), dtype=DOUBLE)
+    results = [
+        hypergradient(
+            lambda w, o: w.sum(),
+            lambda w, o: w.square().sum(),
+            params,
+            outer,
+            updater=Mixed(),
+            steps=5,
+            method=Reverse(memory=memory),
+        )
+        for memory in (Disk(tmp_path), KeepStates())
+    ]
+    assert same_bits(results[0].state, results[1].state)
+    assert same_bits(results[0].grad, results[1].grad)
+
+
+def test_a_full_disk_is_one_error_and_what_is_there_is_kept(tmp_path, expected, monkeypatch):
+    written = os.pwrite
+
+    def full(descriptor, content, offset):
+        if offset > 4 * len(content):
+            raise OSError(28, "No space left on device")
+        return written(descriptor, content, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(DataError, match=r"states.bin cannot be written \(No space left on device\); make room"):
+        run(tmp_path, Interrupting())
+    monkeypatch.undo()
+    assert same_bits(run(tmp_path, Interrupting()).grad, expected.grad)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        run(tmp_path / "file" / "t", SGD(0.1))
