@@ -20,7 +20,7 @@ from torch_geometric.data import Data
 
 from lds.data import load, num_classes
 from lds.graph import AllPairs, SparseMatrix, Structure
-from lds.hypergrad import Reverse, hypergradient
+from lds.hypergrad import KeepStates, Reverse, hypergradient
 from lds.nn import GCN
 from lds.updaters import Adam, State
 
@@ -123,7 +123,11 @@ class Problem:
 
 
 def engine_step(problem: Problem, structure: Structure | DensePairs, tau: int) -> Callable[[], Any]:
-    """One outer step with the engine: τ inner steps on fresh graphs, sweep, update of θ; warm-started."""
+    """One outer step with the engine: τ inner steps on fresh graphs, sweep, update of θ; warm-started.
+
+    The dense structure keeps iterates only, as a recorder-and-VJP does.
+    """
+    memory = KeepStates() if isinstance(structure, DensePairs) else None
     state: State | None = None
     seed = 0
 
@@ -136,7 +140,7 @@ def engine_step(problem: Problem, structure: Structure | DensePairs, tau: int) -
             structure,
             updater=Adam(LR, eps=EPS),
             steps=tau,
-            method=Reverse(tau),
+            method=Reverse(tau, memory=memory),
             seed=seed,
             state=state,
         )

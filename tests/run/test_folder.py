@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from lds._files import write_atomically
 from lds.errors import InputError
 from lds.learner import EpochRecord, FixedGraphLearner, StepRecord
 from lds.run._folder import RunFolder
@@ -52,16 +53,16 @@ def test_a_write_that_fails_leaves_no_file(tmp_path, monkeypatch):
     assert not (tmp_path / "result.json").exists()
 
 
-def test_the_result_comes_last(tmp_path):
+def test_the_result_comes_last(tmp_path, monkeypatch):
     """A folder with a result.json is a finished run."""
     order = []
 
-    class Spy(RunFolder):
-        def _write(self, name, content):
-            order.append(name)
-            super()._write(name, content)
+    def spy(path, content):
+        order.append(path.name)
+        write_atomically(path, content)
 
-    folder = Spy(tmp_path, {})
+    monkeypatch.setattr("lds.run._folder.write_atomically", spy)
+    folder = RunFolder(tmp_path, {})
     folder.on_epoch(EPOCH)
     folder.finish(FixedGraphLearner(steps=10).fit(blocks()), {"seed": 1})
     assert order == ["config.yaml", "checkpoint.pt", "graph.npz", "result.json"]
