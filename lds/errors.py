@@ -19,3 +19,15 @@ class ReplayError(LDSError, RuntimeError):
 
 class NumericalError(LDSError, ArithmeticError):
     """A number is NaN or infinite where it must be finite."""
+
+
+class ContractError(LDSError, AssertionError):
+    """An updater breaks the contract of updaters."""
+
+
+class PremiseWarning(UserWarning):
+    """What a method takes for granted does not hold, so its hypergradient may be off."""
+
+
+class HypergradientCheckError(LDSError, AssertionError):
+    """A hypergradient is not the derivative of the outer objective."""

@@ -119,32 +119,6 @@ def central_differences(problem, updater, steps, *, seed=0, eps=2e-6):
     return optree.tree_unflatten(spec, grads)
 
 
-def directional_difference(problem, updater, steps, *, seed=0, eps=2e-6):
-    """A direction and dF/dθ along it, by one central difference; float64 only."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def random_like(x):
-        return torch.randn(x.shape, generator=generator, dtype=DOUBLE)
-
-    direction = optree.tree_map(random_like, problem.outer)
-    ahead, behind = (
-        unroll(
-            problem._replace(outer=optree.tree_map(lambda x, d, e=e: x + e * d, problem.outer, direction)),
-            updater,
-            steps,
-            horizon=0,
-            seed=seed,
-        ).loss
-        for e in (eps, -eps)
-    )
-    return direction, (ahead - behind) / (2 * eps)
-
-
-def dot(first, second):
-    """The inner product of two pytrees."""
-    return sum((x * y).sum().item() for x, y in zip(optree.tree_leaves(first), optree.tree_leaves(second), strict=True))
-
-
 def ridge(seed=0):
     """Ridge regression, its validation loss as a function of the log-regularisation, and that function's derivative.
 

@@ -90,7 +90,7 @@ def remaining_share(norms: Sequence[float]) -> float:
         return 0.0
     if len(norms) <= RATE_STEPS or not norms[-1] < norms[-1 - RATE_STEPS]:
         return math.inf
-    rate = (norms[-1] / norms[-1 - RATE_STEPS]) ** (1 / RATE_STEPS)
+    rate: float = (norms[-1] / norms[-1 - RATE_STEPS]) ** (1 / RATE_STEPS)
     return norms[-1] * rate / (1 - rate) / math.fsum(norms)
 
 

@@ -14,7 +14,7 @@ from lds._random import DRAW, INIT, STEP, cuda_devices, forked, reseed
 from lds.errors import InputError
 from lds.hypergrad._leaves import detached, differentiable, is_differentiable
 from lds.hypergrad._outer import Outer, Tracer
-from lds.updaters import Objective, PyTree, State, Updater
+from lds.updaters import Objective, PyTree, State, Updater, as_updater
 
 
 class StateSpec:
@@ -112,11 +112,7 @@ class Dynamics:
         cls, inner: Objective, params: PyTree, outer: PyTree, updater: Updater, seed: int, state: State | None
     ) -> tuple[Dynamics, list[Any]]:
         """Check the arguments of a problem; return its dynamics and the leaves of the first state."""
-        for method in ("init", "step"):
-            if not callable(getattr(updater, method, None)):
-                raise InputError(
-                    f"an updater needs methods init and step, but {type(updater).__name__} has no {method}"
-                )
+        updater = as_updater(updater)
         variables = Outer(outer)
         tensors = [x for tree in (params, outer) for x in optree.tree_leaves(tree) if isinstance(x, Tensor)]
         if state is None:

@@ -1,7 +1,40 @@
 """Inner updaters Φ: differentiable optimization steps that the engine can unroll."""
 
+from lds.updaters import schedules
+from lds.updaters._adagrad import Adagrad
 from lds.updaters._adam import Adam, AdamSlots
-from lds.updaters._protocol import Objective, PyTree, State, Updater, gradient
+from lds.updaters._adamw import AdamW
+from lds.updaters._adapter import FunctionalUpdater, as_updater
+from lds.updaters._check import check_updater
+from lds.updaters._clip import ClipByNorm, ClipByValue
+from lds.updaters._coefficient import Coefficient, Schedule
+from lds.updaters._gradient import GradientUpdater, gradient
+from lds.updaters._lion import Lion
+from lds.updaters._protocol import Objective, PyTree, State, Updater
+from lds.updaters._rmsprop import RMSprop, RMSpropSlots
 from lds.updaters._sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamSlots", "Objective", "PyTree", "State", "Updater", "gradient"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamSlots",
+    "AdamW",
+    "ClipByNorm",
+    "ClipByValue",
+    "Coefficient",
+    "FunctionalUpdater",
+    "GradientUpdater",
+    "Lion",
+    "Objective",
+    "PyTree",
+    "RMSprop",
+    "RMSpropSlots",
+    "Schedule",
+    "State",
+    "Updater",
+    "as_updater",
+    "check_updater",
+    "gradient",
+    "schedules",
+]

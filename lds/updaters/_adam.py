@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optree
 import torch
 
-from lds.updaters._coefficient import Coefficient, check_constant, resolve
-from lds.updaters._protocol import Objective, PyTree, State, gradient
+from lds.updaters._coefficient import Coefficient, check_eps, check_share, check_size, is_zero, resolve
+from lds.updaters._gradient import GradientUpdater
+from lds.updaters._leaves import add_scaled, average, average_square, each, one_minus, zeros
+from lds.updaters._protocol import PyTree, State
 
 
 class AdamSlots(NamedTuple):
-    """Slots of `Adam`: first and second moments (pytrees like params) and the number of steps taken."""
+    """Slots of `Adam` and `AdamW`: first and second moments (pytrees like params) and the number of steps taken."""
 
     m: PyTree
     v: PyTree
@@ -21,10 +23,11 @@ class AdamSlots(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(GradientUpdater):
     r"""Adam with ε inside the root, from Kingma and Ba, `Adam <https://arxiv.org/abs/1412.6980>`_ (ICLR 2015).
 
     .. math::
+        g_t = \nabla_w L(w_t) + \lambda w_t, \quad
         m_{t+1} = \beta_1 m_t + (1-\beta_1) g_t, \quad v_{t+1} = \beta_2 v_t + (1-\beta_2) g_t^2, \quad
         w_{t+1} = w_t - \eta\, \hat m / \sqrt{\hat v + \epsilon^2}
 
@@ -32,9 +35,11 @@ class Adam:
     but for ε: √v̂ + ε has an infinite derivative at v̂ = 0 (an unused weight), which turns a hypergradient into NaN.
 
     Args:
-        lr: step size η; a number, a tensor, or a function of the outer variables, e.g. `lambda outer: outer["lr"]`.
+        lr: step size η; a constant (number or tensor), a function of the outer variables such as
+            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params or a pytree like params.
         betas: decay rates (β₁, β₂), each given likewise.
         eps: ε, at least 1e-18 (its square must be a normal float32).
+        weight_decay: λ of the penalty λ/2 ‖w‖², given as `lr` is.
 
     Raises:
         InputError: a constant coefficient outside its range.
@@ -43,33 +48,45 @@ class Adam:
     lr: Coefficient = 1e-3
     betas: tuple[Coefficient, Coefficient] = (0.9, 0.999)
     eps: float = 1e-8
+    weight_decay: Coefficient = 0.0
 
     def __post_init__(self) -> None:
-        check_constant("lr", self.lr, 0, float("inf"), high_open=True)
-        check_constant("betas[0]", self.betas[0], 0, 1, high_open=True)
-        check_constant("betas[1]", self.betas[1], 0, 1, high_open=True)
-        check_constant("eps", self.eps, 1e-18, float("inf"), high_open=True)
+        check_size("lr", self.lr)
+        check_share("betas[0]", self.betas[0])
+        check_share("betas[1]", self.betas[1])
+        check_eps(self.eps)
+        check_size("weight_decay", self.weight_decay)
 
     def init(self, params: PyTree) -> AdamSlots:
         """Return zero moments and a zero count."""
+        return AdamSlots(zeros(params), zeros(params), 0)
 
-        def zeros() -> PyTree:
-            return optree.tree_map(lambda x: x.new_zeros(x.shape), params)
-
-        return AdamSlots(zeros(), zeros(), 0)
-
-    def step(self, state: State, outer: PyTree, inner: Objective) -> State:
+    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
         """Return the state after one step of Adam."""
-        lr, beta1, beta2 = (resolve(c, outer) for c in (self.lr, *self.betas))
-        count = state.slots.steps + 1
-        correction1, correction2 = 1 - beta1**count, 1 - beta2**count
-        grads = gradient(inner, state.params, outer)
-        m = optree.tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state.slots.m, grads)
-        v = optree.tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.slots.v, grads)
-        params = optree.tree_map(
-            lambda w, m, v: w - lr / correction1 * m / torch.sqrt(v / correction2 + self.eps**2),
-            state.params,
+        w, spec = optree.tree_flatten(state.params)
+        g = spec.flatten_up_to(grads)
+        lr = resolve("lr", self.lr, w, state, outer)
+        if not is_zero(self.weight_decay):
+            g = each(add_scaled, g, w, resolve("weight_decay", self.weight_decay, w, state, outer))
+        return self._move(w, g, lr, spec, state, outer)
+
+    def _move(self, w: list[Any], g: list[Any], lr: Any, spec: optree.PyTreeSpec, state: State, outer: PyTree) -> State:
+        """Return the state after one step from the leaves w along the leaves g, without weight decay."""
+        beta1 = resolve("betas[0]", self.betas[0], w, state, outer)
+        beta2 = resolve("betas[1]", self.betas[1], w, state, outer)
+        count, squared_eps = state.slots.steps + 1, self.eps**2
+        correction1 = each(lambda beta: 1 - beta**count, beta1)
+        correction2 = each(lambda beta: 1 - beta**count, beta2)
+        rate = each(lambda lr, correction: lr / correction, lr, correction1)
+        m = each(average, spec.flatten_up_to(state.slots.m), g, beta1, each(one_minus, beta1))
+        v = each(average_square, spec.flatten_up_to(state.slots.v), g, beta2, each(one_minus, beta2))
+        w = each(
+            lambda w, m, v, rate, correction: w - rate * m / torch.sqrt(v / correction + squared_eps),
+            w,
             m,
             v,
+            rate,
+            correction2,
         )
-        return State(params, AdamSlots(m, v, count))
+        slots = AdamSlots(spec.unflatten(m), spec.unflatten(v), count)
+        return State(spec.unflatten(w), slots)

@@ -1,25 +1,126 @@
-"""Coefficients of an updater: constants, or functions of the outer variables."""
+"""Coefficients of an updater: constants, functions of the outer variables, schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+import optree
+import torch
 from torch import Tensor
 
 from lds.errors import InputError
-from lds.updaters._protocol import PyTree
-
-Coefficient: TypeAlias = float | Tensor | Callable[[PyTree], Tensor]
+from lds.updaters._protocol import PyTree, State
 
 
-def resolve(coefficient: Coefficient, outer: PyTree) -> float | Tensor:
-    """Return the value of a coefficient at these outer variables."""
-    return coefficient(outer) if callable(coefficient) else coefficient
+class Schedule(Protocol):
+    """A coefficient that changes from step to step; those of the package are in `lds.updaters.schedules`."""
+
+    def at(self, step: int, outer: PyTree) -> PyTree:
+        """Return the value in the step that comes after `step` others."""
+        ...
 
 
-def check_constant(name: str, value: Coefficient, low: float, high: float, *, high_open: bool = False) -> None:
-    """Raise InputError unless a constant coefficient lies in [low, high] (or [low, high))."""
-    if isinstance(value, int | float) and not (low <= value < high or (value == high and not high_open)):
-        interval = f"[{low}, {high}{')' if high_open else ']'}"
-        raise InputError(f"{name} must lie in {interval}, got {value!r}")
+# A number; a tensor, which is a constant too; a function of the outer variables; a schedule. The value in a step is a
+# number, a scalar tensor, or a pytree like params, the leaves of which are such or broadcast to the leaves of params.
+Coefficient: TypeAlias = float | Tensor | Callable[[PyTree], PyTree] | Schedule
+
+# Tuples, as a union would be made anew at every step.
+_NUMBER = (float, int)
+_CONSTANT = (*_NUMBER, Tensor)
+
+
+def evaluate(coefficient: Coefficient, step: int, outer: PyTree) -> PyTree:
+    """Return the value of a coefficient in a step, as it comes."""
+    if isinstance(coefficient, _CONSTANT):
+        return coefficient
+    return coefficient.at(step, outer) if hasattr(coefficient, "at") else coefficient(outer)
+
+
+def resolve(name: str, coefficient: Coefficient, leaves: list[Tensor], state: State, outer: PyTree) -> Any:
+    """Return the value of a coefficient for the leaves of params: one for all, or a list with one for each."""
+    if type(coefficient) is float:
+        return coefficient
+    return spread(name, evaluate(coefficient, state.step, outer), leaves, state.params)
+
+
+def spread(name: str, value: PyTree, leaves: list[Tensor], params: PyTree) -> Any:
+    """Return a value as `resolve` does, such that arithmetic with it keeps the shapes and dtypes of the leaves.
+
+    Raises:
+        InputError: the value is no number, no scalar tensor and no pytree like params.
+    """
+    if isinstance(value, _NUMBER):
+        return value
+    if isinstance(value, Tensor) and value.ndim == 0:
+        # A scalar takes on the dtype of any tensor it is multiplied with, but for other scalars.
+        if all(leaf.ndim or leaf.dtype == value.dtype for leaf in leaves):
+            return value
+        return [value if leaf.ndim else value.to(leaf.dtype) for leaf in leaves]
+    values, found = optree.tree_flatten(value)
+    spec = optree.tree_structure(params)
+    if found != spec:
+        came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else str(found)
+        raise InputError(
+            f"{name} must be a number, a scalar tensor or a pytree like params; needed {spec}, got {came}; "
+            "return one value for all params or one for each"
+        )
+    for index, (x, leaf) in enumerate(zip(values, leaves, strict=True)):
+        _check_leaf(name, x, leaf, params, index)
+    return [x.to(leaf.dtype) if isinstance(x, Tensor) else x for x, leaf in zip(values, leaves, strict=True)]
+
+
+def _check_leaf(name: str, value: Any, leaf: Tensor, params: PyTree, index: int) -> None:
+    if isinstance(value, _NUMBER) or (isinstance(value, Tensor) and _broadcasts(value.shape, leaf.shape)):
+        return
+    path = optree.tree_accessors(params)[index].codify("")
+    came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise InputError(
+        f"{name}{path} must be a number or a tensor that broadcasts to params{path}; "
+        f"needed shape {tuple(leaf.shape)} or (), got {came}"
+    )
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    sizes = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in (1, needed) for size, needed in sizes)
+
+
+def is_zero(coefficient: Coefficient) -> bool:
+    """Tell whether a coefficient is the constant 0, so that its term can be left out."""
+    return isinstance(coefficient, _NUMBER) and coefficient == 0
+
+
+def check_coefficient(name: str, value: Coefficient, low: float, high: float, *, high_open: bool = False) -> None:
+    """Raise InputError unless a coefficient is one, and lies in [low, high] (or [low, high)) if it is a number."""
+    if isinstance(value, _NUMBER):
+        if not (low <= value < high or (value == high and not high_open)):
+            interval = f"[{low}, {high}{')' if high_open else ']'}"
+            raise InputError(f"{name} must lie in {interval}, got {value!r}")
+    elif not (isinstance(value, Tensor) or callable(value) or hasattr(value, "at")):
+        raise InputError(
+            f"{name} must be a number, a tensor, a function of the outer variables or a schedule, "
+            f"got {type(value).__name__}"
+        )
+
+
+def check_size(name: str, value: Coefficient) -> None:
+    """Raise InputError unless a coefficient is one, and lies in [0, inf) if it is a number."""
+    check_coefficient(name, value, 0, float("inf"), high_open=True)
+
+
+def check_share(name: str, value: Coefficient) -> None:
+    """Raise InputError unless a coefficient is one, and lies in [0, 1) if it is a number."""
+    check_coefficient(name, value, 0, 1, high_open=True)
+
+
+def check_number(name: str, value: object, low: float) -> None:
+    """Raise InputError unless a value is a number in [low, inf)."""
+    if not isinstance(value, _NUMBER):
+        raise InputError(f"{name} must be a number, got {type(value).__name__}")
+    check_coefficient(name, value, low, float("inf"), high_open=True)
+
+
+def check_eps(value: float) -> None:
+    """Raise InputError unless ε is a number whose square is a normal float32."""
+    check_number("eps", value, 1e-18)

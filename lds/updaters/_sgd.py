@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import optree
 
 from lds.errors import InputError
-from lds.updaters._coefficient import Coefficient, check_constant, resolve
-from lds.updaters._protocol import Objective, PyTree, State, gradient
+from lds.updaters._coefficient import Coefficient, check_coefficient, check_size, is_zero, resolve
+from lds.updaters._gradient import GradientUpdater
+from lds.updaters._leaves import add_scaled, each, subtract_scaled, zeros
+from lds.updaters._protocol import PyTree, State
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(GradientUpdater):
     r"""Gradient descent with optional (Nesterov) momentum, as `torch.optim.SGD` does it.
 
     .. math::
-        b_{t+1} = \mu b_t + g_t, \qquad
+        g_t = \nabla_w L(w_t) + \lambda w_t, \qquad b_{t+1} = \mu b_t + g_t, \qquad
         w_{t+1} = w_t - \eta\, b_{t+1} \quad\text{or, Nesterov,}\quad w_t - \eta\,(g_t + \mu b_{t+1})
 
-    with g_t the inner gradient at w_t and b_0 = 0.
+    with L the inner objective and b_0 = 0.
 
     Args:
-        lr: step size η; a number, a tensor, or a function of the outer variables, e.g. `lambda outer: outer["lr"]`.
+        lr: step size η; a constant (number or tensor), a function of the outer variables such as
+            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params or a pytree like params.
         momentum: μ, given likewise; the constant 0 keeps no slots.
         nesterov: look ahead along the momentum.
+        weight_decay: λ, given likewise.
 
     Raises:
         InputError: a constant coefficient outside its range, or `nesterov` without momentum.
@@ -34,28 +37,30 @@ class SGD:
     lr: Coefficient
     momentum: Coefficient = 0.0
     nesterov: bool = False
+    weight_decay: Coefficient = 0.0
 
     def __post_init__(self) -> None:
-        check_constant("lr", self.lr, 0, float("inf"), high_open=True)
-        check_constant("momentum", self.momentum, 0, 1)
-        if self.nesterov and not self._has_momentum:
+        check_size("lr", self.lr)
+        check_coefficient("momentum", self.momentum, 0, 1)
+        check_size("weight_decay", self.weight_decay)
+        if self.nesterov and is_zero(self.momentum):
             raise InputError("nesterov=True needs a momentum, got momentum=0; set e.g. momentum=0.9")
-
-    @property
-    def _has_momentum(self) -> bool:
-        return not (isinstance(self.momentum, int | float) and self.momentum == 0)
 
     def init(self, params: PyTree) -> PyTree:
         """Return zero momentum buffers, or () without momentum."""
-        return optree.tree_map(lambda x: x.new_zeros(x.shape), params) if self._has_momentum else ()
+        return () if is_zero(self.momentum) else zeros(params)
 
-    def step(self, state: State, outer: PyTree, inner: Objective) -> State:
+    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
         """Return the state after one step of gradient descent."""
-        lr = resolve(self.lr, outer)
-        grads = gradient(inner, state.params, outer)
-        if not self._has_momentum:
-            return State(optree.tree_map(lambda w, g: w - lr * g, state.params, grads), ())
-        momentum: Any = resolve(self.momentum, outer)
-        buffers = optree.tree_map(lambda b, g: momentum * b + g, state.slots, grads)
-        grads = optree.tree_map(lambda g, b: g + momentum * b, grads, buffers) if self.nesterov else buffers
-        return State(optree.tree_map(lambda w, d: w - lr * d, state.params, grads), buffers)
+        w, spec = optree.tree_flatten(state.params)
+        g = spec.flatten_up_to(grads)
+        lr = resolve("lr", self.lr, w, state, outer)
+        if not is_zero(self.weight_decay):
+            g = each(add_scaled, g, w, resolve("weight_decay", self.weight_decay, w, state, outer))
+        if is_zero(self.momentum):
+            return State(spec.unflatten(each(subtract_scaled, w, g, lr)))
+        momentum = resolve("momentum", self.momentum, w, state, outer)
+        b = each(add_scaled, g, spec.flatten_up_to(state.slots), momentum)
+        d = each(add_scaled, g, b, momentum) if self.nesterov else b
+        w = each(subtract_scaled, w, d, lr)
+        return State(spec.unflatten(w), spec.unflatten(b))

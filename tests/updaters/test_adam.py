@@ -1,28 +1,22 @@
 """Adam takes the steps of torch.optim.Adam, but for where ε stands."""
 
+import pytest
 import torch
 
-from lds.hypergrad import hypergradient, record
+from lds.hypergrad import hypergradient
 from lds.updaters import Adam, State
-from tests.oracles import DOUBLE
-from tests.updaters.test_sgd import flat_problem, relative_error, torch_run
+from tests.oracles import DOUBLE, relative_error
+from tests.updaters.torch_optim import assert_differs_by_epsilon, run, torch_run
 
 
-def run(problem, steps, **options):
-    return record(problem.inner, problem.params, problem.outer, updater=Adam(**options), steps=steps).final_state.params
-
-
-def test_fifty_steps_agree_with_torch():
-    # The two differ by ε relative to √v̂, so an ε far below every gradient lets them be compared tightly.
-    options = {"lr": 0.02, "betas": (0.8, 0.99), "eps": 1e-14}
-    problem = flat_problem()
-    assert relative_error(run(problem, 50, **options), torch_run(problem, torch.optim.Adam, 50, **options)) <= 1e-10
+@pytest.mark.parametrize("options", [{"betas": (0.8, 0.99)}, {"weight_decay": 0.1}], ids=["betas", "weight-decay"])
+def test_fifty_steps_agree_with_torch(options):
+    assert_differs_by_epsilon(Adam, torch.optim.Adam, lr=0.02, **options)
 
 
 def test_a_large_epsilon_differs_from_torch():
     options = {"lr": 0.02, "eps": 1.0}
-    problem = flat_problem()
-    assert relative_error(run(problem, 50, **options), torch_run(problem, torch.optim.Adam, 50, **options)) > 1e-2
+    assert relative_error(run(Adam(**options)), torch_run(torch.optim.Adam, **options)) > 1e-2
 
 
 def test_epsilon_stands_inside_the_root():
@@ -36,9 +30,8 @@ def test_epsilon_stands_inside_the_root():
 
 
 def test_the_first_step_has_the_length_of_the_learning_rate():
-    problem = flat_problem()
-    moved = run(problem, 1, lr=0.02)
-    lengths = [(moved[k] - problem.params[k]).abs() for k in moved]
+    start, moved = run(Adam(lr=0.02), 0), run(Adam(lr=0.02), 1)
+    lengths = [(moved[k] - start[k]).abs() for k in moved]
     assert all(torch.allclose(x, torch.full_like(x, 0.02), rtol=1e-6) for x in lengths)
 
 

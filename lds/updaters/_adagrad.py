@@ -1,0 +1,69 @@
+"""Adagrad, differentiable where a gradient is zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optree
+import torch
+
+from lds.updaters._coefficient import Coefficient, check_eps, check_number, check_size, is_zero, resolve
+from lds.updaters._gradient import GradientUpdater
+from lds.updaters._leaves import add_scaled, each, subtract_scaled
+from lds.updaters._protocol import PyTree, State
+
+
+@dataclass(frozen=True)
+class Adagrad(GradientUpdater):
+    r"""Adagrad with ε inside the root, from Duchi, Hazan and Singer, https://jmlr.org/papers/v12/duchi11a.html (2011).
+
+    .. math::
+        g_t = \nabla_w L(w_t) + \lambda w_t, \quad v_{t+1} = v_t + g_t^2, \quad
+        w_{t+1} = w_t - \frac{\eta}{1 + t\,\delta}\, g_t / \sqrt{v_{t+1} + \epsilon^2}
+
+    with t the number of steps taken before. The update is `torch.optim.Adagrad` but for ε, which stands inside the root
+    for the reason that `Adam` gives.
+
+    Args:
+        lr: step size η; a constant (number or tensor), a function of the outer variables such as
+            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params or a pytree like params.
+        lr_decay: δ, given likewise.
+        weight_decay: λ, given likewise.
+        initial_accumulator_value: v_0, a number.
+        eps: ε, at least 1e-18 (its square must be a normal float32).
+
+    Raises:
+        InputError: a constant coefficient outside its range.
+    """
+
+    lr: Coefficient = 1e-2
+    lr_decay: Coefficient = 0.0
+    weight_decay: Coefficient = 0.0
+    initial_accumulator_value: float = 0.0
+    eps: float = 1e-10
+
+    def __post_init__(self) -> None:
+        check_size("lr", self.lr)
+        check_size("lr_decay", self.lr_decay)
+        check_size("weight_decay", self.weight_decay)
+        check_number("initial_accumulator_value", self.initial_accumulator_value, 0)
+        check_eps(self.eps)
+
+    def init(self, params: PyTree) -> PyTree:
+        """Return the initial sums of squares."""
+        return optree.tree_map(lambda x: x.new_full(x.shape, self.initial_accumulator_value), params)
+
+    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
+        """Return the state after one step of Adagrad."""
+        w, spec = optree.tree_flatten(state.params)
+        g = spec.flatten_up_to(grads)
+        lr, squared_eps = resolve("lr", self.lr, w, state, outer), self.eps**2
+        if not is_zero(self.lr_decay):
+            lr_decay = resolve("lr_decay", self.lr_decay, w, state, outer)
+            lr = each(lambda lr, decay: lr / (1 + state.step * decay), lr, lr_decay)
+        if not is_zero(self.weight_decay):
+            g = each(add_scaled, g, w, resolve("weight_decay", self.weight_decay, w, state, outer))
+        v = each(lambda v, g: v + g * g, spec.flatten_up_to(state.slots), g)
+        d = each(lambda g, v: g / torch.sqrt(v + squared_eps), g, v)
+        w = each(subtract_scaled, w, d, lr)
+        return State(spec.unflatten(w), spec.unflatten(v))

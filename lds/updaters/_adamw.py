@@ -1,0 +1,42 @@
+"""AdamW: Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optree
+
+from lds.updaters._adam import Adam
+from lds.updaters._coefficient import Coefficient, resolve
+from lds.updaters._leaves import decayed, each
+from lds.updaters._protocol import PyTree, State
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    r"""Loshchilov and Hutter, `Decoupled Weight Decay Regularization <https://arxiv.org/abs/1711.05101>`_ (ICLR 2019).
+
+    .. math:: w_{t+1} = (1 - \eta\lambda)\, w_t - \eta\, \hat m / \sqrt{\hat v + \epsilon^2}
+
+    with m̂ and v̂ those of `Adam` without weight decay. The update is `torch.optim.AdamW` but for ε, which stands inside
+    the root for the reason that `Adam` gives.
+
+    Args:
+        lr: step size η, given as for `Adam`.
+        betas: decay rates (β₁, β₂), given likewise.
+        eps: ε, at least 1e-18.
+        weight_decay: λ, given as `lr` is.
+
+    Raises:
+        InputError: a constant coefficient outside its range.
+    """
+
+    weight_decay: Coefficient = 1e-2
+
+    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
+        """Return the state after one step of AdamW."""
+        w, spec = optree.tree_flatten(state.params)
+        lr = resolve("lr", self.lr, w, state, outer)
+        decay = resolve("weight_decay", self.weight_decay, w, state, outer)
+        w = each(decayed, w, lr, decay)
+        return self._move(w, spec.flatten_up_to(grads), lr, spec, state, outer)

@@ -1,0 +1,97 @@
+"""RMSprop, differentiable where a gradient is zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import optree
+import torch
+
+from lds.updaters._coefficient import (
+    Coefficient,
+    check_coefficient,
+    check_eps,
+    check_share,
+    check_size,
+    is_zero,
+    resolve,
+)
+from lds.updaters._gradient import GradientUpdater
+from lds.updaters._leaves import add_scaled, average, average_square, each, one_minus, subtract_scaled, zeros
+from lds.updaters._protocol import PyTree, State
+
+
+class RMSpropSlots(NamedTuple):
+    """Slots of `RMSprop`: mean square and mean of the gradients, momentum; pytrees like params, () where not kept."""
+
+    v: PyTree
+    mean: PyTree
+    b: PyTree
+
+
+@dataclass(frozen=True)
+class RMSprop(GradientUpdater):
+    r"""RMSprop with ε inside the root, from Hinton's lecture 6e of "Neural Networks for Machine Learning" (2012).
+
+    .. math::
+        g_t = \nabla_w L(w_t) + \lambda w_t, \quad v_{t+1} = \alpha v_t + (1-\alpha) g_t^2, \quad
+        b_{t+1} = \mu b_t + g_t / \sqrt{v_{t+1} + \epsilon^2}, \quad w_{t+1} = w_t - \eta\, b_{t+1}
+
+    Centered (Graves, https://arxiv.org/abs/1308.0850), the root is that of v − ḡ² + ε² with the running mean
+    ḡ_{t+1} = α ḡ_t + (1−α) g_t. The update is `torch.optim.RMSprop` but for ε, which stands inside the root for the
+    reason that `Adam` gives, and for rounding: where it makes v − ḡ² negative, 0 stands in (torch gets NaN).
+
+    Args:
+        lr: step size η; a constant (number or tensor), a function of the outer variables such as
+            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params or a pytree like params.
+        alpha: decay rate α, given likewise.
+        eps: ε, at least 1e-18 (its square must be a normal float32).
+        weight_decay: λ, given as `lr` is.
+        momentum: μ, given as `lr` is; the constant 0 keeps no slots for it.
+        centered: subtract the square of the mean gradient.
+
+    Raises:
+        InputError: a constant coefficient outside its range.
+    """
+
+    lr: Coefficient = 1e-2
+    alpha: Coefficient = 0.99
+    eps: float = 1e-8
+    weight_decay: Coefficient = 0.0
+    momentum: Coefficient = 0.0
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        check_size("lr", self.lr)
+        check_share("alpha", self.alpha)
+        check_eps(self.eps)
+        check_size("weight_decay", self.weight_decay)
+        check_coefficient("momentum", self.momentum, 0, 1)
+
+    def init(self, params: PyTree) -> RMSpropSlots:
+        """Return zeros for what is kept."""
+        mean = zeros(params) if self.centered else ()
+        return RMSpropSlots(zeros(params), mean, () if is_zero(self.momentum) else zeros(params))
+
+    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
+        """Return the state after one step of RMSprop."""
+        w, spec = optree.tree_flatten(state.params)
+        g = spec.flatten_up_to(grads)
+        lr = resolve("lr", self.lr, w, state, outer)
+        alpha = resolve("alpha", self.alpha, w, state, outer)
+        rest, squared_eps = each(one_minus, alpha), self.eps**2
+        if not is_zero(self.weight_decay):
+            g = each(add_scaled, g, w, resolve("weight_decay", self.weight_decay, w, state, outer))
+        slots = state.slots
+        v = each(average_square, spec.flatten_up_to(slots.v), g, alpha, rest)
+        slots = slots._replace(v=spec.unflatten(v))
+        if self.centered:
+            mean = each(average, spec.flatten_up_to(slots.mean), g, alpha, rest)
+            slots = slots._replace(mean=spec.unflatten(mean))
+            v = each(lambda v, mean: torch.clamp(v - mean * mean, min=0), v, mean)
+        d = each(lambda g, v: g / torch.sqrt(v + squared_eps), g, v)
+        if not is_zero(self.momentum):
+            d = each(add_scaled, d, spec.flatten_up_to(slots.b), resolve("momentum", self.momentum, w, state, outer))
+            slots = slots._replace(b=spec.unflatten(d))
+        return State(spec.unflatten(each(subtract_scaled, w, d, lr)), slots)
