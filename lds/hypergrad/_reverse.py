@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from lds._random import forked
 from lds.errors import InputError
 from lds.hypergrad._diagnostics import SweepDiagnostics, inner_gradient_norm, remaining_share
-from lds.hypergrad._leaves import floats
 from lds.hypergrad._problem import HypergradientResult, Problem
 from lds.hypergrad._sweep import Noise, Sweep, check_noise
 from lds.hypergrad._trajectory import check_count, record
@@ -67,7 +66,7 @@ class Reverse:
         with forked(trajectory.dynamics.cuda):
             for _ in run:
                 if self.tol is not None:
-                    norms.append(run.costate_norms[-1].item())
+                    norms.append(run.costate_norms.last())
                     if remaining_share(norms) <= self.tol:
                         break
         grad, contributions = run.grad(), run.contributions
@@ -78,8 +77,8 @@ class Reverse:
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=inner_gradient_norm(trajectory.dynamics, trajectory.final_state),
             steps_swept=len(run.costate_norms) - 1,
-            costate_norms=floats(run.costate_norms),
-            contributions=None if contributions is None else floats(contributions),
+            costate_norms=run.costate_norms.floats(),
+            contributions=None if contributions is None else contributions.floats(),
             replay_error=run.replay_error,
         )
         return HypergradientResult(

@@ -11,7 +11,7 @@ from torch import Tensor
 from lds._random import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, STEP, forked, reseed
 from lds.errors import InputError, ReplayError
 from lds.hypergrad._dynamics import CheckedObjective, StepGraph
-from lds.hypergrad._leaves import copied, differentiable, is_differentiable, norm
+from lds.hypergrad._leaves import ScalarLog, copied, differentiable, is_differentiable, norm
 from lds.hypergrad._outer import STEADY, Accumulator
 from lds.hypergrad._steady import TensorAccumulator
 from lds.hypergrad._trajectory import Trajectory
@@ -92,8 +92,8 @@ class Sweep:
         self._after: Sequence[Any] = ()
         self.cotangents: list[Tensor | None] = []
         self.outer_loss: Tensor | None = None
-        self.costate_norms: list[Tensor] = []
-        self.contributions: list[Tensor] | None = None if self._dynamics.outer.random else []
+        self.costate_norms = ScalarLog(trajectory.horizon + 1)
+        self.contributions = None if self._dynamics.outer.random else ScalarLog(trajectory.horizon + 1)
         self.replay_error: float | None = None
 
     def __iter__(self) -> Iterator[int]:
@@ -256,8 +256,8 @@ class Sweep:
             "outer_loss": self.outer_loss,
             "cotangents": self.cotangents,
             "sums": [a.sums for a in self._accumulators if isinstance(a, TensorAccumulator)],
-            "costate_norms": self.costate_norms,
-            "contributions": self.contributions,
+            "costate_norms": self.costate_norms.floats(),
+            "contributions": None if self.contributions is None else self.contributions.floats(),
             "replay_error": self.replay_error,
         }
 
@@ -273,7 +273,10 @@ class Sweep:
             assert isinstance(accumulator, TensorAccumulator)
             accumulator.sums = sums
         self.cotangents = progress["cotangents"]
-        self.costate_norms, self.contributions = progress["costate_norms"], progress["contributions"]
+        for log, name in ((self.costate_norms, "costate_norms"), (self.contributions, "contributions")):
+            assert log is not None  # A trajectory on disk has no outer variables that draw.
+            for value in progress[name][1:]:  # The first is that of `_start`.
+                log.append(torch.tensor(value, dtype=torch.float64))
         self.replay_error = progress["replay_error"]
         t: int = progress["t"]
         tape = self._trajectory.tape

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from lds._random import forked
 from lds.errors import InputError
 from lds.hypergrad._dynamics import Dynamics
-from lds.hypergrad._leaves import floats
+from lds.hypergrad._leaves import ScalarLog
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape
 from lds.updaters import Objective, PyTree, State, Updater
@@ -81,7 +79,7 @@ def record(
     kept = steps if horizon is None else min(horizon, steps)
     first = steps - kept
     tape = (KeepGraphs() if memory is None else memory).tape(dynamics, leaves, first, steps) if kept else None
-    losses: deque[Tensor] = deque(maxlen=max(kept, 1))
+    losses = ScalarLog(max(kept, 1))
     begin, earlier_losses = 0, []
     if isinstance(tape, ResumableTape) and (resumed := tape.resume()) is not None:
         begin, leaves, earlier_losses = resumed.t, resumed.leaves, resumed.losses
@@ -95,7 +93,7 @@ def record(
             if (loss := dynamics.inner.take()) is not None:
                 losses.append(loss)
     final = dynamics.spec.unflatten(leaves, dynamics.start + steps)
-    inner_losses = [*earlier_losses, *floats(losses)][-max(kept, 1) :]
+    inner_losses = [*earlier_losses, *losses.floats()][-max(kept, 1) :]
     return Trajectory(steps, kept, final, inner_losses, dynamics, tape)
 
 

@@ -35,7 +35,7 @@ class KeepGraphs:
         InputError: the budget is negative.
     """
 
-    budget: float = 256 * 2**20
+    budget: float = 3e8
 
     def __post_init__(self) -> None:
         if not self.budget >= 0:
