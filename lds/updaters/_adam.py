@@ -77,16 +77,12 @@ class Adam(GradientUpdater):
         count, squared_eps = state.slots.steps + 1, self.eps**2
         correction1 = each(lambda beta: 1 - beta**count, beta1)
         correction2 = each(lambda beta: 1 - beta**count, beta2)
-        rate = each(lambda lr, correction: lr / correction, lr, correction1)
         m = each(average, spec.flatten_up_to(state.slots.m), g, beta1, each(one_minus, beta1))
         v = each(average_square, spec.flatten_up_to(state.slots.v), g, beta2, each(one_minus, beta2))
-        w = each(
-            lambda w, m, v, rate, correction: w - rate * m / torch.sqrt(v / correction + squared_eps),
-            w,
-            m,
-            v,
-            rate,
-            correction2,
-        )
+        # The corrections go into the rate and ε: one operation less on every leaf, and in float32 v is not divided by
+        # a small number and squared ε added to it, which loses digits of the derivative.
+        rate = each(lambda lr, c1, c2: lr * c2**0.5 / c1, lr, correction1, correction2)
+        floor = each(lambda correction: squared_eps * correction, correction2)
+        w = each(lambda w, m, v, rate, floor: w - rate * m / torch.sqrt(v + floor), w, m, v, rate, floor)
         slots = AdamSlots(spec.unflatten(m), spec.unflatten(v), count)
         return State(spec.unflatten(w), slots)
