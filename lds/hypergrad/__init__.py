@@ -1,7 +1,11 @@
 """Hypergradients of unrolled optimization; knows nothing of graphs."""
 
+from lds.hypergrad._check import HypergradientCheck, LeafCheck, check_hypergradient
 from lds.hypergrad._diagnostics import Diagnostics, SweepDiagnostics, plot_diagnostics
+from lds.hypergrad._finite_difference import FiniteDifference, FiniteDifferenceDiagnostics
+from lds.hypergrad._forward import Forward
 from lds.hypergrad._hypergradient import hypergradient
+from lds.hypergrad._implicit import Implicit, ImplicitDiagnostics
 from lds.hypergrad._module import functional
 from lds.hypergrad._outer import Accumulator, OuterVariable, Tracer
 from lds.hypergrad._problem import HypergradientResult, Method, Problem
@@ -18,9 +22,16 @@ __all__ = [
     "Derived",
     "Diagnostics",
     "Disk",
+    "FiniteDifference",
+    "FiniteDifferenceDiagnostics",
+    "Forward",
+    "HypergradientCheck",
     "HypergradientResult",
+    "Implicit",
+    "ImplicitDiagnostics",
     "KeepGraphs",
     "KeepStates",
+    "LeafCheck",
     "Memory",
     "Method",
     "Noise",
@@ -32,6 +43,7 @@ __all__ = [
     "SweepStep",
     "Tracer",
     "Trajectory",
+    "check_hypergradient",
     "functional",
     "hypergradient",
     "plot_diagnostics",

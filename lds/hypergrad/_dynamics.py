@@ -149,7 +149,8 @@ class Dynamics:
     @torch.enable_grad()
     def linearise(self, t: int, leaves: Sequence[Any], draws: Sequence[Any], stream: int = STEP) -> StepGraph:
         """Take step t with a graph."""
-        leaves = differentiable(leaves)
+        # Φ may write to leaves that carry no derivative, such as counters, and the recorded ones are not its own.
+        leaves = [x.clone() if isinstance(x, Tensor) and not x.requires_grad else x for x in differentiable(leaves)]
         tracers = self.outer.trace(draws)
         return StepGraph(leaves, tracers, self.apply(t, leaves, [tracer.value for tracer in tracers], stream))
 

@@ -31,6 +31,11 @@ class TensorVariable:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor.detach()
+        self._version = self.tensor._version
+
+    def changed(self) -> bool:
+        """Tell whether θ was changed in place since."""
+        return self.tensor._version != self._version
 
     def draw(self) -> Tensor:
         """Return θ."""
@@ -73,7 +78,8 @@ class Derived:
 
     Worth it where h is costly and the same in every step: the normalisation of an adjacency matrix, a kernel matrix,
     exp of log-coefficients. Use it as a leaf of `outer`: the objectives and Φ see h(θ) in its place, and the
-    hypergradient has a pytree like θ there.
+    hypergradient has a pytree like θ there. Every trajectory reads θ anew, so one object serves a whole training in
+    which θ is updated in place.
 
     Args:
         function: h, from θ to a pytree of tensors; deterministic, differentiable.
@@ -100,9 +106,14 @@ class DerivedVariable:
     def __init__(self, name: str, derived: Derived) -> None:
         self._name = name
         self._derived = derived
+        self._versions = [x._version for x in derived.leaves]
         self._theta: list[Tensor] = []
         self._outputs: list[Tensor] = []
         self._draw: Any = None
+
+    def changed(self) -> bool:
+        """Tell whether θ was changed in place since."""
+        return [x._version for x in self._derived.leaves] != self._versions
 
     def draw(self) -> Any:
         """Return h(θ), evaluated the first time."""

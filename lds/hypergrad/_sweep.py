@@ -10,12 +10,13 @@ from torch import Tensor
 
 from lds._random import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, STEP, forked, reseed
 from lds.errors import InputError, ReplayError
+from lds.hypergrad._attached import check_attached
 from lds.hypergrad._dynamics import CheckedObjective, StepGraph
-from lds.hypergrad._leaves import ScalarLog, copied, differentiable, is_differentiable, norm
-from lds.hypergrad._outer import STEADY, Accumulator
+from lds.hypergrad._leaves import ScalarLog, differentiable, is_differentiable, norm
+from lds.hypergrad._outer import Accumulator
 from lds.hypergrad._steady import TensorAccumulator
 from lds.hypergrad._trajectory import Trajectory
-from lds.hypergrad.memory import Step, Tape
+from lds.hypergrad.memory import Tape
 from lds.hypergrad.memory._tape import ResumableTape
 from lds.updaters import Objective, PyTree, State
 
@@ -130,6 +131,7 @@ class Sweep:
     def _start(self) -> None:
         """P_T and G_T, the direct gradient."""
         trajectory, dynamics = self._trajectory, self._dynamics
+        dynamics.outer.check_unchanged()
         step = dynamics.start + trajectory.steps
         self._after = dynamics.spec.flatten(trajectory.final_state)
         leaves = differentiable(self._after)
@@ -143,7 +145,7 @@ class Sweep:
                 "compute it from the arguments it is called with, without .item(), .detach() or torch.no_grad()"
             )
         self.outer_loss = loss.detach()
-        self._pull_back(StepGraph(leaves, tracers, [loss]), [torch.ones_like(loss)])
+        self.pull_back(StepGraph(leaves, tracers, [loss]), [torch.ones_like(loss)])
 
     def _step(self, t: int, tape: Tape) -> None:
         """P_{t+1}, G_{t+1} become P_t, G_t."""
@@ -151,6 +153,7 @@ class Sweep:
         if all(p is None for p in self.cotangents):
             self._note_norms([], [])
             return  # Nothing flows further back.
+        dynamics.outer.check_unchanged()
         step = tape.load(t)
         graph = step.graph
         if graph is None or not self._replay:
@@ -167,12 +170,12 @@ class Sweep:
                 "torch.no_grad()"
             )
         asked = [p is not None for p in self.cotangents]
-        unreached = self._pull_back(graph, self.cotangents)
+        unreached = self.pull_back(graph, self.cotangents)
         if self._replay and t == self._trajectory.steps - 1:
-            self._check_attached(t, step, unreached, asked)
+            check_attached(dynamics, t, step.leaves, step.draws, self._after, unreached=unreached, asked=asked)
         self._after = step.leaves
 
-    def _pull_back(self, graph: StepGraph, cotangents: Sequence[Tensor | None]) -> list[int]:
+    def pull_back(self, graph: StepGraph, cotangents: Sequence[Tensor | None]) -> list[int]:
         """One joint vector-Jacobian product; return the indices of the outer variables that it did not reach."""
         outputs = [(y, p) for y, p in zip(graph.results, cotangents, strict=True) if p is not None and y.requires_grad]
         places = [i for i, leaf in enumerate(graph.leaves) if is_differentiable(leaf)]
@@ -198,13 +201,12 @@ class Sweep:
         return unreached
 
     def _note_norms(self, costate: Sequence[Tensor | None], contribution: Sequence[Tensor | None]) -> None:
-        self.costate_norms.append(self._norm(costate))
-        if self.contributions is not None:
-            self.contributions.append(self._norm(contribution))
-
-    def _norm(self, cotangents: Sequence[Tensor | None]) -> Tensor:
         assert self.outer_loss is not None
-        return norm([c for c in cotangents if c is not None], like=self.outer_loss)
+        logs = [(self.costate_norms, costate)]
+        if self.contributions is not None:
+            logs.append((self.contributions, contribution))
+        for log, cotangents in logs:
+            log.append(norm([c for c in cotangents if c is not None], like=self.outer_loss))
 
     def _compare(self, t: int, results: Sequence[Any]) -> None:
         """Raise ReplayError where a recomputed leaf differs from the recorded one by more than rounding."""
@@ -225,29 +227,6 @@ class Sweep:
                     "generators, such as an iterator that moved on; make it a function of its arguments, or use "
                     'noise="resample"'
                 )
-
-    def _check_attached(self, t: int, step: Step, unreached: Sequence[int], asked: Sequence[bool]) -> None:
-        """Raise InputError if a leaf with a cotangent depends on an outer tensor, but autograd sees no path."""
-        dynamics = self._dynamics
-        variables = [(index, dynamics.outer.variables[index]) for index in unreached]
-        steady = [(index, variable) for index, variable in variables if isinstance(variable, STEADY)]
-
-        def run(draws: Sequence[Any]) -> list[Any]:
-            # On copies: without gradients, as when recording, Φ may write to the state it is given.
-            return dynamics.advance(t, copied(step.leaves), draws)
-
-        before = run(step.draws) if steady else []
-        for index, variable in steady:
-            moved = [*step.draws[:index], variable.nudge(step.draws[index]), *step.draws[index + 1 :]]
-            for x, y, old, was_asked in zip(before, run(moved), self._after, asked, strict=True):
-                # A step that does not repeat itself bit by bit differs anyway, so nothing can be told from it.
-                if was_asked and torch.equal(x, old) and not torch.equal(x, y):
-                    raise InputError(
-                        f"the step of {type(dynamics.updater).__name__} must be differentiable in "
-                        f"{dynamics.outer.paths[index]}: its result changes with that variable but is detached from "
-                        "it; take inner gradients with lds.updaters.gradient (or create_graph=True), and use no "
-                        ".detach(), .item() or torch.no_grad()"
-                    )
 
     def _progress(self, t: int) -> dict[str, Any]:
         """What `_restore` needs to go on below t."""

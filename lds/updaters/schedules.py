@@ -49,7 +49,7 @@ class PerStep:
                 if not isinstance(value, float | int):
                     raise InputError(f"values[{index}] of PerStep must be a number, got {type(value).__name__}")
 
-    def at(self, step: int, outer: PyTree) -> PyTree:
+    def at(self, step: int, outer: PyTree = None) -> PyTree:
         """Return the value in a step."""
         values = self.values
         if not callable(values):
@@ -82,7 +82,7 @@ class Linear:
     def __post_init__(self) -> None:
         _check_ends(self)
 
-    def at(self, step: int, outer: PyTree) -> PyTree:
+    def at(self, step: int, outer: PyTree = None) -> PyTree:
         """Return the value in a step."""
         return _between(self, min(step / self.steps, 1.0), step, outer)
 
@@ -109,7 +109,7 @@ class Cosine:
     def __post_init__(self) -> None:
         _check_ends(self)
 
-    def at(self, step: int, outer: PyTree) -> PyTree:
+    def at(self, step: int, outer: PyTree = None) -> PyTree:
         """Return the value in a step."""
         return _between(self, (1 - math.cos(math.pi * min(step / self.steps, 1.0))) / 2, step, outer)
 
@@ -133,7 +133,7 @@ class Exponential:
         check_coefficient("start", self.start, *_ANY)
         check_coefficient("rate", self.rate, *_ANY)
 
-    def at(self, step: int, outer: PyTree) -> PyTree:
+    def at(self, step: int, outer: PyTree = None) -> PyTree:
         """Return the value in a step."""
         start, rate = evaluate(self.start, step, outer), evaluate(self.rate, step, outer)
         return optree.tree_broadcast_map(lambda a, b: a * b**step, start, rate)
@@ -168,7 +168,7 @@ class Piecewise:
         if any(not _is_count(x) for x in boundaries) or boundaries != sorted(set(boundaries)):
             raise InputError(f"boundaries must be increasing integers >= 1, got {self.boundaries!r}")
 
-    def at(self, step: int, outer: PyTree) -> PyTree:
+    def at(self, step: int, outer: PyTree = None) -> PyTree:
         """Return the value in a step."""
         index = bisect_right(self.boundaries, step)
         return evaluate(self.pieces[index], step - (self.boundaries[index - 1] if index else 0), outer)

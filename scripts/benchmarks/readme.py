@@ -13,6 +13,7 @@ import re
 import statistics
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -21,6 +22,33 @@ NAMES = {
     "dense recorder": "the same engine on a dense N×N θ",
     "dense unroll": "plain dense unroll, `create_graph=True`",
     "torchopt unroll": "dense unroll with TorchOpt's Adam",
+}
+ENGINE_NAMES = {
+    "plain unroll": "plain unroll, `create_graph=True`",
+    "torchopt": "TorchOpt",
+    "higher": "higher",
+    "betty": "Betty",
+    "torch checkpoint": "`torch.utils.checkpoint` around each step",
+    "torch checkpoint, reentrant": "the same, `use_reentrant=True`",
+    "bergson": "bergson",
+    "lds": "**lds**",
+    "lds KeepGraphs": "lds, `KeepGraphs` of all steps",
+    "lds KeepStates": "lds, `KeepStates()`",
+    "lds Checkpoint": "lds, `Checkpoint()`",
+    "lds Binomial": "lds, `Binomial(10)`",
+    "lds Offload": "lds, `Offload()`",
+    "lds Disk": "lds, `Disk(folder)`",
+}
+EXACTNESS_NAMES = {
+    "lds": "**lds**, any memory policy",
+    "plain unroll": "plain unroll of torch.optim's formulas",
+    "torch checkpoint": "`torch.utils.checkpoint` around each step",
+    "torchopt": "TorchOpt",
+    "torchopt, eps_root": "TorchOpt, `eps_root` set",
+    "higher": "higher",
+    "betty": "Betty",
+    "boat": "BOAT",
+    "bergson": "bergson",
 }
 # Franceschi et al., ICML 2019, tables 1 and 2: test accuracy in percent.
 PUBLISHED = {
@@ -84,6 +112,74 @@ def citation() -> str:
         mean = f"{statistics.fmean(values):.1f}{spread}"
         lines.append(f"| {dataset} | {name} | {kept} | {len(values)} | {mean} | {published} |")
     return "\n".join(lines)
+
+
+def engine(path: Path = RESULTS / "engine.json") -> str:
+    report = json.loads(path.read_text())
+    cells = {(row["case"], row["updater"], row["steps"]): row for row in report["rows"]}
+    parts = []
+    for updater, title in {"momentum": "SGD with momentum", "adam": "Adam"}.items():
+        steps = sorted({t for case, u, t in cells if u == updater and case in ENGINE_NAMES})
+        head = f"| T steps of {title} | " + " | ".join(f"T = {t}" for t in steps) + f" | memory, T = {steps[-1]} |"
+        lines = [head, "|---|" + "--:|" * (len(steps) + 1)]
+        for case, name in ENGINE_NAMES.items():
+            found = [cells.get((case, updater, t)) for t in steps]
+            if any(found):
+                times = [f"{r['cpu']:.2f} s ({r['cpu_ratio']:.2f}×)" if r else "" for r in found]
+                memory = f"{found[-1]['peak_mib']:.0f} MiB" if found[-1] else ""
+                lines.append(f"| {name} | {' | '.join(times)} | {memory} |")
+        parts.append("\n".join(lines))
+    overheads = [f"{r['overhead_us']:.0f} µs ({r['updater']})" for r in report["rows"] if r["case"] == "overhead"]
+    flat = defaultdict(list)
+    for row in sorted(report["rows"], key=lambda r: r["steps"]):
+        if row["case"].startswith("flat"):
+            flat[row["case"].removeprefix("flat, ")].append(f"{row['peak_mib']:.0f} MiB at T = {row['steps']:,}")
+    lines = ["CPU time on one thread; in parentheses, over that of a plain unroll right after it."]
+    lines += (
+        [f"On ten weights, a step costs {' or '.join(overheads)} more than in a plain unroll."] if overheads else []
+    )
+    lines += [f"With {name.replace('Checkpoint', '`Checkpoint()`')}: {', '.join(rows)}." for name, rows in flat.items()]
+    return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def worst_error(rows: list[dict[str, Any]]) -> str:
+    """Return the largest error of rows of `exactness.py`, with that against the package's own formula."""
+    if any("failed" in r for r in rows):
+        return "fails"
+    if not rows or any("error" not in r for r in rows):
+        return "–" if rows else ""
+
+    def worst(name: str) -> str:
+        error = max((float(r[name]) for r in rows), key=lambda e: (e != e, e))
+        return "NaN" if error != error else f"{error:.0e}" if error else "0"
+
+    return worst("error") + (f" ({worst('own_error')})" if "own_error" in rows[0] else "")
+
+
+def exactness(path: Path = RESULTS / "exactness.json") -> str:
+    rows = json.loads(path.read_text())["rows"]
+    columns = {
+        "SGD, momentum, Nesterov": (("sgd", "momentum", "nesterov"), "plain", False),
+        "Adam": (("adam",), "plain", False),
+        "AdamW": (("adamw",), "plain", False),
+        "RMSprop": (("rmsprop",), "plain", False),
+        "dropout": (("momentum",), "dropout", False),
+        "minibatches": (("momentum",), "minibatches", False),
+        "minibatches by numpy": (("momentum",), "minibatches, numpy", False),
+        "zero gradient, Adam": (("adam",), "zero gradient", False),
+        "unused parameter": (("momentum",), "unused parameter", False),
+        "2 of 5 steps": (("momentum",), "plain", True),
+    }
+    lines = [f"| relative error | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
+    for prefix, name in EXACTNESS_NAMES.items():
+        found = [r for r in rows if r["method"] == prefix or (prefix == "lds" and r["method"].startswith("lds"))]
+        cells = []
+        for updaters, setting, truncated in columns.values():
+            part = [r for r in found if r["updater"] in updaters and r["setting"] == setting]
+            cells.append(worst_error([r for r in part if (r["horizon"] is not None) == truncated]) or "–")
+        if not all("absent" in r for r in found):
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "In parentheses: against the package's own formula, where its ε has another place."])
 
 
 TABLES = {"outer_step": outer_step, "scaling": scaling, "breakdown": breakdown, "citation": citation}

@@ -6,9 +6,10 @@ import optree
 import pytest
 import torch
 
-from lds.hypergrad import Reverse, hypergradient, record, sweep
+from lds.errors import InputError
+from lds.hypergrad import Derived, KeepStates, Reverse, hypergradient, record, sweep
 from lds.updaters import SGD, Adam, AdamSlots, State
-from tests.oracles import regression, relative_error, same_bits, unroll
+from tests.oracles import DOUBLE, regression, relative_error, same_bits, unroll
 
 UPDATERS = {
     "sgd": SGD(lambda outer: outer["lr"]),
@@ -111,3 +112,21 @@ def test_a_costate_that_vanishes_stays_zero():
     assert [step.grad.tolist() for step in depths] == [[0, 0], [4, 6], [4, 6], [4, 6]]
     result = hypergradient(lambda w, o: w.sum(), lambda w, o: w.square().sum(), w, theta, updater=Resets(), steps=3)
     assert result.diagnostics.costate_norms == pytest.approx([52**0.5, 0, 0, 0])
+
+
+@pytest.mark.parametrize("memory", [None, KeepStates()], ids=["graphs", "states"])
+@pytest.mark.parametrize("derived", [False, True])
+@pytest.mark.parametrize("swept", [0, 2])
+def test_outer_variables_that_were_changed_in_place_are_an_error(memory, derived, swept):
+    """An optimizer's step between the recording and the sweep: two values of θ in one hypergradient."""
+    theta = torch.tensor(1.0, dtype=DOUBLE)
+    trajectory = record(
+        lambda w, o: (w - o) ** 2, torch.tensor(0.0, dtype=DOUBLE), Derived(torch.exp, theta) if derived else theta,
+        updater=SGD(0.1), steps=5, memory=memory,
+    )  # fmt: skip
+    steps = sweep(trajectory, lambda w, o: 2 * w + o**2)
+    for _ in range(swept):
+        next(steps)
+    theta.add_(1)
+    with pytest.raises(InputError, match=r"^outer was changed in place between the recording and the sweep, but both"):
+        next(steps)

@@ -20,7 +20,7 @@ from lds.hypergrad import (
     sweep,
 )
 from lds.hypergrad.memory._checkpoint import split
-from lds.updaters import SGD, Adam
+from lds.updaters import SGD, Adam, State
 from tests.hypergrad.test_outer import masked_regression, with_variable
 from tests.oracles import regression, relative_error, ridge, same_bits, unroll
 
@@ -192,3 +192,33 @@ class TestGraphs:
 def test_refuses(make, message):
     with pytest.raises(InputError, match=f"^{message}$"):
         make()
+
+
+class CountingInPlace(SGD):
+    """Keeps an integer in a tensor, and writes to it."""
+
+    def init(self, params):
+        return {"steps": torch.tensor(0)}
+
+    def step(self, state, outer, inner):
+        count = state.slots["steps"].add_(1)
+        params = super().step(State(state.params), outer, inner).params
+        return State({**params, "scale": params["scale"] * 0.99 ** count.item()}, {"steps": count})
+
+
+def test_counters_may_be_written_to(memory):
+    problem = regression()
+    found, expected = (
+        hypergradient(*problem, updater=CountingInPlace(0.05), steps=7, method=Reverse(memory=m))
+        for m in (memory, Checkpoint(3))
+    )
+    assert found.state.slots["steps"] == 7
+    assert same_bits(found.grad, expected.grad)
+    assert relative_error(found.grad, unroll(problem, Fresh(0.05), 7).grad) <= 1e-12
+
+
+class Fresh(CountingInPlace):
+    """The same on a counter of its own."""
+
+    def step(self, state, outer, inner):
+        return super().step(state._replace(slots={"steps": state.slots["steps"].clone()}), outer, inner)

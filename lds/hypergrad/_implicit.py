@@ -1,0 +1,254 @@
+"""Implicit differentiation: the hypergradient at a minimum, whatever way led there."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
+
+import optree
+import torch
+from torch import Tensor
+
+from lds._random import forked
+from lds.errors import InputError, PremiseWarning
+from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
+from lds.hypergrad._implicit_system import GradientSystem, StepSystem
+from lds.hypergrad._leaves import is_differentiable
+from lds.hypergrad._problem import HypergradientResult, Problem
+from lds.hypergrad._solvers import (
+    Matrix,
+    Solution,
+    conjugate_gradients,
+    dense,
+    largest_eigenvalue,
+    rounding,
+    series,
+)
+from lds.hypergrad._sweep import Sweep
+from lds.hypergrad._trajectory import record
+from lds.updaters import State
+
+Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
+SERIES = ("neumann", "fixed_point")
+ADVICE: dict[Solver, str] = {
+    "cg": 'raise max_iterations or tol, or use solver="dense" where the params are few',
+    "neumann": 'raise max_iterations, choose a step_size below 2 over the largest curvature, or use solver="cg"',
+    "fixed_point": "raise max_iterations, or let Φ contract: lower its step size, or add a penalty",
+    "dense": "look at the inner objective at w_T, whose Hessian is not finite",
+}
+
+
+@dataclass
+class ImplicitDiagnostics(Diagnostics):
+    """What implicit differentiation notices; it is all about its premise, a minimum that is isolated.
+
+    Attributes:
+        distance: estimated distance of w_T to the stationary point, relative to the larger of ‖w_T‖ and ‖w_T − w_0‖;
+            infinite where none is in sight. By the curvature c along the inner gradient, ‖∇L‖/c; for "fixed_point" by
+            the rate ρ, ‖Φ(w_T) − w_T‖/(1 − ρ).
+        curvature: smallest and largest eigenvalue of the Hessian ("dense"), or Rayleigh quotient that the solver met;
+            NaN for "fixed_point".
+        contraction: rate ρ at which the residual shrank in an iteration of "neumann" or "fixed_point", else NaN.
+        residual: relative residual of the linear system.
+        iterations: number of products with the Hessian, or with ∂Φ/∂w, that the solver took.
+        converged: whether the residual is at most `tol`.
+    """
+
+    distance: float
+    curvature: tuple[float, float]
+    contraction: float
+    residual: float
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Implicit:
+    r"""The hypergradient at a minimum of the inner objective, by the implicit function theorem.
+
+    Pedregosa, `Hyperparameter optimization with approximate gradient <https://arxiv.org/abs/1602.02355>`_ (ICML 2016);
+    Lorraine et al., `Optimizing Millions of Hyperparameters by Implicit Differentiation
+    <https://arxiv.org/abs/1911.02590>`_ (AISTATS 2020); Grazzi et al., `On the Iteration Complexity of Hypergradient
+    Computation <https://arxiv.org/abs/2006.16218>`_ (ICML 2020):
+
+    .. math::
+        \frac{dF}{d\theta} = \partial_\theta F - v\, \partial^2_{w\theta} L, \qquad \nabla^2_w L\; v = \partial_w F
+
+    at w_T, with L the inner objective and F the outer one. What Φ alone reads, such as a learning rate, has no part in
+    this. "fixed_point" differentiates the fixed point of Φ itself, the whole state with the slots, and what Φ reads:
+
+    .. math::
+        \frac{dF}{d\theta} = \partial_\theta F + v\, \partial_\theta \Phi, \qquad
+        v = \partial_w F + v\, \partial_w \Phi
+
+    Noise: L, or Φ, is that of one step, the one that would come next; an outer variable that draws is drawn once.
+
+    Memory: the final state, and the graph of one step. Time: that of the inner problem, and one product with the
+    Hessian an iteration, which takes as long as a step of the sweep.
+
+    Where the premise fails a `PremiseWarning` says so; `warnings.simplefilter("error", PremiseWarning)` makes it an
+    error.
+
+    Args:
+        solver: "cg", conjugate gradients; "neumann", the series α Σ_k (I − α∇²L)^k ∂F, never off by more than its
+            last term; "fixed_point", the series Σ_k ∂F (∂Φ)^k; "dense", the explicit Hessian and its eigenvalues, for
+            up to a few thousand params: those directions that have no curvature are left out.
+        tol: relative residual to stop at; None takes the root of the rounding of the params' dtype.
+        max_iterations: number of iterations to stop after.
+        step_size: α of "neumann", to be below 2 over the largest eigenvalue; None takes 1 over it, by 20 steps of the
+            power iteration.
+        stationarity_tol: largest `distance` that passes for a stationary point.
+
+    Raises:
+        InputError: an argument is out of range, or `step_size` is given to another solver.
+    """
+
+    solver: Solver = "cg"
+    tol: float | None = None
+    max_iterations: int = 1000
+    step_size: float | None = None
+    stationarity_tol: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.solver not in get_args(Solver):
+            raise InputError(f"solver must be one of {', '.join(map(repr, get_args(Solver)))}, got {self.solver!r}")
+        if self.tol is not None and not self.tol >= 0:
+            raise InputError(f"tol must be a number >= 0 or None, got {self.tol!r}")
+        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
+            raise InputError(f"max_iterations must be an integer >= 1, got {self.max_iterations!r}")
+        if self.step_size is not None and self.solver != "neumann":
+            raise InputError(f'step_size belongs to solver="neumann", got it with {self.solver!r}; leave it out')
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise InputError(f"step_size must be a number > 0 or None, got {self.step_size!r}")
+        if not self.stationarity_tol >= 0:
+            raise InputError(f"stationarity_tol must be a number >= 0, got {self.stationarity_tol!r}")
+
+    def solve(self, problem: Problem) -> HypergradientResult[ImplicitDiagnostics]:
+        """Run the inner problem and return the hypergradient.
+
+        Raises:
+            InputError: params or slots are complex, or an objective is not what it must be.
+        """
+        trajectory = record(
+            problem.inner,
+            problem.params,
+            problem.outer,
+            updater=problem.updater,
+            steps=problem.steps,
+            horizon=0,
+            seed=problem.seed,
+            state=problem.state,
+        )
+        dynamics, final = trajectory.dynamics, trajectory.final_state
+        if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
+            raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
+        sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False)
+        with forked(dynamics.cuda):
+            next(iter(sweep))
+            system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, problem.steps)
+            b = system.flat(sweep.cotangents[: len(system.graph.leaves)])
+            tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
+            solution = self._solve(system.matrix, b, tol)
+            direction, length = system.displacement(solution.rate)
+            sweep.pull_back(system.graph, system.cotangents(solution.vector))
+            grad = sweep.grad()
+        assert sweep.outer_loss is not None
+        way = _Way.of(problem, final, direction, length)
+        diagnostics = ImplicitDiagnostics(
+            inner_losses=trajectory.inner_losses,
+            _inner_gradient_norm=inner_gradient_norm(dynamics, final),
+            distance=way.distance,
+            curvature=system.matrix.range,
+            contraction=solution.rate,
+            residual=solution.residual,
+            iterations=solution.iterations,
+            converged=solution.residual <= tol,
+        )
+        finite = all(
+            bool(x.isfinite().all()) for x in [solution.vector, *optree.tree_leaves(grad)] if isinstance(x, Tensor)
+        )
+        for failure in self._failures(diagnostics, way, rounding(b), tol, finite):
+            # At the line that calls `hypergradient`.
+            warnings.warn(failure, PremiseWarning, stacklevel=3)
+        return HypergradientResult(grad, final.params, sweep.outer_loss.item(), final, diagnostics)
+
+    def _solve(self, matrix: Matrix, b: Tensor, tol: float) -> Solution:
+        if not bool(b.any()):
+            return Solution(torch.zeros_like(b), 0, 0.0)
+        if self.solver == "cg":
+            return conjugate_gradients(matrix, b, tol, self.max_iterations)
+        if self.solver == "dense":
+            return dense(matrix, b)
+        if self.solver == "fixed_point":
+            return series(matrix, b, tol, self.max_iterations)
+        alpha = self.step_size or 1 / (largest_eigenvalue(matrix, b) or 1.0)
+        found = series(lambda p: p - alpha * matrix(p), b, tol, self.max_iterations)
+        return replace(found, vector=alpha * found.vector)
+
+    def _failures(self, found: ImplicitDiagnostics, way: _Way, zero: float, tol: float, finite: bool) -> Iterator[str]:
+        """Yield what is wrong with the premise, one message each."""
+        gradient_norm = found.inner_gradient_norm
+        figures = f"‖∇L‖ = {gradient_norm:.3g}, ‖w_T‖ = {way.size:.3g}"
+        if not found.distance <= self.stationarity_tol:
+            needed = (
+                "a fixed point of Φ" if self.solver == "fixed_point" else "a stationary point of the inner objective"
+            )
+            away = (
+                f"an estimated {found.distance:.2g} of its size away" if found.distance < math.inf else "none in sight"
+            )
+            yield (
+                f"Implicit() needs {needed}, but from w_T there is {away} (stationarity_tol = "
+                f"{self.stationarity_tol:.2g}, {figures}); {way.advice}"
+            )
+        smallest, largest = found.curvature
+        scale = max(abs(smallest), abs(largest))
+        if smallest <= zero * scale:
+            kind = "an indefinite" if smallest < -zero * scale else "a singular"
+            yield (
+                f"Implicit() needs an inner objective that curves upwards in all directions at w_T, but met {kind} "
+                f"Hessian (curvature from {smallest:.3g} to {largest:.3g}, {figures}): the minimum is not isolated, or "
+                "w_T is a saddle; add a penalty such as 1e-3 ‖w‖² to the inner objective, or use Reverse()"
+            )
+        elif not found.converged:
+            rate = f", shrinking by {found.contraction:.3g} in an iteration" if self.solver in SERIES else ""
+            yield (
+                f'the solver "{self.solver}" of Implicit() did not converge: relative residual {found.residual:.3g} '
+                f"after {found.iterations} iterations{rate}, needed {tol:.3g} ({figures}); {ADVICE[self.solver]}"
+            )
+        if not finite:
+            yield (
+                f"the hypergradient of Implicit() is not finite ({figures}, curvature from {smallest:.3g} to "
+                f'{largest:.3g}); look at the inner objective at w_T, or use solver="dense" or Reverse()'
+            )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Where w_T is, between w_0 and the stationary point ahead."""
+
+    size: float
+    distance: float
+    advice: str
+
+    @classmethod
+    def of(cls, problem: Problem, final: State, direction: Tensor, length: float) -> _Way:
+        """Measure the way from w_0 to w_T, and on by an estimated length along a direction."""
+        begin = problem.params if problem.state is None else problem.state.params
+        w0, w = (
+            torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(p)])
+            for p in (begin, final.params)
+        )
+        size, before = float(w.norm()), float(w0.norm())
+        scale = max(size, float((w - w0).norm()))
+        distance = length / scale if length and scale else length
+        advice = "run more steps, or use Reverse(), which is right after any number of steps"
+        if size > before and float(direction.dot(w)) > 0:
+            advice = (
+                f"the weights grew from {before:.3g} and descent lengthens them further: if they keep growing with "
+                "more steps, the minimum lies at infinity, no method has a limit to find, and a penalty on the weights "
+                "is needed; else run more steps"
+            )
+        return cls(size, distance, advice)
