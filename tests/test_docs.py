@@ -40,8 +40,10 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_tables_are_those_of_the_result_files() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/hypergradients.md"])
+def test_tables_are_those_of_the_result_files(page: str) -> None:
     spec = importlib.util.spec_from_file_location("readme", ROOT / "scripts" / "benchmarks" / "readme.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    assert script.render(README) == README
+    text = (ROOT / page).read_text()
+    assert script.render(page, text) == text

@@ -9,6 +9,7 @@ import torch
 from lds._random import forked
 from lds.errors import InputError
 from lds.hypergrad._dynamics import Dynamics
+from lds.hypergrad._heap import keep_freed_memory
 from lds.hypergrad._leaves import ScalarLog
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape
@@ -75,6 +76,7 @@ def record(
     check_count("steps", steps)
     if horizon is not None:
         check_count("horizon", horizon)
+    keep_freed_memory()
     dynamics, leaves = Dynamics.bind(inner, params, outer, updater, seed, state)
     kept = steps if horizon is None else min(horizon, steps)
     first = steps - kept

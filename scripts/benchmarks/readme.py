@@ -1,8 +1,8 @@
-"""Write the tables of the README from the result files, between their markers.
+"""Write the tables of the README and of docs/ from the result files, between their markers.
 
     python scripts/benchmarks/readme.py
 
-A test holds that the README says what the result files say.
+A test holds that the pages say what the result files say.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,19 +183,23 @@ def exactness(path: Path = RESULTS / "exactness.json") -> str:
     return "\n".join([*lines, "", "In parentheses: against the package's own formula, where its ε has another place."])
 
 
-TABLES = {"outer_step": outer_step, "scaling": scaling, "breakdown": breakdown, "citation": citation}
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"outer_step": outer_step, "scaling": scaling, "breakdown": breakdown, "citation": citation},
+    "docs/hypergradients.md": {"engine": engine, "exactness": exactness},
+}
 
 
-def render(text: str) -> str:
-    """Return the README with every table written anew."""
-    for name, table in TABLES.items():
+def render(page: str, text: str) -> str:
+    """Return the text of a page with every table written anew."""
+    for name, table in TABLES[page].items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         if not re.search(pattern, text, flags=re.DOTALL):
-            raise ValueError(f"README.md needs the markers <!-- {name} --> and <!-- end -->")
+            raise ValueError(f"{page} needs the markers <!-- {name} --> and <!-- end -->")
         text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t()}\n{m[2]}", text, flags=re.DOTALL)
     return text
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text()))
+    for page in TABLES:
+        path = ROOT / page
+        path.write_text(render(page, path.read_text()))
