@@ -14,7 +14,7 @@ from lds.hypergrad._dynamics import CheckedObjective
 from lds.hypergrad._leaves import is_differentiable
 from lds.hypergrad._problem import HypergradientResult, Problem
 from lds.hypergrad._theta import Theta, unit
-from lds.hypergrad._trajectory import Trajectory, record
+from lds.hypergrad._trajectory import Trajectory
 from lds.updaters import PyTree
 
 
@@ -94,16 +94,7 @@ class FiniteDifference:
 
 def evaluate(problem: Problem) -> tuple[Trajectory, float]:
     """Run the inner problem; return its trajectory and F(w_T, θ)."""
-    trajectory = record(
-        problem.inner,
-        problem.params,
-        problem.outer,
-        updater=problem.updater,
-        steps=problem.steps,
-        horizon=0,
-        seed=problem.seed,
-        state=problem.state,
-    )
+    trajectory = problem.record(0)
     dynamics, final = trajectory.dynamics, trajectory.final_state
     with forked(dynamics.cuda), torch.no_grad():
         values = dynamics.outer.unflatten(dynamics.draws(problem.steps, OUTER_DRAW))

@@ -28,7 +28,6 @@ from lds.hypergrad._solvers import (
     series,
 )
 from lds.hypergrad._sweep import Sweep
-from lds.hypergrad._trajectory import record
 from lds.updaters import State
 
 Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
@@ -132,16 +131,7 @@ class Implicit:
         Raises:
             InputError: params or slots are complex, or an objective is not what it must be.
         """
-        trajectory = record(
-            problem.inner,
-            problem.params,
-            problem.outer,
-            updater=problem.updater,
-            steps=problem.steps,
-            horizon=0,
-            seed=problem.seed,
-            state=problem.state,
-        )
+        trajectory = problem.record(0)
         dynamics, final = trajectory.dynamics, trajectory.final_state
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")

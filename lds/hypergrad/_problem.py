@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from lds.hypergrad._diagnostics import Diagnostics
+from lds.hypergrad._trajectory import Trajectory, record
+from lds.hypergrad.memory import Memory
 from lds.updaters import Objective, PyTree, State, Updater
 
 D = TypeVar("D", bound=Diagnostics)
@@ -23,6 +25,20 @@ class Problem:
     steps: int
     seed: int
     state: State | None
+
+    def record(self, horizon: int | None, memory: Memory | None = None) -> Trajectory:
+        """Run the inner problem, keeping the last `horizon` iterates."""
+        return record(
+            self.inner,
+            self.params,
+            self.outer,
+            updater=self.updater,
+            steps=self.steps,
+            horizon=horizon,
+            seed=self.seed,
+            state=self.state,
+            memory=memory,
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lds.errors import InputError
 from lds.hypergrad._diagnostics import SweepDiagnostics, inner_gradient_norm, remaining_share
 from lds.hypergrad._problem import HypergradientResult, Problem
 from lds.hypergrad._sweep import Noise, Sweep, check_noise
-from lds.hypergrad._trajectory import check_count, record
+from lds.hypergrad._trajectory import check_count
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._tape import ResumableTape
 
@@ -50,17 +50,7 @@ class Reverse:
 
     def solve(self, problem: Problem) -> HypergradientResult[SweepDiagnostics]:
         """Run the inner problem and return the hypergradient."""
-        trajectory = record(
-            problem.inner,
-            problem.params,
-            problem.outer,
-            updater=problem.updater,
-            steps=problem.steps,
-            horizon=self.horizon,
-            seed=problem.seed,
-            state=problem.state,
-            memory=self.memory,
-        )
+        trajectory = problem.record(self.horizon, self.memory)
         run = Sweep(trajectory, problem.outer_objective, noise=self.noise, check_replay=self.check_replay)
         norms: list[float] = []
         with forked(trajectory.dynamics.cuda):
