@@ -43,7 +43,8 @@ class SweepDiagnostics(Diagnostics):
 
     Attributes:
         steps_swept: number of steps that the sweep went back over.
-        costate_norms: ‖P_{T−k}‖ over the whole state. It bounds what deeper steps can still add.
+        costate_norms: ‖P_{T−k}‖ over the whole state. It bounds what deeper steps can still add; that of w_0, below
+            which there are none, is left out.
         contributions: ‖G_{T−k} − G_{T−k+1}‖, and ‖G_T‖ at k = 0: what each step added, of a `Derived` on the derived
             value; None where an outer variable draws.
         replay_error: largest relative difference between a recomputed and a recorded state; None if none was compared.
@@ -131,8 +132,10 @@ def plot_diagnostics(diagnostics: SweepDiagnostics, ax: Any = None) -> Any:
     import matplotlib.pyplot as plt
 
     ax = plt.subplots(figsize=(6, 4), layout="constrained")[1] if ax is None else ax
-    depths = range(len(diagnostics.costate_norms))
-    ax.semilogy(depths, diagnostics.costate_norms, "o-", ms=3, label=r"costate $\|P_{T-k}\|$")
+    depths = range(diagnostics.steps_swept + 1)
+    ax.semilogy(
+        depths[: len(diagnostics.costate_norms)], diagnostics.costate_norms, "o-", ms=3, label=r"costate $\|P_{T-k}\|$"
+    )
     if diagnostics.contributions is not None:
         ax.semilogy(depths, diagnostics.contributions, "s-", ms=3, label=r"contribution $\|G_{T-k} - G_{T-k+1}\|$")
     horizon = diagnostics.suggested_horizon()

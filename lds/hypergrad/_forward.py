@@ -64,7 +64,7 @@ class Forward:
                     losses.append(loss)
             final = dynamics.spec.unflatten(run.leaves, dynamics.start + problem.steps)
             trajectory = Trajectory(problem.steps, 0, final, losses.floats(), dynamics, None)
-            sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False)
+            sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False, initial_costate=True)
             next(iter(sweep))
         assert sweep.outer_loss is not None
         diagnostics = Diagnostics(trajectory.inner_losses, inner_gradient_norm(dynamics, final))

@@ -135,7 +135,7 @@ class Implicit:
         dynamics, final = trajectory.dynamics, trajectory.final_state
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
-        sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False)
+        sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False, initial_costate=True)
         with forked(dynamics.cuda):
             next(iter(sweep))
             system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, problem.steps)

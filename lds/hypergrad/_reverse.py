@@ -51,11 +51,17 @@ class Reverse:
     def solve(self, problem: Problem) -> HypergradientResult[SweepDiagnostics]:
         """Run the inner problem and return the hypergradient."""
         trajectory = problem.record(self.horizon, self.memory)
-        run = Sweep(trajectory, problem.outer_objective, noise=self.noise, check_replay=self.check_replay)
+        run = Sweep(
+            trajectory,
+            problem.outer_objective,
+            noise=self.noise,
+            check_replay=self.check_replay,
+            initial_costate=False,
+        )
         norms: list[float] = []
         with forked(trajectory.dynamics.cuda):
-            for _ in run:
-                if self.tol is not None:
+            for t in run:
+                if self.tol is not None and t > 0:
                     norms.append(run.costate_norms.last())
                     if remaining_share(norms) <= self.tol:
                         break
@@ -66,7 +72,7 @@ class Reverse:
         diagnostics = SweepDiagnostics(
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=inner_gradient_norm(trajectory.dynamics, trajectory.final_state),
-            steps_swept=len(run.costate_norms) - 1,
+            steps_swept=trajectory.steps - t,
             costate_norms=run.costate_norms.floats(),
             contributions=None if contributions is None else contributions.floats(),
             replay_error=run.replay_error,

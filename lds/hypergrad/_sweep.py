@@ -68,7 +68,7 @@ def sweep(
         InputError: the outer objective is no scalar, or Φ detaches its result from the state or from θ.
         ReplayError: a recomputed state differs from the recorded one.
     """
-    run = Sweep(trajectory, outer_objective, noise=noise, check_replay=check_replay)
+    run = Sweep(trajectory, outer_objective, noise=noise, check_replay=check_replay, initial_costate=True)
     depths = iter(run)
     while True:
         # Forked a step at a time: between two of them the caller's code runs, on the caller's generators.
@@ -80,15 +80,27 @@ def sweep(
 
 
 class Sweep:
-    """One sweep in progress: iterating runs it, a step at a time, and yields t. Iterate inside `forked`."""
+    """One sweep in progress: iterating runs it, a step at a time, and yields t. Iterate inside `forked`.
 
-    def __init__(self, trajectory: Trajectory, outer_objective: Objective, *, noise: Noise, check_replay: bool) -> None:
+    Without `initial_costate` the step from w_0 is pulled back to the outer variables only.
+    """
+
+    def __init__(
+        self,
+        trajectory: Trajectory,
+        outer_objective: Objective,
+        *,
+        noise: Noise,
+        check_replay: bool,
+        initial_costate: bool,
+    ) -> None:
         check_noise(noise)
         self._trajectory = trajectory
         self._dynamics = trajectory.dynamics
         self._objective = CheckedObjective(outer_objective, "outer objective")
         self._replay = noise == "replay"
         self._check_replay = check_replay and self._replay
+        self._initial_costate = initial_costate
         self._accumulators: list[Accumulator] = [v.accumulator() for v in self._dynamics.outer.variables]
         self._after: Sequence[Any] = ()
         self.cotangents: list[Tensor | None] = []
@@ -150,8 +162,9 @@ class Sweep:
     def _step(self, t: int, tape: Tape) -> None:
         """P_{t+1}, G_{t+1} become P_t, G_t."""
         dynamics = self._dynamics
+        to_state = t > 0 or self._initial_costate
         if all(p is None for p in self.cotangents):
-            self._note_norms([], [])
+            self._note_norms([] if to_state else None, [])
             return  # Nothing flows further back.
         dynamics.outer.check_unchanged()
         step = tape.load(t)
@@ -170,15 +183,15 @@ class Sweep:
                 "torch.no_grad()"
             )
         asked = [p is not None for p in self.cotangents]
-        unreached = self.pull_back(graph, self.cotangents)
+        unreached = self.pull_back(graph, self.cotangents, to_state=to_state)
         if self._replay and t == self._trajectory.steps - 1:
             check_attached(dynamics, t, step.leaves, step.draws, self._after, unreached=unreached, asked=asked)
         self._after = step.leaves
 
-    def pull_back(self, graph: StepGraph, cotangents: Sequence[Tensor | None]) -> list[int]:
+    def pull_back(self, graph: StepGraph, cotangents: Sequence[Tensor | None], *, to_state: bool = True) -> list[int]:
         """One joint vector-Jacobian product; return the indices of the outer variables that it did not reach."""
         outputs = [(y, p) for y, p in zip(graph.results, cotangents, strict=True) if p is not None and y.requires_grad]
-        places = [i for i, leaf in enumerate(graph.leaves) if is_differentiable(leaf)]
+        places = [i for i, leaf in enumerate(graph.leaves) if to_state and is_differentiable(leaf)]
         inputs = [graph.leaves[i] for i in places]
         ends = []
         for tracer in graph.tracers:
@@ -186,7 +199,7 @@ class Sweep:
             ends.append(len(inputs))
         result: list[Tensor | None] = [None] * len(graph.leaves)
         found: Sequence[Tensor | None] = [None] * len(inputs)
-        if outputs:
+        if outputs and inputs:
             found = torch.autograd.grad([y for y, _ in outputs], inputs, [p for _, p in outputs], allow_unused=True)
         for i, cotangent in zip(places, found, strict=False):
             result[i] = cotangent
@@ -197,16 +210,14 @@ class Sweep:
                 unreached.append(index)
             begin = end
         self.cotangents = result
-        self._note_norms(result, found[len(places) :])
+        self._note_norms(result if to_state else None, found[len(places) :])
         return unreached
 
-    def _note_norms(self, costate: Sequence[Tensor | None], contribution: Sequence[Tensor | None]) -> None:
+    def _note_norms(self, costate: Sequence[Tensor | None] | None, contribution: Sequence[Tensor | None]) -> None:
         assert self.outer_loss is not None
-        logs = [(self.costate_norms, costate)]
-        if self.contributions is not None:
-            logs.append((self.contributions, contribution))
-        for log, cotangents in logs:
-            log.append(norm([c for c in cotangents if c is not None], like=self.outer_loss))
+        for log, cotangents in ((self.costate_norms, costate), (self.contributions, contribution)):
+            if log is not None and cotangents is not None:
+                log.append(norm([c for c in cotangents if c is not None], like=self.outer_loss))
 
     def _compare(self, t: int, results: Sequence[Any]) -> None:
         """Raise ReplayError where a recomputed leaf differs from the recorded one by more than rounding."""
