@@ -1,7 +1,7 @@
 """Hypergradients by unrolled optimization, and graph structures learned with them.
 
-`lds.hypergrad` and `lds.updaters` are the engine; `StructureLearner` and `FixedGraphLearner` are imported when first
-asked for, since they bring scipy and torch_geometric.
+`lds.hypergrad` and `lds.updaters` are the engine; `StructureLearner`, `FixedGraphLearner` and `LDSClassifier` are
+imported when first asked for, since they bring scipy, scikit-learn and torch_geometric.
 """
 
 from typing import TYPE_CHECKING
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from lds._version import __version__
 
 if TYPE_CHECKING:
+    from lds.estimator import LDSClassifier
     from lds.learner import FixedGraphLearner, StructureLearner
 
-__all__ = ["FixedGraphLearner", "StructureLearner", "__version__"]
+__all__ = ["FixedGraphLearner", "LDSClassifier", "StructureLearner", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> object:
         from lds import learner
 
         return getattr(learner, name)
+    if name == "LDSClassifier":
+        from lds.estimator import LDSClassifier
+
+        return LDSClassifier
     raise AttributeError(f"module 'lds' has no attribute {name!r}")

@@ -13,6 +13,7 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 SMALLER = {
     "hyper_cleaning": ["--outer-steps=15"],
     "learning_rate_schedule": ["--outer-steps=8", "--grid=4", "--seeds=2", "--measured=6"],
+    "semi_supervised": ["--seeds=2", "--epochs=1"],
     "weight_decay_per_parameter": ["--outer-steps=12"],
 }
 
@@ -57,6 +58,12 @@ def check_learning_rate_schedule(found):
     assert found["learned_validation"] < found["constant_validation"]
     assert found["learned_test"] < found["constant_test"]
     assert found["sum_error"] <= 1e-4
+
+
+def check_semi_supervised(found):
+    assert found["LDSClassifier"] > found["LabelSpreading"]
+    assert found["LDSClassifier"] > found["LabelPropagation"]
+    assert found["LDSClassifier"] > found["LDSClassifier, fixed graph"] - 0.03
 
 
 def test_every_example_has_its_claim_and_its_row():

@@ -1,0 +1,290 @@
+"""The scikit-learn classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import torch
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from lds.data import MASKS
+from lds.errors import DataError, InputError
+from lds.estimator._extension import Extension
+from lds.estimator._split import Split, split_for_refit, split_labels
+from lds.graph import GivenGraph, KNNGraph
+from lds.graph._sparse import from_scipy
+from lds.learner import StructureLearner
+from lds.learner._arguments import check
+from lds.nn import GCN
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+Array = npt.NDArray[Any]
+
+
+class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    r"""Semi-supervised classification on a graph that is learned along: `StructureLearner` for scikit-learn.
+
+    Franceschi, Niepert, Pontil, He, `Learning Discrete Structures for Graph Neural Networks
+    <https://arxiv.org/abs/1903.11960>`_ (ICML 2019). As in `sklearn.semi_supervised`, `y` is -1 on unlabelled rows;
+    with string labels, give `y` the dtype object and mark unlabelled rows with the integer -1.
+
+    The labelled rows are shared out at random, class by class: `validation_fraction` of the labels of a class, at least
+    one and never all, are held out, and go in turn to validation (they choose θ) and to early stopping (they choose the
+    epoch); the others train the weights. The only label of a class is trained on. Then, with `refit`, a network is
+    trained on all labels, θ held. Where fewer than three rows are unlabelled, as many held-out rows as are missing are
+    left out of this, and one where none is unlabelled out of the learning of θ.
+
+    A new row hangs on its `n_neighbors` nearest training rows by features. With their degrees d_j and hidden layers h_j
+    on a graph drawn from θ, and d = 1 + n_neighbors,
+
+    .. math::
+        h = \mathrm{ReLU}\Big(\frac{x W_0}{d} + \sum_j \frac{x_j W_0}{\sqrt{d\, d_j}}\Big), \qquad
+        \text{logits} = \frac{h W_1}{d} + \sum_j \frac{h_j W_1}{\sqrt{d\, d_j}},
+
+    averaged over `samples` graphs; this is the propagation of the GCN along edges that lead to new rows only. So what
+    `predict` says of a row does not depend on the other rows it is given, and a row that was trained on is treated like
+    any other: `transduction_` has the answer that uses its learned edges.
+
+    Scale the features, as for any network. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
+    here than in `StructureLearner`; scores that scikit-learn computes itself, in a grid search for one, count rows with
+    y = -1 as wrong, so search on the labelled ones or bring a scorer.
+
+    Args:
+        n_neighbors: neighbours in the initial graph, where none is given, and of a new row.
+        metric: "cosine" or "minkowski" (Euclidean) distance, for both.
+        tau: inner steps between two updates of θ.
+        outer_lr: step size of θ; 0 keeps the initial graph.
+        hidden: width of the hidden layer.
+        dropout: probability of dropping a hidden activation.
+        inner_lr: learning rate of Adam for the weights.
+        weight_decay: λ of the penalty λ/2 ‖W_0‖².
+        inner_steps: inner steps an outer epoch, at most.
+        max_epochs: outer epochs, at most; unlimited when None.
+        patience: outer epochs without improvement on the early-stopping rows before learning ends.
+        samples: graphs whose logits are averaged for a prediction.
+        validation_fraction: share of the labelled rows held out, in (0, 1).
+        refit: train on all labels once θ is learned.
+        graph_threshold: `graph_` has the edges with probability above it, in [0, 1).
+        random_state: seed of the split, the initial weights, dropout and the graphs.
+
+    Attributes:
+        classes_: the distinct labels, shape [C].
+        transduction_: label of every row of X, shape [N].
+        label_distributions_: class probabilities of every row of X, shape [N, C].
+        graph_: learned edge probabilities, symmetric, CSR of shape [N, N].
+        n_iter_: number of outer epochs run.
+        n_features_in_: number of features F.
+        feature_names_in_: names of the features, where X has them.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_neighbors: int = 10,
+        metric: Literal["cosine", "minkowski"] = "cosine",
+        tau: int = 5,
+        outer_lr: float = 1.0,
+        hidden: int = 16,
+        dropout: float = 0.5,
+        inner_lr: float = 0.02,
+        weight_decay: float = 5e-4,
+        inner_steps: int = 400,
+        max_epochs: int | None = 20,
+        patience: int = 5,
+        samples: int = 16,
+        validation_fraction: float = 0.5,
+        refit: bool = True,
+        graph_threshold: float = 0.01,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.tau = tau
+        self.outer_lr = outer_lr
+        self.hidden = hidden
+        self.dropout = dropout
+        self.inner_lr = inner_lr
+        self.weight_decay = weight_decay
+        self.inner_steps = inner_steps
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.samples = samples
+        self.validation_fraction = validation_fraction
+        self.refit = refit
+        self.graph_threshold = graph_threshold
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, graph: Any = None) -> LDSClassifier:
+        """Learn a graph on the rows of X, and the labels of those that have none.
+
+        Args:
+            X: features, dense or sparse, shape [N, F].
+            y: labels, -1 where unlabelled, shape [N].
+            graph: initial graph, a sparse adjacency of shape [N, N]: rows are joined where an entry in either direction
+                is not zero; a kNN graph when None.
+
+        Raises:
+            InputError: an argument or the graph is not what it must be.
+            DataError: too few labels or classes.
+        """
+        arguments = self._arguments()
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32)
+        self.classes_, target = _encode(y)
+        if graph is None and arguments["n_neighbors"] >= X.shape[0]:
+            raise InputError(
+                f"n_neighbors must be smaller than the number of rows, but n_neighbors={arguments['n_neighbors']} came "
+                f"with n_samples={X.shape[0]}; lower it or give a graph"
+            )
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        learner = StructureLearner(
+            graph=GivenGraph(),
+            model=partial(GCN, hidden_channels=arguments["hidden"], dropout=arguments["dropout"]),
+            **{name: arguments[name] for name in _OF_THE_LEARNER},
+        )
+        split = split_labels(target, arguments["validation_fraction"], seed)
+        data = _data(X, target, split, len(self.classes_))
+        if graph is None:
+            data.edge_index = KNNGraph(arguments["n_neighbors"], self.metric)(data)
+        else:
+            data.edge_index = _edge_index(graph, X.shape[0])
+        fit = learner.fit(data, seed=seed)
+        self.n_iter_ = fit.outer_epochs
+        if self.refit:
+            # One epoch on the learned θ: what is held out decides nothing any more.
+            learned = fit.structure
+            again = replace(learner, edges=lambda *_, **__: learned, learn_structure=False, max_epochs=1)
+            edges, data = data.edge_index, _data(X, target, split_for_refit(split, target), len(self.classes_))
+            data.edge_index = edges
+            fit = again.fit(data, seed=seed)
+
+        self.label_distributions_ = softmax(fit.logits.double().numpy(), axis=1)
+        self.transduction_ = self.classes_[self.label_distributions_.argmax(1)]
+        found = fit.graph(arguments["graph_threshold"])
+        row, col = found.edge_index.numpy()
+        self.graph_ = scipy.sparse.csr_array((found.edge_weight.numpy(), (row, col)), shape=(X.shape[0],) * 2)
+        first, second = (fit.params[f"weights.{layer}"].double().numpy() for layer in (0, 1))
+        self._extension = Extension(
+            X,
+            (first, second),
+            fit.structure,
+            samples=arguments["samples"],
+            seed=seed,
+            n_neighbors=min(arguments["n_neighbors"], X.shape[0]),
+            metric=self.metric,
+        )
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the class probabilities of new rows, shape [M, C]; the class docstring has the formula."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
+        probabilities: Array = softmax(self._extension.logits(X), axis=1)
+        return probabilities
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable label of new rows, shape [M]."""
+        probabilities = self.predict_proba(X)
+        labels: Array = self.classes_[probabilities.argmax(1)]
+        return labels
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments as Python numbers, with those checked that no other part of the package checks."""
+        # A grid search over np.arange(...) sets numpy's numbers.
+        values = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params(deep=False).items()}
+        for name in ("n_neighbors", "hidden"):
+            check(name, values[name], "an integer >= 1", lambda x: isinstance(x, int) and x >= 1)
+        check("dropout", values["dropout"], "a number in [0, 1)", lambda x: 0 <= x < 1)
+        check("validation_fraction", values["validation_fraction"], "a number in (0, 1)", lambda x: 0 < x < 1)
+        check("graph_threshold", values["graph_threshold"], "a number in [0, 1)", lambda x: 0 <= x < 1)
+        KNNGraph(metric=values["metric"])  # Checks the metric where a graph is given, too.
+        return values
+
+
+_OF_THE_LEARNER = (
+    "tau",
+    "outer_lr",
+    "inner_lr",
+    "weight_decay",
+    "inner_steps",
+    "max_epochs",
+    "patience",
+    "samples",
+)
+
+
+def _encode(y: Array) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Return the classes, and the class number of every row, -1 where unlabelled."""
+    if y.dtype.kind in "US" and (y == np.array("-1", y.dtype)).any():
+        # Also what scikit-learn's SelfTrainingClassifier asks for.
+        raise DataError(
+            'y must mark unlabelled rows with the integer -1, but the string "-1" came; give y the dtype object'
+        )
+    labelled = np.ones(len(y), bool) if y.dtype.kind in "USb" else y != -1
+    if not labelled.any():
+        raise DataError("y must have labels of at least 2 classes, but every row is -1, unlabelled; label some rows")
+    check_classification_targets(y[labelled])
+    classes, numbers = np.unique(y[labelled], return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(
+            f"y must have labels of at least 2 classes, but 1 class came, {classes[0]!r} (-1 marks unlabelled rows); "
+            "label rows of another class"
+        )
+    target = np.full(len(y), -1, np.int64)
+    target[labelled] = numbers
+    return classes, target
+
+
+def _data(X: Any, target: npt.NDArray[np.int64], split: Split, classes: int) -> Data:
+    from torch_geometric.data import Data
+
+    masks = {}
+    for name, rows in zip(MASKS, split, strict=True):
+        masks[name] = torch.zeros(len(target), dtype=torch.bool)
+        masks[name][torch.from_numpy(rows)] = True
+    # Masks may select labelled nodes only. Where these rows are unlabelled nothing looks at their label.
+    labels = torch.from_numpy(target.clip(min=0))
+    return Data(x=_tensor(X), y=labels, num_nodes=len(target), num_classes=classes, **masks)
+
+
+def _tensor(X: Any) -> Tensor:
+    # A copy: the caller's memory may be read-only.
+    if isinstance(X, np.ndarray):
+        return torch.tensor(X)
+    X = X.copy()
+    X.sum_duplicates()
+    return from_scipy(X)
+
+
+def _edge_index(graph: Any, rows: int) -> Tensor:
+    graph = check_array(graph, accept_sparse="csr", input_name="graph", ensure_min_samples=0, ensure_min_features=0)
+    if graph.shape != (rows, rows):
+        raise InputError(
+            f"graph must be an adjacency of shape {(rows, rows)}, one row a row of X, but {graph.shape} came; "
+            "take the part of it that belongs to these rows"
+        )
+    graph = scipy.sparse.coo_array(graph)
+    off = (graph.row != graph.col) & (graph.data != 0)
+    if (graph.data < 0).any():
+        raise InputError(
+            f"graph must have no negative entries, but {graph.data.min()} came; drop or shift these weights"
+        )
+    if not off.any():
+        raise InputError("graph must join two rows at least, but it has no edges; leave it out for a kNN graph")
+    return torch.from_numpy(np.stack([graph.row[off], graph.col[off]]).astype(np.int64))
