@@ -100,8 +100,8 @@ def check_hypergradient(
         InputError: the problem cannot be run in float64, or not at all; or an outer variable draws anew in every step.
     """
     given = Problem(inner, outer_objective, params, outer, updater, steps, seed, None)
-    tensors = [x.double() for x in Theta(outer, "check_hypergradient").tensors]
-    problem = replace(given, params=double(params), outer=Theta(outer, "check_hypergradient").outer(tensors))
+    theta = Theta(outer, "check_hypergradient")
+    problem = replace(given, params=double(params), outer=theta.outer([x.double() for x in theta.tensors]))
     check_deterministic(problem, run_in_float64(given, problem))
     return _Check(problem, method, rtol, atol).run(max_entries)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lds._random import forked
 from lds.errors import InputError
+from lds.hypergrad._arguments import check_count
 from lds.hypergrad._attached import check_attached
 from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
 from lds.hypergrad._dynamics import Dynamics, StepGraph
@@ -20,7 +21,7 @@ from lds.hypergrad._leaves import ScalarLog, detached, differentiable, is_differ
 from lds.hypergrad._problem import HypergradientResult, Problem
 from lds.hypergrad._sweep import Sweep
 from lds.hypergrad._theta import Theta, unit
-from lds.hypergrad._trajectory import Trajectory, check_count
+from lds.hypergrad._trajectory import Trajectory
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lds._random import forked
 from lds.errors import InputError, PremiseWarning
+from lds.hypergrad._arguments import check_count
 from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
 from lds.hypergrad._implicit_system import GradientSystem, StepSystem
 from lds.hypergrad._leaves import is_differentiable
@@ -116,8 +117,7 @@ class Implicit:
             raise InputError(f"solver must be one of {', '.join(map(repr, get_args(Solver)))}, got {self.solver!r}")
         if self.tol is not None and not self.tol >= 0:
             raise InputError(f"tol must be a number >= 0 or None, got {self.tol!r}")
-        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
-            raise InputError(f"max_iterations must be an integer >= 1, got {self.max_iterations!r}")
+        check_count("max_iterations", self.max_iterations, least=1)
         if self.step_size is not None and self.solver != "neumann":
             raise InputError(f'step_size belongs to solver="neumann", got it with {self.solver!r}; leave it out')
         if self.step_size is not None and not 0 < self.step_size < math.inf:

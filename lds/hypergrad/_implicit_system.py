@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lds._random import STEP, reseed
 from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._leaves import copied, differentiable, is_differentiable
+from lds.hypergrad._leaves import differentiable, is_differentiable
 from lds.hypergrad._solvers import Matrix
 from lds.updaters import State, gradient
 
@@ -82,8 +82,7 @@ class StepSystem(_System):
     """Φ(w_T, θ), of the whole state."""
 
     def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
-        # On a copy: Φ may write to leaves that carry no derivative, such as counters.
-        leaves = copied(dynamics.spec.flatten(final))
+        leaves = dynamics.spec.flatten(final)
         super().__init__(dynamics.linearise(steps, leaves, dynamics.draws(steps)), symmetric=False)
         self._num_weights = sum(x.numel() for x in optree.tree_leaves(final.params))
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from lds._random import forked
 from lds.errors import InputError
+from lds.hypergrad._arguments import check_count
 from lds.hypergrad._diagnostics import SweepDiagnostics, inner_gradient_norm, remaining_share
 from lds.hypergrad._problem import HypergradientResult, Problem
 from lds.hypergrad._sweep import Noise, Sweep, check_noise
-from lds.hypergrad._trajectory import check_count
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._tape import ResumableTape
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lds._random import forked
-from lds.errors import InputError
+from lds.hypergrad._arguments import check_count
 from lds.hypergrad._dynamics import Dynamics
 from lds.hypergrad._heap import keep_freed_memory
 from lds.hypergrad._leaves import ScalarLog
@@ -97,9 +97,3 @@ def record(
     final = dynamics.spec.unflatten(leaves, dynamics.start + steps)
     inner_losses = [*earlier_losses, *losses.floats()][-max(kept, 1) :]
     return Trajectory(steps, kept, final, inner_losses, dynamics, tape)
-
-
-def check_count(name: str, value: object) -> None:
-    """Raise InputError unless the value is an integer ≥ 0."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InputError(f"{name} must be an integer >= 0, got {value!r}")

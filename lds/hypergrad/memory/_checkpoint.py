@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lds.errors import InputError
+from lds.hypergrad._arguments import check_count
 from lds.hypergrad._dynamics import Dynamics
 from lds.hypergrad._leaves import copied
 from lds.hypergrad.memory._states import Slab
@@ -33,7 +33,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            _check_positive("every", self.every)
+            check_count("every", self.every, least=1)
 
     def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> CheckpointTape:
         """Return an empty tape."""
@@ -99,7 +99,7 @@ class Binomial:
     snapshots: int
 
     def __post_init__(self) -> None:
-        _check_positive("snapshots", self.snapshots)
+        check_count("snapshots", self.snapshots, least=1)
 
     def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> BinomialTape:
         """Return an empty tape."""
@@ -166,8 +166,3 @@ def split(steps: int, snapshots: int) -> int:
     while math.comb(states + repeats, states) < steps:
         repeats += 1
     return min(math.comb(states + repeats - 1, states), steps - math.comb(states + repeats - 2, states - 1))
-
-
-def _check_positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be an integer >= 1, got {value!r}")

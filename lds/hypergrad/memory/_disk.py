@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lds._files import lock, write_atomically
 from lds.errors import DataError, InputError
+from lds.hypergrad._arguments import check_count
 from lds.hypergrad._dynamics import Dynamics
 from lds.hypergrad._steady import TensorVariable
 from lds.hypergrad.memory._tape import Resumed, Step
@@ -53,8 +54,7 @@ class Disk:
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        if not isinstance(self.save_every, int) or isinstance(self.save_every, bool) or self.save_every < 1:
-            raise InputError(f"save_every must be an integer >= 1, got {self.save_every!r}")
+        check_count("save_every", self.save_every, least=1)
 
     def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> DiskTape:
         """Return a tape that goes on from what the folder holds of the same trajectory."""
