@@ -130,7 +130,7 @@ class TestTrain:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("lds.cli.train", interrupt)
+        monkeypatch.setattr("lds.cli._train.train", interrupt)
         assert run(*SHORT, "--out", tmp_path / "run") == 130
         assert capsys.readouterr().err == "lds: interrupted\n"
 
