@@ -171,7 +171,7 @@ class TestBadInput:
             ([*WINE, "--retain", "nan"], "retain"),
             ([*WINE, "--retain", "0.5"], "wine has no edges"),
             ([*WINE, "--method", "knn-lds", "--tau", "0"], "tau must be an integer >= 1, got 0"),
-            ([*WINE, "--method", "knn-lds", "--tau", "5", "--horizon", "6"], "horizon must lie in 0..tau = 0..5"),
+            ([*WINE, "--method", "knn-lds", "--interval", "0"], "interval must be an integer >= 1, got 0"),
             ([*WINE, "--method", "knn-lds", "--outer-lr", "-1"], "outer_lr must be finite and >= 0, got -1.0"),
             ([*WINE, "--method", "knn-lds", "--max-epochs", "0"], "max_epochs must be an integer >= 1, got 0"),
             ([*WINE, "--dropout", "1"], "dropout must lie in [0, 1), got 1.0"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -92,6 +92,10 @@ class AllPairs:
     def accumulator(self) -> FactorAccumulator:
         """Return an empty accumulator of factor pairs."""
         return FactorAccumulator(self.num_nodes, self._flat)
+
+    def gram(self, gradients: Sequence[FactorPairs]) -> Tensor:
+        """Return the inner products of gradients, float64 of shape [n, n]."""
+        return FactorPairs.gram(gradients)
 
     def project_(self, gradient: FactorPairs, lr: float) -> None:
         r"""Take a projected gradient step in place.

@@ -69,6 +69,10 @@ class CandidateGradient:
         self.factors = factors
         self.weights = weights
 
+    def __add__(self, other: CandidateGradient) -> CandidateGradient:
+        """Return the sum."""
+        return CandidateGradient(self.factors + other.factors, self.weights + other.weights)
+
     def at(self, row: Tensor, col: Tensor) -> Tensor:
         """Return the gradient at the candidates, shape [C]."""
         return self.factors.at(row, col) + self.weights
@@ -144,6 +148,11 @@ class CandidatePairs:
     def accumulator(self) -> CandidateAccumulator:
         """Return a zero accumulator."""
         return CandidateAccumulator(self.num_nodes, self._theta)
+
+    def gram(self, gradients: Sequence[CandidateGradient]) -> Tensor:
+        """Return the inner products of gradients, float64 of shape [n, n]."""
+        rows = torch.stack([gradient.at(self._row, self._col) for gradient in gradients]).double()
+        return rows @ rows.T
 
     def project_(self, gradient: CandidateGradient, lr: float) -> None:
         """Take the step θ ← clip_[0,1](θ − lr · gradient) in place."""

@@ -51,6 +51,35 @@ class FactorPairs:
     pairs: tuple[tuple[Tensor, Tensor], ...]
     degree: Tensor
 
+    def __add__(self, other: FactorPairs) -> FactorPairs:
+        """Return the sum: the pairs of both."""
+        return FactorPairs(self.pairs + other.pairs, self.degree + other.degree)
+
+    @staticmethod
+    def gram(gradients: Sequence[FactorPairs]) -> Tensor:
+        r"""Return the inner products over all pairs i < j, from inner products of factors; float64 of shape [n, n].
+
+        .. math:: \sum_{i<j} S_{ij} S'_{ij} = \langle G, G' + G'^\top \rangle - \tfrac12 \sum_i S_{ii} S'_{ii},
+            \quad S = G + G^\top, \quad
+            \langle U V^\top, U' V'^\top \rangle = \sum (U^\top U') \odot (V^\top V')
+        """
+        sides, owner, diagonals = [], [], []
+        for index, gradient in enumerate(gradients):
+            ones = torch.ones_like(gradient.degree)
+            pairs = [*gradient.pairs, (gradient.degree[:, None], ones[:, None])]
+            left, right = (torch.cat(side, 1).double() for side in zip(*pairs, strict=True))
+            sides.append((left, right))
+            owner.append(torch.full((left.shape[1],), index, device=left.device))
+            diagonals.append(2 * (left * right).sum(1))
+        u, v = (torch.cat(side, 1) for side in zip(*sides, strict=True))
+        cross = u.T @ v
+        products = (u.T @ u).mul_(v.T @ v).add_(cross * cross.T)
+        places = torch.cat(owner)
+        rows = products.new_zeros(len(gradients), places.numel()).index_add_(0, places, products)
+        total = products.new_zeros(len(gradients), len(gradients)).index_add_(1, places, rows)
+        diagonal = torch.stack(diagonals)
+        return total - 0.5 * diagonal @ diagonal.T
+
     def to_dense(self) -> Tensor:
         """Return the symmetric matrix of the ∂f/∂θ_ij with a zero diagonal, shape [N, N]; for small graphs."""
         g = self.degree[:, None].repeat(1, self.degree.numel())

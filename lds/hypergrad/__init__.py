@@ -13,6 +13,7 @@ from lds.hypergrad._reverse import Reverse
 from lds.hypergrad._steady import Derived
 from lds.hypergrad._sweep import Noise, SweepStep, sweep
 from lds.hypergrad._trajectory import Trajectory, record
+from lds.hypergrad._truncation import TruncationCurve, truncation_curve
 from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepStates, Memory, Offload
 
 __all__ = [
@@ -43,10 +44,12 @@ __all__ = [
     "SweepStep",
     "Tracer",
     "Trajectory",
+    "TruncationCurve",
     "check_hypergradient",
     "functional",
     "hypergradient",
     "plot_diagnostics",
     "record",
     "sweep",
+    "truncation_curve",
 ]

@@ -109,9 +109,16 @@ class Dynamics:
 
     @classmethod
     def bind(
-        cls, inner: Objective, params: PyTree, outer: PyTree, updater: Updater, seed: int, state: State | None
+        cls,
+        inner: Objective,
+        params: PyTree,
+        outer: PyTree,
+        updater: Updater,
+        seed: int,
+        state: State | None,
+        begin: int = 0,
     ) -> tuple[Dynamics, list[Any]]:
-        """Check the arguments of a problem; return its dynamics and the leaves of the first state."""
+        """Check the arguments of a problem; return its dynamics and the leaves of the state before step `begin`."""
         updater = as_updater(updater)
         variables = Outer(outer)
         tensors = [x for tree in (params, outer) for x in optree.tree_leaves(tree) if isinstance(x, Tensor)]
@@ -124,7 +131,7 @@ class Dynamics:
         leaves = [x.detach().clone() if isinstance(x, Tensor) else x for x in spec.flatten(state)]
         cuda = cuda_devices([*(x for x in leaves if isinstance(x, Tensor)), *tensors])
         objective = CheckedObjective(inner, "inner objective")
-        return cls(updater, objective, variables, spec, seed, state.step, cuda), leaves
+        return cls(updater, objective, variables, spec, seed, state.step - begin, cuda), leaves
 
     def draws(self, t: int, stream: int = DRAW) -> list[Any]:
         """Return what step t is shown of the outer variables."""

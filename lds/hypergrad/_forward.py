@@ -64,7 +64,7 @@ class Forward:
                 if (loss := dynamics.inner.take()) is not None:
                     losses.append(loss)
             final = dynamics.spec.unflatten(run.leaves, dynamics.start + problem.steps)
-            trajectory = Trajectory(problem.steps, 0, final, losses.floats(), dynamics, None)
+            trajectory = Trajectory(problem.steps, 0, final, losses.floats(), dynamics, ())
             sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False, initial_costate=True)
             next(iter(sweep))
         assert sweep.outer_loss is not None

@@ -44,7 +44,7 @@ class Accumulator(Protocol):
         ...
 
     def value(self) -> Any:
-        """Return G_t as of now; later calls of `add` do not change what was returned."""
+        """Return G_t as of now, which can be added to another; later calls of `add` do not change what was returned."""
         ...
 
 

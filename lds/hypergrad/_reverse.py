@@ -10,8 +10,10 @@ from lds.hypergrad._arguments import check_count
 from lds.hypergrad._diagnostics import SweepDiagnostics, inner_gradient_norm, remaining_share
 from lds.hypergrad._problem import HypergradientResult, Problem
 from lds.hypergrad._sweep import Noise, Sweep, check_noise
+from lds.hypergrad._trajectory import Trajectory
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._tape import ResumableTape
+from lds.updaters import Objective
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,26 @@ class Reverse:
 
     def solve(self, problem: Problem) -> HypergradientResult[SweepDiagnostics]:
         """Run the inner problem and return the hypergradient."""
-        trajectory = problem.record(self.horizon, self.memory)
+        return self.differentiate(problem.record(self.horizon, self.memory), problem.outer_objective)
+
+    def differentiate(
+        self, trajectory: Trajectory, outer_objective: Objective
+    ) -> HypergradientResult[SweepDiagnostics]:
+        """Return the hypergradient at the end of a trajectory that is recorded already.
+
+        The second half of `hypergradient`, for a loop that goes on from its trajectories (`record(..., after=)`). What
+        the recorder kept decides the horizon; `tol`, `noise` and `check_replay` are this method's.
+
+        Args:
+            trajectory: what `record` returned.
+            outer_objective: F, (params, outer) -> scalar tensor.
+
+        Raises:
+            InputError, ReplayError: as for `sweep`.
+        """
         run = Sweep(
             trajectory,
-            problem.outer_objective,
+            outer_objective,
             noise=self.noise,
             check_replay=self.check_replay,
             initial_costate=False,
@@ -66,8 +84,9 @@ class Reverse:
                     if remaining_share(norms) <= self.tol:
                         break
         grad, contributions = run.grad(), run.contributions
-        if isinstance(trajectory.tape, ResumableTape):
-            trajectory.tape.remove()
+        for segment in trajectory.segments:
+            if isinstance(segment.tape, ResumableTape):
+                segment.tape.remove()
         assert run.outer_loss is not None
         diagnostics = SweepDiagnostics(
             inner_losses=trajectory.inner_losses,

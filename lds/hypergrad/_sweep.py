@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
+import optree
 import torch
 from torch import Tensor
 
 from lds._random import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, STEP, forked, reseed
-from lds.errors import InputError, ReplayError
+from lds.errors import InputError
 from lds.hypergrad._attached import check_attached
-from lds.hypergrad._dynamics import CheckedObjective, StepGraph
+from lds.hypergrad._dynamics import CheckedObjective, Dynamics, StepGraph
 from lds.hypergrad._leaves import ScalarLog, differentiable, is_differentiable, norm
 from lds.hypergrad._outer import Accumulator
+from lds.hypergrad._replay import replay_error
 from lds.hypergrad._steady import TensorAccumulator
 from lds.hypergrad._trajectory import Trajectory
 from lds.hypergrad.memory import Tape
@@ -21,9 +25,6 @@ from lds.hypergrad.memory._tape import ResumableTape
 from lds.updaters import Objective, PyTree, State
 
 Noise: TypeAlias = Literal["replay", "resample"]
-
-# A recomputed step may differ from the recorded one by rounding (kernels that add in any order), not by more.
-REPLAY_TOLERANCE = 100
 
 
 class SweepStep(NamedTuple):
@@ -102,6 +103,7 @@ class Sweep:
         self._check_replay = check_replay and self._replay
         self._initial_costate = initial_costate
         self._accumulators: list[Accumulator] = [v.accumulator() for v in self._dynamics.outer.variables]
+        self._later: list[list[Any]] = []  # What the accumulators of segments hold that the sweep has left.
         self._after: Sequence[Any] = ()
         self.cotangents: list[Tensor | None] = []
         self.outer_loss: Tensor | None = None
@@ -110,8 +112,8 @@ class Sweep:
         self.replay_error: float | None = None
 
     def __iter__(self) -> Iterator[int]:
-        trajectory, tape = self._trajectory, self._trajectory.tape
-        resumable = tape if isinstance(tape, ResumableTape) else None
+        trajectory, segments = self._trajectory, list(self._trajectory.segments)
+        resumable = self._resumable()
         self._start()
         t = trajectory.steps
         if resumable is not None and (progress := resumable.progress()) is not None:
@@ -119,8 +121,10 @@ class Sweep:
         yield t
         while t > trajectory.steps - trajectory.horizon:
             t -= 1
-            assert tape is not None
-            self._step(t, tape)
+            if t < segments[-1].first:
+                segments.pop()
+                self._leave_for(segments[-1].dynamics)
+            self._step(t, segments[-1].tape)
             if resumable is not None and (trajectory.steps - t) % resumable.save_every == 0:
                 resumable.save(self._progress(t))
             yield t
@@ -137,7 +141,25 @@ class Sweep:
 
     def grad(self) -> PyTree:
         """Return G_t."""
-        return self._dynamics.outer.unflatten([a.value() for a in self._accumulators])
+        parts = [[a.value() for a in self._accumulators], *self._later]
+        return self._dynamics.outer.unflatten([reduce(_add, values) for values in zip(*parts, strict=True)])
+
+    def _resumable(self) -> ResumableTape | None:
+        # On its own: a trajectory on disk is not gone on from.
+        tapes = [segment.tape for segment in self._trajectory.segments]
+        return tapes[-1] if tapes and isinstance(tapes[-1], ResumableTape) else None
+
+    def take_increments(self) -> list[Any]:
+        """Return what was added to G since this was asked before, a value an outer variable; `grad` forgets it."""
+        values = [a.value() for a in self._accumulators]
+        self._accumulators = [v.accumulator() for v in self._dynamics.outer.variables]
+        return values
+
+    def _leave_for(self, dynamics: Dynamics) -> None:
+        """Go on with Φ as an earlier recording bound it: at the values that θ had then."""
+        self._later.append([a.value() for a in self._accumulators])
+        self._dynamics = dynamics
+        self._accumulators = [v.accumulator() for v in dynamics.outer.variables]
 
     @torch.enable_grad()
     def _start(self) -> None:
@@ -175,7 +197,8 @@ class Sweep:
                 draws = dynamics.draws(t, FRESH_DRAW)
             graph = dynamics.linearise(t, step.leaves, draws, STEP if self._replay else FRESH_STEP)
             if self._check_replay:
-                self._compare(t, graph.results)
+                error = replay_error(dynamics.spec.paths, t, graph.results, self._after)
+                self.replay_error = max(self.replay_error or 0.0, error)
         if not any(isinstance(y, Tensor) and y.requires_grad for y in graph.results):
             raise InputError(
                 f"the step of {type(dynamics.updater).__name__} must be differentiable in the state and in the "
@@ -219,26 +242,6 @@ class Sweep:
             if log is not None and cotangents is not None:
                 log.append(norm([c for c in cotangents if c is not None], like=self.outer_loss))
 
-    def _compare(self, t: int, results: Sequence[Any]) -> None:
-        """Raise ReplayError where a recomputed leaf differs from the recorded one by more than rounding."""
-        self.replay_error = self.replay_error or 0.0
-        for path, new, old in zip(self._dynamics.spec.paths, results, self._after, strict=True):
-            if not isinstance(new, Tensor):
-                error = 0.0 if new == old else float("inf")
-            elif torch.equal(new, old):
-                continue
-            else:
-                error = _relative_error(new.detach(), old)
-            self.replay_error = max(self.replay_error, error)
-            eps = torch.finfo(new.dtype).eps if is_differentiable(new) else 0.0
-            if error > REPLAY_TOLERANCE * eps:
-                raise ReplayError(
-                    f"replaying step {t} gave another {path} than was recorded (relative difference {error:.2g}): "
-                    "Φ or the inner objective reads something besides its arguments and the torch, numpy and random "
-                    "generators, such as an iterator that moved on; make it a function of its arguments, or use "
-                    'noise="resample"'
-                )
-
     def _progress(self, t: int) -> dict[str, Any]:
         """What `_restore` needs to go on below t."""
         return {
@@ -269,7 +272,7 @@ class Sweep:
                 log.append(torch.tensor(value, dtype=torch.float64))
         self.replay_error = progress["replay_error"]
         t: int = progress["t"]
-        tape = self._trajectory.tape
+        tape = self._resumable()
         assert tape is not None
         self._after = tape.load(t).leaves if t < self._trajectory.steps else self._after
         return t
@@ -281,10 +284,5 @@ def check_noise(noise: object) -> None:
         raise InputError(f'noise must be "replay" or "resample", got {noise!r}')
 
 
-def _relative_error(new: Tensor, old: Tensor) -> float:
-    if not is_differentiable(new):
-        return float("inf")
-    both_nan = new.isnan() & old.isnan()
-    difference = torch.where(both_nan | (new == old), 0.0, (new - old).abs())
-    error = float(difference.max() / old.abs().nan_to_num().max().clamp(min=torch.finfo(old.dtype).tiny))
-    return float("inf") if error != error else error
+def _add(a: Any, b: Any) -> Any:
+    return optree.tree_map(operator.add, a, b)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lds._random import forked
+from lds.errors import InputError
 from lds.hypergrad._arguments import check_count
 from lds.hypergrad._dynamics import Dynamics
 from lds.hypergrad._heap import keep_freed_memory
@@ -16,17 +17,33 @@ from lds.hypergrad.memory._tape import ResumableTape
 from lds.updaters import Objective, PyTree, State, Updater
 
 
+@dataclass(frozen=True)
+class Segment:
+    """Steps `first` ≤ t of a trajectory that one call of `record` took, up to the next segment.
+
+    Attributes:
+        first: the first step that was kept.
+        dynamics: Φ, bound to the problem as it was then.
+        tape: what the memory policy kept.
+    """
+
+    first: int
+    dynamics: Dynamics
+    tape: Tape
+
+
 @dataclass
 class Trajectory:
     """What `record` returns: what was kept of the last iterates of Φ, and all that is needed to run them again.
 
     Attributes:
-        steps: number of steps T that were taken.
+        steps: number of steps T that were taken, those of earlier trajectories that it goes on from among them.
         horizon: number of steps that can be swept back over, at most T.
         final_state: the state after the last step; pass it as `state=` to the next `record` for a warm start.
-        inner_losses: values of the inner objective that the last `max(horizon, 1)` steps computed, where they did.
+        inner_losses: values of the inner objective that the last `max(horizon, 1)` steps of this recording computed,
+            where they did.
         dynamics: Φ, bound to the problem.
-        tape: what the memory policy kept; None if the horizon is 0.
+        segments: what was kept, in the order of the steps; empty if the horizon is 0.
     """
 
     steps: int
@@ -34,7 +51,7 @@ class Trajectory:
     final_state: State
     inner_losses: list[float]
     dynamics: Dynamics
-    tape: Tape | None
+    segments: tuple[Segment, ...]
 
 
 def record(
@@ -47,6 +64,7 @@ def record(
     horizon: int | None = None,
     seed: int = 0,
     state: State | None = None,
+    after: Trajectory | None = None,
     memory: Memory | None = None,
 ) -> Trajectory:
     r"""Run `steps` steps of the inner updater and keep the last `horizon` iterates.
@@ -67,33 +85,64 @@ def record(
         seed: seed of the randomness inside Φ.
         state: the `final_state` of an earlier trajectory to go on from instead of `params`; its step counter, and with
             it the stream of random numbers, goes on too.
+        after: an earlier trajectory to go on from, with its iterates in reach of `horizon`: updates of θ may be closer
+            together than the horizon is long. Its steps are swept with the θ and the draws that they were recorded
+            with, and the hypergradient adds up over all of them.
         memory: what to keep of the iterates, see `lds.hypergrad.memory`; `KeepGraphs()` when None.
 
     Raises:
-        InputError: an argument is out of range, params are no floating-point tensors, the objective is no scalar, or Φ
-            returns another structure than it was given.
+        InputError: an argument is out of range, params are no floating-point tensors, the objective is no scalar, Φ
+            returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
     """
     check_count("steps", steps)
     if horizon is not None:
         check_count("horizon", horizon)
     keep_freed_memory()
-    dynamics, leaves = Dynamics.bind(inner, params, outer, updater, seed, state)
+    begin = 0
+    if after is not None:
+        if state is not None:
+            raise InputError("state and after both say where to go on from; give one of them")
+        begin, state = after.steps, after.final_state
+    dynamics, leaves = Dynamics.bind(inner, params, outer, updater, seed, state, begin)
+    end = begin + steps
     kept = steps if horizon is None else min(horizon, steps)
-    first = steps - kept
-    tape = (KeepGraphs() if memory is None else memory).tape(dynamics, leaves, first, steps) if kept else None
+    first = end - kept
+    tape = (KeepGraphs() if memory is None else memory).tape(dynamics, leaves, first, end) if kept else None
+    segments, reach = _within_reach(after, dynamics, None if horizon is None else horizon - kept)
     losses = ScalarLog(max(kept, 1))
-    begin, earlier_losses = 0, []
+    earlier_losses: list[float] = []
     if isinstance(tape, ResumableTape) and (resumed := tape.resume()) is not None:
         begin, leaves, earlier_losses = resumed.t, resumed.leaves, resumed.losses
 
     with forked(dynamics.cuda), torch.no_grad():
-        for t in range(begin, steps):
+        for t in range(begin, end):
             if tape is None or t < first:
                 leaves = dynamics.advance(t, leaves, dynamics.draws(t))
             else:
                 leaves = tape.advance(t, leaves)
             if (loss := dynamics.inner.take()) is not None:
                 losses.append(loss)
-    final = dynamics.spec.unflatten(leaves, dynamics.start + steps)
+    final = dynamics.spec.unflatten(leaves, dynamics.start + end)
     inner_losses = [*earlier_losses, *losses.floats()][-max(kept, 1) :]
-    return Trajectory(steps, kept, final, inner_losses, dynamics, tape)
+    if tape is not None:
+        segments = (*segments, Segment(first, dynamics, tape))
+    return Trajectory(end, kept + reach, final, inner_losses, dynamics, segments)
+
+
+def _within_reach(after: Trajectory | None, dynamics: Dynamics, horizon: int | None) -> tuple[tuple[Segment, ...], int]:
+    """Return what of an earlier trajectory the last `horizon` of its steps need, and how many of them there are."""
+    if after is None:
+        return (), 0
+    if after.dynamics.outer.spec != dynamics.outer.spec:
+        raise InputError(
+            "outer must have the same structure as in the trajectory to go on from, "
+            f"{after.dynamics.outer.spec}, got {dynamics.outer.spec}"
+        )
+    reach = after.horizon if horizon is None else min(horizon, after.horizon)
+    if reach == 0:
+        return (), 0
+    if any(isinstance(segment.tape, ResumableTape) for segment in after.segments):
+        raise InputError("a trajectory on disk cannot be gone on from; record it with another memory policy")
+    ends = [*(segment.first for segment in after.segments[1:]), after.steps]
+    first = after.steps - reach
+    return tuple(s for s, end in zip(after.segments, ends, strict=True) if end > first), reach

@@ -13,12 +13,12 @@ from torch import Tensor
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, Structure
-from lds.hypergrad import Noise, Reverse, hypergradient, record
+from lds.hypergrad import Noise, Reverse, Trajectory, record
 from lds.learner._arguments import check, check_integers, check_sizes
 from lds.learner._fit import Best, Callback, EpochRecord, Fit, StepRecord
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
-from lds.updaters import Adam, State, Updater
+from lds.updaters import Adam, Updater
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -38,13 +38,15 @@ class StructureLearner:
         \min_\theta \mathbb E_{A \sim \mathrm{Ber}(\theta)} F(w_\theta, A) \quad\text{with}\quad
         w_\theta \approx \arg\min_w \mathbb E_{A \sim \mathrm{Ber}(\theta)} L(w, A)
 
-    An outer epoch trains the weights from scratch, each inner step on a freshly drawn graph; every `tau` inner steps
-    θ takes a projected gradient step along the hypergradient of the validation loss. The result is the epoch with the
-    best early-stopping accuracy.
+    An outer epoch trains the weights from scratch, each inner step on a freshly drawn graph; every `interval` inner
+    steps θ takes a projected gradient step along the hypergradient of the validation loss, swept over the last
+    `horizon` steps of the epoch. The result is the epoch with the best early-stopping accuracy.
 
     Args:
-        tau: inner steps between two updates of θ.
-        horizon: steps that the sweep goes back over, at most tau; tau when None.
+        tau: sets interval and horizon, where these are None.
+        interval: inner steps between two updates of θ.
+        horizon: steps that the sweep goes back over; longer than the interval, it goes over earlier windows too, at
+            the graphs that were drawn in them.
         outer_lr: step size η_0 of θ; step k (from 0) uses η_0 / (1 + outer_lr_decay·k).
         outer_lr_decay: see `outer_lr`.
         learn_structure: False keeps θ at its initial value, all else the same (the `frozen` baseline).
@@ -55,8 +57,8 @@ class StructureLearner:
         inner_lr: learning rate of the default updater.
         learn_inner_lr: make the inner learning rate an outer variable too, in [1e-4, 0.05].
         weight_decay: λ of the inner penalty λ/2 ‖W_0‖².
-        inner_steps: inner steps an outer epoch, at most; rounded up to whole windows of tau.
-        inner_patience: windows of tau steps in which the inner loss may fail to fall before the epoch ends.
+        inner_steps: inner steps an outer epoch, at most; rounded up to whole windows of `interval` steps.
+        inner_patience: windows in which the inner loss may fail to fall before the epoch ends.
         inner_tolerance: relative fall of the inner loss that counts.
         patience: outer epochs without improvement on the early-stopping nodes before learning ends.
         max_epochs: outer epochs, at most; unlimited when None.
@@ -68,6 +70,7 @@ class StructureLearner:
     """
 
     tau: int = 5
+    interval: int | None = None
     horizon: int | None = None
     outer_lr: float = 1.0
     outer_lr_decay: float = 1e-3
@@ -90,11 +93,10 @@ class StructureLearner:
     def __post_init__(self) -> None:
         check_integers(self, "tau", "inner_steps", "inner_patience", "patience", "samples")
         check_sizes(self, "outer_lr", "outer_lr_decay", "inner_lr", "weight_decay", "inner_tolerance")
-        if self.max_epochs is not None:
-            check_integers(self, "max_epochs")
-        # Checks the noise too.
-        if Reverse(self.horizon, noise=self.noise).horizon not in (None, *range(self.tau + 1)):
-            raise InputError(f"horizon must lie in 0..tau = 0..{self.tau}, got {self.horizon}")
+        for name in ("max_epochs", "interval"):
+            if getattr(self, name) is not None:
+                check_integers(self, name)
+        Reverse(self.horizon, noise=self.noise)  # Checks both.
         if self.learn_inner_lr:
             if self.updater is not None:
                 raise InputError("learn_inner_lr=True needs the default updater, but an updater was given; drop one")
@@ -130,28 +132,29 @@ class StructureLearner:
             with forked(task.cuda):
                 reseed(epoch_seed, INIT, cuda=task.cuda)
                 params = task.initial_params()
-            state: State | None = None
-            least, failures, taken = math.inf, 0, 0
-            while taken < self.inner_steps and failures < self.inner_patience:
-                state, inner_loss, outer_loss = self._window(task, params, outer, state, epoch_seed, outer_step)
+            trajectory: Trajectory | None = None
+            least, failures = math.inf, 0
+            while trajectory is None or (trajectory.steps < self.inner_steps and failures < self.inner_patience):
+                trajectory, inner_loss, outer_loss = self._window(
+                    task, params, outer, trajectory, epoch_seed, outer_step
+                )
                 outer_step += 1
-                taken += self.tau
                 failures = 0 if inner_loss < least * (1 - self.inner_tolerance) else failures + 1
                 least = min(least, inner_loss)
                 step_record = StepRecord(epoch, outer_step, inner_loss, outer_loss, structure.expected_edges)
                 for callback in callbacks:
                     callback.on_step(step_record)
-            assert state is not None
+            weights = trajectory.final_state.params
             with forked(task.cuda):
                 reseed(epoch_seed, EVALUATE, cuda=task.cuda)
-                logits = task.mean_logits(state.params, structure.draw, self.samples)
+                logits = task.mean_logits(weights, structure.draw, self.samples)
             accuracy, loss = task.accuracy(logits, "es"), task.loss(logits, "es").item()
             # The loss breaks ties, but only accuracy buys time: a loss can go on falling for ever.
             stale = 0 if best is None or accuracy > best.es_accuracy else stale + 1
             improved = best is None or (accuracy, -loss) > (best.es_accuracy, -best.es_loss)
             if improved:
                 best = None  # Frees the old copy of θ before the new one is made.
-                best = Best(state.params, logits, structure.state(), accuracy, loss)
+                best = Best(weights, logits, structure.state(), accuracy, loss)
             history.append(
                 EpochRecord(epoch, outer_step, inner_loss, accuracy, loss, structure.expected_edges, improved)
             )
@@ -162,41 +165,42 @@ class StructureLearner:
         return Fit(structure, best.params, best.logits, tuple(history), outer_step, task)
 
     def _window(
-        self, task: Task, params: Params, outer: dict[str, Any], state: State | None, seed: int, outer_step: int
-    ) -> tuple[State, float, float | None]:
-        """Take tau inner steps and one outer step; return the state, the mean inner loss and the outer loss."""
+        self,
+        task: Task,
+        params: Params,
+        outer: dict[str, Any],
+        after: Trajectory | None,
+        seed: int,
+        outer_step: int,
+    ) -> tuple[Trajectory, float, float | None]:
+        """Take the inner steps of one window and one outer step; return the trajectory, the mean inner and outer loss.
+
+        The mean is over the whole window whatever the horizon is, so that no horizon trains longer by noise alone.
+        """
+        losses: list[Tensor] = []
 
         def inner(params: Params, outer: dict[str, Any]) -> Tensor:
-            return task.inner_loss(params, outer["structure"])
+            loss = task.inner_loss(params, outer["structure"])
+            losses.append(loss.detach())
+            return loss
 
         def outer_objective(params: Params, outer: dict[str, Any]) -> Tensor:
             return task.outer_loss(params, outer["structure"])
 
-        updater = self._updater()
-        horizon = self.tau if self.horizon is None else self.horizon
-        if not self.learn_structure:
-            # The horizon only decides how many losses are averaged: as many as where the structure is learned.
-            trajectory = record(
-                inner, params, outer, updater=updater, steps=self.tau, horizon=horizon, seed=seed, state=state
-            )
-            return trajectory.final_state, sum(trajectory.inner_losses) / len(trajectory.inner_losses), None
-        result = hypergradient(
-            inner,
-            outer_objective,
-            params,
-            outer,
-            updater=updater,
-            steps=self.tau,
-            method=Reverse(horizon, noise=self.noise),
-            seed=seed,
-            state=state,
+        interval = self.tau if self.interval is None else self.interval
+        horizon = (self.tau if self.horizon is None else self.horizon) if self.learn_structure else 0
+        trajectory = record(
+            inner, params, outer, updater=self._updater(), steps=interval, horizon=horizon, seed=seed, after=after
         )
+        inner_loss = math.fsum(torch.stack(losses).tolist()) / len(losses)
+        if not self.learn_structure:
+            return trajectory, inner_loss, None
+        result = Reverse(horizon, noise=self.noise).differentiate(trajectory, outer_objective)
         lr = self.outer_lr / (1 + self.outer_lr_decay * outer_step)
         outer["structure"].project_(result.grad["structure"], lr)
         if "inner_lr" in outer:
             outer["inner_lr"] = outer["inner_lr"] - lr * result.grad["inner_lr"]
-        losses = result.diagnostics.inner_losses
-        return result.state, sum(losses) / len(losses), result.outer_loss
+        return trajectory, inner_loss, result.outer_loss
 
     def _updater(self) -> Updater:
         if self.updater is not None:

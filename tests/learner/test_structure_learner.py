@@ -55,7 +55,7 @@ def spied(calls):
         *[({name: value}, f"{name} must be finite and >= 0, got {value!r}")
           for name in ("outer_lr", "outer_lr_decay", "inner_lr", "weight_decay", "inner_tolerance")
           for value in (-0.1, NAN, INFINITY, "1", None)],
-        ({"tau": 5, "horizon": 6}, r"horizon must lie in 0..tau = 0..5, got 6"),
+        ({"interval": 0}, "interval must be an integer >= 1, got 0"),
         ({"horizon": -1}, "horizon must be an integer >= 0, got -1"),
         ({"horizon": 1.5}, "horizon must be an integer >= 0, got 1.5"),
         ({"horizon": True}, "horizon must be an integer >= 0, got True"),
@@ -163,6 +163,37 @@ class TestStructure:
             gradients.append(made[0].gradients[0])
         assert not torch.equal(gradients[0], gradients[1])
         assert not torch.equal(gradients[1], gradients[2])
+
+    def test_tau_sets_interval_and_horizon(self):
+        data = blocks()
+        both = learner(tau=3).fit(data)
+        apart = learner(tau=1, interval=3, horizon=3).fit(data)
+        assert same_bits(both.structure.state(), apart.structure.state())
+
+    def test_a_horizon_beyond_the_interval_reaches_over_earlier_windows(self):
+        """The first window has nothing before it; the second adds what the first one's steps depend on."""
+        calls = []
+        for horizon in (2, 3, 4, 99):
+            spy = spied(calls)
+            learner(interval=2, horizon=horizon, edges=spy, max_epochs=1, outer_lr=1e-12).fit(blocks())
+        first, second = ([c.gradients[k] for c in calls] for k in (0, 1))
+        assert all(torch.equal(first[0], g) for g in first)
+        assert not torch.allclose(second[0], second[1])
+        assert not torch.allclose(second[1], second[2])
+        assert torch.equal(second[2], second[3])
+        # θ hardly moves at this step size, so that two windows of 2 are one of 4 steps, but for the draws of the outer
+        # objective: the same.
+        spy = spied(whole := [])
+        learner(interval=4, horizon=4, edges=spy, max_epochs=1, outer_lr=1e-12).fit(blocks())
+        assert torch.allclose(whole[0].gradients[0], second[2], rtol=1e-4, atol=1e-9)
+
+    def test_the_inner_loss_is_that_of_the_whole_window_at_every_horizon(self):
+        losses = []
+        for horizon in (0, 1, 3):
+            recorder = Recorder()
+            learner(interval=3, horizon=horizon, max_epochs=1, outer_lr=0.0).fit(blocks(), callbacks=[recorder])
+            losses.append([record.inner_loss for record in recorder.steps])
+        assert losses[0] == losses[1] == losses[2]
 
     def test_noise_reaches_the_sweep(self):
         """The same inner steps, swept back over on other graphs."""

@@ -155,7 +155,7 @@ class TestGraphs:
         """Which steps of a trajectory have a graph."""
         problem = regression()
         trajectory = record(problem.inner, *problem[2:], updater=Adam(0.05), steps=steps, memory=KeepGraphs(budget))
-        return [trajectory.tape.load(t).graph is not None for t in reversed(range(steps))][::-1]
+        return [trajectory.segments[-1].tape.load(t).graph is not None for t in reversed(range(steps))][::-1]
 
     def test_are_kept_of_the_last_steps(self):
         kept = self.graphs(20_000)
@@ -175,7 +175,7 @@ class TestGraphs:
             lambda w, o: (data @ w).square().mean() * o, torch.ones(100), torch.tensor(1.0), updater=SGD(0.01),
             steps=10, memory=KeepGraphs(200_000),
         )  # fmt: skip
-        assert all(trajectory.tape.load(t).graph is not None for t in reversed(range(10)))
+        assert all(trajectory.segments[-1].tape.load(t).graph is not None for t in reversed(range(10)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""What truncation costs in exactness: one sweep, every depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import optree
+import torch
+from torch import Tensor
+
+from lds._random import forked
+from lds.errors import InputError, NumericalError
+from lds.hypergrad._outer import STEADY
+from lds.hypergrad._sweep import Noise, Sweep
+from lds.hypergrad._trajectory import Trajectory
+from lds.updaters import Objective
+
+
+@dataclass(frozen=True)
+class TruncationCurve:
+    r"""How close truncated hypergradients are to the full one; lists are by depth k = 0 … T.
+
+    With G_{T-k} the hypergradient truncated at depth k, and G_0 the full one:
+
+    Attributes:
+        relative_error: :math:`\|G_{T-k} - G_0\| / \|G_0\|`.
+        cosine: cosine of the angle between G_{T-k} and G_0; NaN where G_{T-k} is zero.
+        costate_norm: :math:`\|P_{T-k}\|` over the whole state.
+    """
+
+    relative_error: list[float]
+    cosine: list[float]
+    costate_norm: list[float]
+
+    def horizon(self, tol: float = 0.05) -> int:
+        """Return the least depth from which on the relative error stays at or below `tol`."""
+        beyond = [k for k, error in enumerate(self.relative_error) if not error <= tol]
+        return beyond[-1] + 1 if beyond else 0
+
+
+@runtime_checkable
+class HasGram(Protocol):
+    """An outer variable that knows the inner products of its gradients."""
+
+    def gram(self, gradients: Sequence[Any]) -> Tensor:
+        """Return the inner products of all pairs of gradients, float64 of shape [n, n]."""
+        ...
+
+
+def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, noise: Noise = "replay") -> TruncationCurve:
+    r"""Sweep once over a trajectory and compare the hypergradients of all truncation depths with the deepest.
+
+    Let D_s be what step T − s adds to the hypergradient, and M the Gram matrix of these; then
+
+    .. math:: \|G_{T-k} - G_0\|^2 = \sum_{r,s>k} M_{rs}, \qquad
+        \langle G_{T-k}, G_0 \rangle = \sum_{r \le k} \sum_s M_{rs}
+
+    so that no gradient but the increments is formed, and small errors keep their digits. Memory: one increment a
+    step, T + 1 times the size of the outer variables (of a structure: thin factor pairs).
+
+    Args:
+        trajectory: what `record` returned with `horizon=None`; of another, the deepest hypergradient stands for the
+            full one.
+        outer_objective: F, (params, outer) -> scalar tensor.
+        noise: as for `sweep`.
+
+    Raises:
+        InputError: an outer variable draws but has no `gram`; or as for `sweep`.
+        NumericalError: the full hypergradient is zero, NaN or infinite.
+        ReplayError: as for `sweep`.
+    """
+    run = Sweep(trajectory, outer_objective, noise=noise, check_replay=True, initial_costate=True)
+    increments: list[list[Any]] = []
+    with forked(trajectory.dynamics.cuda):
+        for _ in run:
+            increments.append(run.take_increments())
+    variables = trajectory.dynamics.outer.variables
+    gram = torch.zeros((len(increments), len(increments)), dtype=torch.float64)
+    for path, variable, values in zip(
+        trajectory.dynamics.outer.paths, variables, zip(*increments, strict=True), strict=True
+    ):
+        if isinstance(variable, STEADY):
+            rows = torch.stack([torch.cat([x.flatten() for x in optree.tree_leaves(v)]) for v in values]).double()
+            gram += (rows @ rows.T).cpu()
+        elif isinstance(variable, HasGram):
+            gram += variable.gram(values).cpu()
+        else:
+            raise InputError(
+                f"{path} must have a method gram(gradients) that returns their inner products, but "
+                f"{type(variable).__name__} has none; add it, or leave that variable out"
+            )
+    return _curve(gram, run.costate_norms.floats())
+
+
+def _curve(gram: Tensor, costate_norm: list[float]) -> TruncationCurve:
+    total = float(gram.sum())
+    if not (math.isfinite(total) and total > 0):
+        raise NumericalError(
+            f"the full hypergradient must be finite and not zero to compare with, but its squared norm is {total}; "
+            "look at the objectives, or shorten the trajectory"
+        )
+    # tails[k] = Σ_{r,s≥k} M_rs, heads[k] = Σ_{r,s≤k} M_rs; rounding must not make a square negative.
+    tails = gram.flip(0, 1).cumsum(0).cumsum(1).diagonal().flip(0).clamp(min=0)
+    heads = gram.cumsum(0).cumsum(1).diagonal().clamp(min=0)
+    errors = torch.cat([tails[1:], tails.new_zeros(1)]).div(total).sqrt()
+    cosines = gram.sum(1).cumsum(0) / (heads * total).sqrt()
+    return TruncationCurve(errors.tolist(), cosines.tolist(), costate_norm)
