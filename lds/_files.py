@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+from lds.errors import StorageError
 
 if sys.platform != "win32":
     import fcntl
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the whole new file or what was there before."""
+    """Write a file so that a crash leaves the whole new file or what was there before.
+
+    Raises:
+        StorageError: the file cannot be written: the disk is full, or the folder read-only or gone.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):  # The first error says what is wrong.
+            temporary.unlink(missing_ok=True)
+        raise _cannot(path, error) from error
+
+
+def append(path: Path, line: str) -> None:
+    """Append a line to a file; a crash may leave a part of it, without its end.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise _cannot(path, error) from error
 
 
 def lock(descriptor: int) -> bool:
@@ -29,3 +55,20 @@ def lock(descriptor: int) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name of a file survive a power cut too."""
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _cannot(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path} cannot be written: {error.strerror}; what was saved before is whole: make room or give the rights, "
+        "and go on from there"
+    )

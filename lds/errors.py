@@ -1,5 +1,9 @@
 """The error classes of the package: each message says what was needed, what came, and what to do."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class LDSError(Exception):
     """Base class of every error that the package raises on purpose."""
@@ -13,12 +17,32 @@ class DataError(InputError):
     """A data set is unknown, missing, corrupt or inconsistent."""
 
 
+class StorageError(LDSError, OSError):
+    """A file cannot be written; what was there before is still whole."""
+
+
 class ReplayError(LDSError, RuntimeError):
     """A recomputed inner step differs from the recorded one, so the hypergradient would be wrong."""
 
 
 class NumericalError(LDSError, ArithmeticError):
     """A number is NaN or infinite where it must be finite."""
+
+
+class OuterStepError(NumericalError):
+    """A number is NaN or infinite in an outer step of a learner.
+
+    Args:
+        message: what happened.
+        outer_step: the outer step, from 1, over all epochs.
+        progress: where learning stood before it, or before its epoch; as `resume=` of `fit` it leads there again. None
+            where the updater's slots cannot be saved.
+    """
+
+    def __init__(self, message: str, outer_step: int, progress: dict[str, Any] | None) -> None:
+        super().__init__(message)
+        self.outer_step = outer_step
+        self.progress = progress
 
 
 class ContractError(LDSError, AssertionError):
