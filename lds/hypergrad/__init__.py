@@ -1,5 +1,6 @@
 """Hypergradients of unrolled optimization; knows nothing of graphs."""
 
+from lds.hypergrad._arguments import Noise
 from lds.hypergrad._check import HypergradientCheck, LeafCheck, check_hypergradient
 from lds.hypergrad._diagnostics import Diagnostics, SweepDiagnostics, plot_diagnostics
 from lds.hypergrad._finite_difference import FiniteDifference, FiniteDifferenceDiagnostics
@@ -11,7 +12,7 @@ from lds.hypergrad._outer import Accumulator, OuterVariable, Tracer
 from lds.hypergrad._problem import HypergradientResult, Method, Problem
 from lds.hypergrad._reverse import Reverse
 from lds.hypergrad._steady import Derived
-from lds.hypergrad._sweep import Noise, SweepStep, sweep
+from lds.hypergrad._sweep import SweepStep, sweep
 from lds.hypergrad._trajectory import Trajectory, record
 from lds.hypergrad._truncation import TruncationCurve, truncation_curve
 from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepStates, Memory, Offload

@@ -33,7 +33,12 @@ class Diagnostics:
 
     @cached_property
     def inner_gradient_norm(self) -> float:
-        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for, at the values θ has then."""
+        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for.
+
+        Raises:
+            InputError: an outer variable was changed in place since. One that draws cannot tell: ask before you change
+                it, else this is the norm at its new value.
+        """
         return self._inner_gradient_norm()
 
 
@@ -48,12 +53,16 @@ class SweepDiagnostics(Diagnostics):
         contributions: ‖G_{T−k} − G_{T−k+1}‖, and ‖G_T‖ at k = 0: what each step added, of a `Derived` on the derived
             value; None where an outer variable draws.
         replay_error: largest relative difference between a recomputed and a recorded state; None if none was compared.
+        explodes_at: the first depth at which the costate of the params is more than a million times as large as at
+            depth 0; None if there is none. In single precision, what the last steps add to the hypergradient has by
+            then one digit left: take a smaller horizon, or smaller steps.
     """
 
     steps_swept: int
     costate_norms: list[float]
     contributions: list[float] | None
     replay_error: float | None
+    explodes_at: int | None = None
 
     @property
     def contraction(self) -> float:
@@ -101,6 +110,7 @@ def inner_gradient_norm(dynamics: Dynamics, state: State) -> Callable[[], float]
 
 
 def _inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
+    dynamics.outer.check_unchanged("inner_gradient_norm", "ask for it first")
     with forked(dynamics.cuda), torch.no_grad():
         values = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start, DRAW))
         reseed(dynamics.seed, state.step, STEP, cuda=dynamics.cuda)

@@ -25,6 +25,7 @@ class StateSpec:
         accessors, leaves, self.spec = optree.tree_flatten_with_accessor(tree)
         roots = ("state.params", "state.slots")
         self.paths = [accessor[1:].codify(roots[accessor.path[0]]) for accessor in accessors]
+        self.params = optree.tree_structure(state.params).num_leaves  # So many of the leaves, the first, are params.
         self._kinds = [(x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in leaves]
 
     def flatten(self, state: Any) -> list[Any]:

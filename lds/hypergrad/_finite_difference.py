@@ -11,6 +11,7 @@ from lds._random import OUTER_DRAW, OUTER_STEP, forked, reseed
 from lds.errors import InputError
 from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
 from lds.hypergrad._dynamics import CheckedObjective
+from lds.hypergrad._finite import check_grad, check_objective
 from lds.hypergrad._leaves import is_differentiable
 from lds.hypergrad._problem import HypergradientResult, Problem
 from lds.hypergrad._theta import Theta, unit
@@ -64,10 +65,12 @@ class FiniteDifference:
 
         Raises:
             InputError: an outer variable draws anew in every step or is complex, or the step is lost in rounding.
+            NumericalError: an objective or a difference quotient is NaN or infinite.
         """
         theta = Theta(problem.outer, "FiniteDifference()")
         trajectory, loss = evaluate(problem)
         final, dynamics = trajectory.final_state, trajectory.dynamics
+        check_objective(loss, final.step, dynamics.spec.paths, dynamics.spec.flatten(final))
         step = self.step
         if step is None:
             tensors = [x for x in dynamics.spec.flatten(final) if is_differentiable(x)] + theta.tensors
@@ -89,6 +92,7 @@ class FiniteDifference:
             runs=1 + 4 * sum(x.numel() for x in theta.tensors),
             errors=theta.grads(errors),
         )
+        check_grad(dynamics.outer, theta.grads(grads), problem.steps)
         return HypergradientResult(theta.grads(grads), final.params, loss, final, diagnostics)
 
 

@@ -15,11 +15,13 @@ from lds._random import forked
 from lds.errors import InputError
 from lds.hypergrad._arguments import check_count
 from lds.hypergrad._attached import check_attached
+from lds.hypergrad._backward import Sweep
 from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
 from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._leaves import ScalarLog, detached, differentiable, is_differentiable
+from lds.hypergrad._finite import check_grad, check_losses
+from lds.hypergrad._leaves import detached, differentiable, is_differentiable
+from lds.hypergrad._logs import ScalarLog
 from lds.hypergrad._problem import HypergradientResult, Problem
-from lds.hypergrad._sweep import Sweep
 from lds.hypergrad._theta import Theta, unit
 from lds.hypergrad._trajectory import Trajectory
 
@@ -50,12 +52,17 @@ class Forward:
         Raises:
             InputError: an outer variable draws anew in every step or is complex, Φ detaches its result from θ, or the
                 backward of an operation is not differentiable in what it is given.
+            NumericalError: an objective or the hypergradient is NaN or infinite.
         """
         check_count("steps", problem.steps)
         theta = Theta(problem.outer, "Forward()")
-        dynamics, leaves = Dynamics.bind(
-            problem.inner, problem.params, problem.outer, problem.updater, problem.seed, problem.state
-        )
+
+        def bind() -> tuple[Dynamics, list[Any]]:
+            return Dynamics.bind(
+                problem.inner, problem.params, problem.outer, problem.updater, problem.seed, problem.state
+            )
+
+        dynamics, leaves = bind()
         losses = ScalarLog(max(problem.steps, 1))
         with forked(dynamics.cuda):
             run = _Run(dynamics, theta, leaves)
@@ -63,13 +70,16 @@ class Forward:
                 run.step(t)
                 if (loss := dynamics.inner.take()) is not None:
                     losses.append(loss)
+            check_losses(losses, bind, 0, problem.steps)
             final = dynamics.spec.unflatten(run.leaves, dynamics.start + problem.steps)
             trajectory = Trajectory(problem.steps, 0, final, losses.floats(), dynamics, ())
             sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False, initial_costate=True)
+            sweep.look_closely()
             next(iter(sweep))
         assert sweep.outer_loss is not None
         diagnostics = Diagnostics(trajectory.inner_losses, inner_gradient_norm(dynamics, final))
         grad = run.hypergradient(sweep.grad(), sweep.cotangents)
+        check_grad(dynamics.outer, grad, problem.steps)
         return HypergradientResult(grad, final.params, sweep.outer_loss.item(), final, diagnostics)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
+from lds.hypergrad._arguments import check_method
 from lds.hypergrad._diagnostics import Diagnostics, SweepDiagnostics
 from lds.hypergrad._problem import HypergradientResult, Method, Problem
 from lds.hypergrad._reverse import Reverse
@@ -74,7 +75,11 @@ def hypergradient(
 
     Raises:
         InputError: an argument, an objective or Φ is not what it must be; see `record` and `sweep`.
+        NumericalError: an objective, a costate or the hypergradient is NaN or infinite; the message names the step, the
+            variable, and the last norms that were finite.
         ReplayError: a recomputed inner step differs from the recorded one.
     """
-    problem = Problem(inner, outer_objective, params, outer, updater, steps, seed, state)
-    return (Reverse() if method is None else method).solve(problem)
+    if method is None:
+        method = Reverse()
+    check_method(method)
+    return method.solve(Problem(inner, outer_objective, params, outer, updater, steps, seed, state))

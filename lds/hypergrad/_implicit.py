@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from lds._random import forked
-from lds.errors import InputError, PremiseWarning
+from lds.errors import InputError, NumericalError, PremiseWarning
 from lds.hypergrad._arguments import check_count
+from lds.hypergrad._backward import Sweep
 from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
+from lds.hypergrad._finite import all_finite
 from lds.hypergrad._implicit_system import GradientSystem, StepSystem
 from lds.hypergrad._leaves import is_differentiable
 from lds.hypergrad._problem import HypergradientResult, Problem
@@ -28,7 +30,6 @@ from lds.hypergrad._solvers import (
     rounding,
     series,
 )
-from lds.hypergrad._sweep import Sweep
 from lds.updaters import State
 
 Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
@@ -130,6 +131,7 @@ class Implicit:
 
         Raises:
             InputError: params or slots are complex, or an objective is not what it must be.
+            NumericalError: an objective, a costate or the hypergradient is NaN or infinite.
         """
         trajectory = problem.record(0)
         dynamics, final = trajectory.dynamics, trajectory.final_state
@@ -137,6 +139,7 @@ class Implicit:
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
         sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False, initial_costate=True)
         with forked(dynamics.cuda):
+            sweep.look_closely()
             next(iter(sweep))
             system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, problem.steps)
             b = system.flat(sweep.cotangents[: len(system.graph.leaves)])
@@ -157,12 +160,16 @@ class Implicit:
             iterations=solution.iterations,
             converged=solution.residual <= tol,
         )
-        finite = all(
-            bool(x.isfinite().all()) for x in [solution.vector, *optree.tree_leaves(grad)] if isinstance(x, Tensor)
-        )
-        for failure in self._failures(diagnostics, way, rounding(b), tol, finite):
+        for failure in self._failures(diagnostics, way, rounding(b), tol):
             # At the line that calls `hypergradient`.
             warnings.warn(failure, PremiseWarning, stacklevel=3)
+        if not all_finite([solution.vector, grad]):
+            low, high = diagnostics.curvature
+            raise NumericalError(
+                "the hypergradient of Implicit() must be finite, but the solution of its linear system, or the "
+                f"product with it, is not (‖∇L‖ = {diagnostics.inner_gradient_norm:.3g}, curvature from {low:.3g} to "
+                f'{high:.3g}); look at the inner objective at w_T, or use solver="dense" or Reverse()'
+            )
         return HypergradientResult(grad, final.params, sweep.outer_loss.item(), final, diagnostics)
 
     def _solve(self, matrix: Matrix, b: Tensor, tol: float) -> Solution:
@@ -178,7 +185,7 @@ class Implicit:
         found = series(lambda p: p - alpha * matrix(p), b, tol, self.max_iterations)
         return replace(found, vector=alpha * found.vector)
 
-    def _failures(self, found: ImplicitDiagnostics, way: _Way, zero: float, tol: float, finite: bool) -> Iterator[str]:
+    def _failures(self, found: ImplicitDiagnostics, way: _Way, zero: float, tol: float) -> Iterator[str]:
         """Yield what is wrong with the premise, one message each."""
         gradient_norm = found.inner_gradient_norm
         figures = f"‖∇L‖ = {gradient_norm:.3g}, ‖w_T‖ = {way.size:.3g}"
@@ -207,11 +214,6 @@ class Implicit:
             yield (
                 f'the solver "{self.solver}" of Implicit() did not converge: relative residual {found.residual:.3g} '
                 f"after {found.iterations} iterations{rate}, needed {tol:.3g} ({figures}); {ADVICE[self.solver]}"
-            )
-        if not finite:
-            yield (
-                f"the hypergradient of Implicit() is not finite ({figures}, curvature from {smallest:.3g} to "
-                f'{largest:.3g}); look at the inner objective at w_T, or use solver="dense" or Reverse()'
             )
 
 

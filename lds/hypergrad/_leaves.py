@@ -36,38 +36,3 @@ def norm(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
     norms = [x.to(like) for x in torch._foreach_norm(list(tensors))]
     result: Tensor = torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
     return result
-
-
-class ScalarLog:
-    """The last `capacity` values of a scalar, on its device.
-
-    One preallocated tensor: small ones, each kept between large ones that come and go, would fragment the heap.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._values: Tensor | None = None
-        self._count = 0
-
-    def append(self, value: Tensor) -> None:
-        """Add a value, in place of the oldest where all places are taken."""
-        if self._values is None:
-            self._values = value.new_empty(self._capacity)
-        self._values[self._count % self._capacity] = value
-        self._count += 1
-
-    def __len__(self) -> int:
-        return min(self._count, self._capacity)
-
-    def last(self) -> float:
-        """Return the newest value."""
-        assert self._values is not None
-        return self._values[(self._count - 1) % self._capacity].item()
-
-    def floats(self) -> list[float]:
-        """Return the values, oldest first, read from their device at once."""
-        if self._values is None:
-            return []
-        values: list[float] = self._values[: len(self)].tolist()
-        begin = self._count % self._capacity if self._count > self._capacity else 0
-        return values[begin:] + values[:begin]

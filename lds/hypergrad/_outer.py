@@ -88,13 +88,13 @@ class Outer:
         """Return one draw a variable."""
         return [variable.draw() for variable in self.variables]
 
-    def check_unchanged(self) -> None:
+    def check_unchanged(self, now: str = "the sweep", advice: str = "sweep first") -> None:
         """Raise InputError if an outer variable was changed in place since the trajectory was recorded."""
         for path, variable in zip(self.paths, self.variables, strict=True):
             if isinstance(variable, STEADY) and variable.changed():
                 raise InputError(
-                    f"{path} was changed in place between the recording and the sweep, but both must see the same "
-                    "value; sweep first, or update a copy"
+                    f"{path} was changed in place between the recording and {now}, but both must see the same "
+                    f"value; {advice}, or update a copy"
                 )
 
     def trace(self, draws: Sequence[Any]) -> list[Tracer]:

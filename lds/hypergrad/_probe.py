@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lds.errors import NumericalError
 from lds.hypergrad._finite_difference import evaluate, moved
 from lds.hypergrad._problem import Problem
 from lds.hypergrad._theta import Theta
@@ -61,14 +62,14 @@ class Prober:
     def __init__(self, problem: Problem, theta: Theta) -> None:
         self._problem = problem
         self._theta = theta
-        self._middle = evaluate(problem)[1]
+        self._middle = _value(problem)
 
     def __call__(self, index: int, direction: Tensor) -> Probe:
         """Probe F along a direction in one tensor of θ."""
         place = self._theta.tensors[index][direction != 0]
         h = STEP * max(1.0, float(place.abs().max()))
         far, behind, ahead, beyond = (
-            evaluate(moved(self._problem, self._theta, index, k * h * direction))[1] for k in (-WIDER, -1, 1, WIDER)
+            _value(moved(self._problem, self._theta, index, k * h * direction)) for k in (-WIDER, -1, 1, WIDER)
         )
         middle, wide = self._middle, WIDER * h
         return Probe(
@@ -80,3 +81,11 @@ class Prober:
             wide_gap=abs(beyond - 2 * middle + far) / wide,
             noise=ROUNDINGS * EPS * max(map(abs, (far, behind, middle, ahead, beyond))) / h,
         )
+
+
+def _value(problem: Problem) -> float:
+    """Return F(w_T, θ), NaN where the inner objective is not finite on the way there."""
+    try:
+        return evaluate(problem)[1]
+    except NumericalError:
+        return math.nan

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from lds._random import forked
 from lds.errors import InputError
-from lds.hypergrad._arguments import check_count
+from lds.hypergrad._arguments import Noise, check_count, check_memory, check_noise
+from lds.hypergrad._backward import Sweep
 from lds.hypergrad._diagnostics import SweepDiagnostics, inner_gradient_norm, remaining_share
+from lds.hypergrad._finite import check_grad, explosion
 from lds.hypergrad._problem import HypergradientResult, Problem
-from lds.hypergrad._sweep import Noise, Sweep, check_noise
 from lds.hypergrad._trajectory import Trajectory
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._tape import ResumableTape
@@ -34,7 +35,8 @@ class Reverse:
         check_replay: compare every recomputed state with the recorded one, by value.
 
     Raises:
-        InputError: the horizon is no integer ≥ 0, tol is negative, or the noise is another word.
+        InputError: the horizon is no integer ≥ 0, tol is negative, the memory is no policy, or the noise is another
+            word.
     """
 
     horizon: int | None = None
@@ -48,6 +50,7 @@ class Reverse:
             check_count("horizon", self.horizon)
         if self.tol is not None and not self.tol >= 0:
             raise InputError(f"tol must be a number >= 0 or None, got {self.tol!r}")
+        check_memory(self.memory)
         check_noise(self.noise)
 
     def solve(self, problem: Problem) -> HypergradientResult[SweepDiagnostics]:
@@ -67,7 +70,7 @@ class Reverse:
             outer_objective: F, (params, outer) -> scalar tensor.
 
         Raises:
-            InputError, ReplayError: as for `sweep`.
+            InputError, NumericalError, ReplayError: as for `sweep`.
         """
         run = Sweep(
             trajectory,
@@ -83,7 +86,9 @@ class Reverse:
                     norms.append(run.costate_norms.last())
                     if remaining_share(norms) <= self.tol:
                         break
-        grad, contributions = run.grad(), run.contributions
+            run.check_finite()
+        grad = run.grad()
+        check_grad(trajectory.dynamics.outer, grad, trajectory.steps - t)
         for segment in trajectory.segments:
             if isinstance(segment.tape, ResumableTape):
                 segment.tape.remove()
@@ -92,9 +97,10 @@ class Reverse:
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=inner_gradient_norm(trajectory.dynamics, trajectory.final_state),
             steps_swept=trajectory.steps - t,
-            costate_norms=run.costate_norms.floats(),
-            contributions=None if contributions is None else contributions.floats(),
+            costate_norms=run.costate_norms.totals(),
+            contributions=run.contributions,
             replay_error=run.replay_error,
+            explodes_at=explosion(run.param_norms),
         )
         return HypergradientResult(
             grad=grad,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from lds._random import forked
 from lds.errors import InputError
-from lds.hypergrad._arguments import check_count
+from lds.hypergrad._arguments import check_count, check_memory
 from lds.hypergrad._dynamics import Dynamics
+from lds.hypergrad._finite import check_losses
 from lds.hypergrad._heap import keep_freed_memory
-from lds.hypergrad._leaves import ScalarLog
+from lds.hypergrad._logs import ScalarLog
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape
 from lds.updaters import Objective, PyTree, State, Updater
@@ -93,17 +95,24 @@ def record(
     Raises:
         InputError: an argument is out of range, params are no floating-point tensors, the objective is no scalar, Φ
             returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
+        NumericalError: the inner objective is NaN or infinite in a step.
     """
     check_count("steps", steps)
     if horizon is not None:
         check_count("horizon", horizon)
+    check_memory(memory)
     keep_freed_memory()
     begin = 0
     if after is not None:
         if state is not None:
             raise InputError("state and after both say where to go on from; give one of them")
         begin, state = after.steps, after.final_state
-    dynamics, leaves = Dynamics.bind(inner, params, outer, updater, seed, state, begin)
+
+    def bind() -> tuple[Dynamics, list[Any]]:
+        return Dynamics.bind(inner, params, outer, updater, seed, state, start)
+
+    start = begin
+    dynamics, leaves = bind()
     end = begin + steps
     kept = steps if horizon is None else min(horizon, steps)
     first = end - kept
@@ -122,6 +131,7 @@ def record(
                 leaves = tape.advance(t, leaves)
             if (loss := dynamics.inner.take()) is not None:
                 losses.append(loss)
+    check_losses(losses, bind, start, end)
     final = dynamics.spec.unflatten(leaves, dynamics.start + end)
     inner_losses = [*earlier_losses, *losses.floats()][-max(kept, 1) :]
     if tape is not None:

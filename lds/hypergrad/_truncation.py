@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lds._random import forked
 from lds.errors import InputError, NumericalError
+from lds.hypergrad._arguments import Noise
+from lds.hypergrad._backward import Sweep
 from lds.hypergrad._outer import STEADY
-from lds.hypergrad._sweep import Noise, Sweep
 from lds.hypergrad._trajectory import Trajectory
 from lds.updaters import Objective
 
@@ -69,7 +70,7 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
 
     Raises:
         InputError: an outer variable draws but has no `gram`; or as for `sweep`.
-        NumericalError: the full hypergradient is zero, NaN or infinite.
+        NumericalError: the full hypergradient is zero; or as for `sweep`.
         ReplayError: as for `sweep`.
     """
     run = Sweep(trajectory, outer_objective, noise=noise, check_replay=True, initial_costate=True)
@@ -77,6 +78,7 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
     with forked(trajectory.dynamics.cuda):
         for _ in run:
             increments.append(run.take_increments())
+        run.check_finite()
     variables = trajectory.dynamics.outer.variables
     gram = torch.zeros((len(increments), len(increments)), dtype=torch.float64)
     for path, variable, values in zip(
@@ -92,7 +94,7 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
                 f"{path} must have a method gram(gradients) that returns their inner products, but "
                 f"{type(variable).__name__} has none; add it, or leave that variable out"
             )
-    return _curve(gram, run.costate_norms.floats())
+    return _curve(gram, run.costate_norms.totals())
 
 
 def _curve(gram: Tensor, costate_norm: list[float]) -> TruncationCurve:

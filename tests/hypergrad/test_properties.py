@@ -1,12 +1,18 @@
-"""Whatever the shapes, horizons, updaters and dtypes: the hypergradient is that of the unroll."""
+"""Whatever the shapes, horizons, updaters, dtypes, memory and graphs: the hypergradient is that of the unroll.
+
+Cases are drawn with a fixed seed; LDS_EXAMPLES=2000 draws so many of each kind, where 60 and 40 are drawn otherwise.
+"""
+
+import os
 
 import optree
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lds.hypergrad import Reverse, hypergradient
-from lds.updaters import SGD, Adam
+from lds.hypergrad import Binomial, Checkpoint, KeepGraphs, KeepStates, Reverse, hypergradient
+from lds.updaters import SGD, Adam, AdamW, RMSprop
+from tests.graph.oracles import MODELS, dense_hypergradient, node_classification, structure_of, theta
 from tests.oracles import DOUBLE, Problem, unroll
 
 shapes = st.lists(st.integers(1, 3), max_size=2).map(tuple)
@@ -24,7 +30,16 @@ UPDATERS = [
     SGD(0.1, momentum=lambda outer: outer[2], nesterov=True),
     Adam(0.05),
     Adam(lambda outer: outer[1], (0.8, lambda outer: outer[2])),
+    AdamW(0.05, weight_decay=lambda outer: outer[1]),
+    RMSprop(0.05),
 ]
+MEMORIES = [None, KeepGraphs(0), KeepStates(), Checkpoint(), Checkpoint(every=2), Binomial(1)]
+
+
+def examples(count):
+    """Settings of a property that is asked about so many cases."""
+    count = int(os.environ.get("LDS_EXAMPLES", count))
+    return settings(max_examples=count, deadline=None, derandomize=True)
 
 
 def build(tree, generator):
@@ -65,26 +80,48 @@ def problem_of(tree, outer_tree, dropout, seed):
     return Problem(inner, outer_objective, params, outer)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(
     tree=trees,
     outer_tree=trees,
     steps=st.integers(0, 5),
     horizon=st.none() | st.integers(0, 6),
     updater=st.sampled_from(UPDATERS),
+    memory=st.sampled_from(MEMORIES),
     dropout=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_equals_the_unroll(tree, outer_tree, steps, horizon, updater, dropout, seed):
+def test_equals_the_unroll(tree, outer_tree, steps, horizon, updater, memory, dropout, seed):
     problem = problem_of(tree, outer_tree, dropout, seed)
-    found = hypergradient(*problem, updater=updater, steps=steps, method=Reverse(horizon), seed=seed)
+    method = Reverse(horizon, memory=memory)
+    found = hypergradient(*problem, updater=updater, steps=steps, method=method, seed=seed)
     expected = unroll(problem, updater, steps, horizon=horizon, seed=seed)
     assert optree.tree_structure(found.grad) == optree.tree_structure(problem.outer)
     # In single precision both sides round, and the sums over steps cancel: the scale is that of the largest leaf.
     mixed = any(x.dtype == torch.float32 for x in optree.tree_leaves((problem.params, problem.outer)))
     tolerance = 1e-4 if mixed else 1e-10
     scale = max(x.abs().max().item() for x in optree.tree_leaves(expected.grad))
-    for x, y, theta in zip(*map(optree.tree_leaves, (found.grad, expected.grad, problem.outer)), strict=True):
-        assert x.dtype == theta.dtype
-        assert x.shape == theta.shape
+    for x, y, like in zip(*map(optree.tree_leaves, (found.grad, expected.grad, problem.outer)), strict=True):
+        assert x.dtype == like.dtype
+        assert x.shape == like.shape
         assert (x - y).abs().max().item() <= tolerance * scale
+
+
+@examples(40)
+@given(
+    nodes=st.integers(5, 24),
+    kind=st.sampled_from(["random", "sparse", "isolated", "empty", "complete"]),
+    model=st.sampled_from(sorted(MODELS)),
+    steps=st.integers(0, 4),
+    horizon=st.none() | st.integers(0, 5),
+    updater=st.sampled_from([SGD(0.1), SGD(0.1, momentum=0.8), Adam(0.05, eps=1e-5)]),
+    memory=st.sampled_from(MEMORIES),
+    seed=st.integers(0, 1000),
+)
+def test_equals_the_unroll_on_dense_graphs(nodes, kind, model, steps, horizon, updater, memory, seed):
+    problem = node_classification(structure_of(theta(kind, nodes, seed=seed)), model, seed=seed)
+    method = Reverse(horizon, memory=memory)
+    found = hypergradient(*problem, updater=updater, steps=steps, method=method, seed=seed)
+    expected = dense_hypergradient(problem, updater, steps, horizon=horizon, seed=seed)
+    got, wanted = found.grad["structure"].to_dense(), expected.grad["structure"]
+    assert (got - wanted).abs().max() <= 1e-9 * wanted.abs().max() + 1e-14
