@@ -1,7 +1,17 @@
 """Learning a graph structure, and the baseline that does not."""
 
 from lds.learner._baseline import FixedGraphLearner
+from lds.learner._extract import check_criterion, extract
 from lds.learner._fit import Callback, EpochRecord, Fit, StepRecord
 from lds.learner._structure_learner import StructureLearner
 
-__all__ = ["Callback", "EpochRecord", "Fit", "FixedGraphLearner", "StepRecord", "StructureLearner"]
+__all__ = [
+    "Callback",
+    "EpochRecord",
+    "Fit",
+    "FixedGraphLearner",
+    "StepRecord",
+    "StructureLearner",
+    "check_criterion",
+    "extract",
+]

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from lds._random import INIT, forked, mix, reseed
-from lds.graph import CandidatePairs, GivenGraph
+from lds.errors import InputError
+from lds.graph import CandidatePairs, GivenGraph, SampledGraph
+from lds.graph._all_pairs import canonical_pairs
 from lds.hypergrad import record
 from lds.learner._arguments import check_integers, check_sizes
+from lds.learner._failure import check_evaluation
 from lds.learner._fit import Callback, EpochRecord, Fit
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
@@ -28,47 +31,61 @@ _WINDOW = 10
 
 @dataclass(frozen=True)
 class FixedGraphLearner:
-    """Train a graph network once on a fixed graph, as a plain GCN is trained.
+    r"""Train a graph network once on a fixed graph, as a plain GCN is trained.
 
     The same model, inner objective and updater as `StructureLearner`. The nodes that structure learning spends on
     validation and early stopping both go into choosing when to stop here.
 
+    With random edges every step of training sees the graph with others added, drawn anew; predictions are made on the
+    graph itself. With E edges, each other pair of nodes is an edge with the same probability p:
+
+    .. math:: p = \mathrm{random\_edges} \cdot E / (N (N - 1) / 2 - E)
+
     Args:
-        graph: the graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own.
+        graph: the graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; None is the graph
+            without edges, on which a GCN is a plain feed-forward network.
         model: factory of the graph network, (number of features, number of classes) -> module called with (x, graph).
         lr: learning rate of Adam.
         weight_decay: λ of the inner penalty λ/2 ‖W_0‖².
         steps: steps of training, at most.
         patience: steps without improvement on the selection nodes before training ends.
+        random_edges: expected number of edges added in a step, as a share of the graph's.
 
     Raises:
         InputError: an argument is out of range.
     """
 
-    graph: Callable[[Data], Tensor] = field(default_factory=GivenGraph)
+    graph: Callable[[Data], Tensor] | None = field(default_factory=GivenGraph)
     model: ModelFactory = GCN
     lr: float = 0.02
     weight_decay: float = 5e-4
     steps: int = 400
     patience: int = 100
+    random_edges: float = 0.0
 
     def __post_init__(self) -> None:
         check_integers(self, "steps", "patience")
-        check_sizes(self, "lr", "weight_decay")
+        check_sizes(self, "random_edges", "lr", "weight_decay")
 
     def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
-        """Train on one data set; arguments and errors as for `StructureLearner.fit`."""
+        """Train on one data set; arguments and errors as for `StructureLearner.fit`.
+
+        Raises:
+            InputError: there are not as many pairs without an edge as `random_edges` asks for.
+        """
         task = Task(data, self.model, self.weight_decay)
         task.nodes["selection"] = torch.cat([task.nodes["val"], task.nodes["es"]])
-        structure = CandidatePairs(task.num_nodes, self.graph(data), dtype=task.dtype)
+        structure = self._structure(data, task)
         seed = mix(seed, 1)
         with forked(task.cuda):
             reseed(seed, INIT, cuda=task.cuda)
             params = task.initial_params()
             graph = structure.draw()  # All probabilities are 0 or 1.
 
+        rate = self._rate(graph)
+
         def inner(params: Params, outer: Any) -> Tensor:
-            return task.inner_loss(params, graph)
+            return task.inner_loss(params, _with_random_edges(graph, rate) if rate else graph)
 
         state: State | None = None
         best: tuple[Params, Tensor, float] | None = None
@@ -88,7 +105,38 @@ class FixedGraphLearner:
         assert best is not None
         params, logits, inner_loss = best
         accuracy, loss = task.accuracy(logits, "es"), task.loss(logits, "es").item()
+        check_evaluation(loss)
         epoch = EpochRecord(1, 0, inner_loss, accuracy, loss, structure.expected_edges, improved=True)
         for callback in callbacks:
             callback.on_epoch(epoch)
         return Fit(structure, params, logits, (epoch,), 0, task)
+
+    def _structure(self, data: Data, task: Task) -> CandidatePairs:
+        if self.graph is not None:
+            return CandidatePairs(task.num_nodes, self.graph(data), dtype=task.dtype)
+        # A structure needs a pair; this one has probability 0.
+        pair = torch.tensor([[0], [1]], device=task.device)
+        return CandidatePairs(task.num_nodes, pair[:, :0], candidates=pair, dtype=task.dtype)
+
+    def _rate(self, graph: SampledGraph) -> float:
+        """Return λ = −log(1 − p), the rate at which a Poisson process hits a pair with probability p."""
+        wanted = self.random_edges * graph.num_edges
+        free = graph.num_nodes * (graph.num_nodes - 1) // 2 - graph.num_edges
+        if wanted and wanted >= free:
+            raise InputError(
+                f"random_edges needs pairs without an edge, more than {wanted:g} of them, but the graph has {free}; "
+                "lower it"
+            )
+        return -math.log1p(-wanted / free) if wanted else 0.0
+
+
+def _with_random_edges(graph: SampledGraph, rate: float) -> SampledGraph:
+    """Return the graph with edges added, drawn with torch's default generator.
+
+    A Poisson number of uniform draws from the N² ordered pairs hits every {i, j} independently of the others.
+    """
+    n, device = graph.num_nodes, graph.row.device
+    count = int(torch.poisson(torch.tensor(rate * n * n / 2, dtype=torch.float64)))
+    pairs = torch.cat([torch.stack([graph.row, graph.col]), torch.randint(n, (2, count)).to(device)], 1)
+    row, col = canonical_pairs(pairs, n)
+    return SampledGraph(n, row, col, graph.weight.new_ones(row.shape))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
 
 from lds.errors import InputError
 from lds.graph import Structure
+from lds.learner._extract import extract
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -106,15 +106,28 @@ class Fit:
         """Number of outer epochs run."""
         return len(self.history)
 
+    @property
+    def expected_edges(self) -> float:
+        """Expected number of undirected edges of the learned structure."""
+        return self.structure.expected_edges
+
     def accuracy(self, split: str) -> float:
         """Return the accuracy on "train", "val", "es" or "test", in [0, 1].
 
         Raises:
             InputError: there is no such split.
         """
-        if split not in self._task.nodes:
-            raise InputError(f"split must be one of {', '.join(self._task.nodes)}, got {split!r}")
+        self._check(split)
         return self._task.accuracy(self.logits, split)
+
+    def loss(self, split: str) -> float:
+        """Return the cross-entropy on "train", "val", "es" or "test".
+
+        Raises:
+            InputError: there is no such split.
+        """
+        self._check(split)
+        return self._task.loss(self.logits, split).item()
 
     def predict_proba(self) -> Tensor:
         """Return the class probabilities of all nodes, shape [N, C]."""
@@ -124,21 +137,22 @@ class Fit:
         """Return the most probable class of all nodes, int64 of shape [N]."""
         return self.logits.argmax(1)
 
-    def graph(self, threshold: float = 0.5) -> Data:
-        """Return the learned structure: edges with probability above `threshold`, both directions.
+    def graph(self, threshold: float | None = None, *, top_k: int | None = None, sample: int | None = None) -> Data:
+        """Return the learned structure as a graph: edges by threshold, the strongest ones of each node, or a sample.
 
-        `edge_index` is int64 of shape [2, E], `edge_weight` the probabilities θ, shape [E].
+        `edge_index` is int64 of shape [2, E], both directions; `edge_weight` the probabilities θ, shape [E], and 1 in a
+        sample.
+
+        Args:
+            threshold: keep edges with a probability above it; 0.5 where no argument is given.
+            top_k: keep the k most probable edges of each node; so a node has more where it is among those of others.
+            sample: draw A ~ Bernoulli(θ) with this seed.
 
         Raises:
-            InputError: the threshold is not in [0, 1).
+            InputError: more than one argument came, or one is out of range.
         """
-        from torch_geometric.data import Data
+        return extract(self.structure, threshold, top_k=top_k, sample=sample)
 
-        if not 0 <= threshold < 1:
-            raise InputError(f"threshold must lie in [0, 1), got {threshold}")
-        pairs, probability = self.structure.edges(threshold)
-        return Data(
-            edge_index=torch.cat([pairs, pairs.flip(0)], 1),
-            edge_weight=probability.repeat(2),
-            num_nodes=self.structure.num_nodes,
-        )
+    def _check(self, split: str) -> None:
+        if split not in self._task.nodes:
+            raise InputError(f"split must be one of {', '.join(self._task.nodes)}, got {split!r}")

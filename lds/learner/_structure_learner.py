@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,14 @@ from torch import Tensor
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, Structure
-from lds.hypergrad import Noise, Reverse, Trajectory, record
+from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._arguments import check, check_integers, check_sizes
+from lds.learner._failure import check_evaluation, epoch_start, report_explosion, reproducible
 from lds.learner._fit import Best, Callback, EpochRecord, Fit, StepRecord
+from lds.learner._progress import Progress
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
-from lds.updaters import Adam, Updater
+from lds.updaters import Adam, Objective, Updater, as_updater
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -103,104 +105,173 @@ class StructureLearner:
             a, b = _LR_RANGE
             check("inner_lr", self.inner_lr, f"between {a} and {b} to be learned", lambda x: a < x < b)
 
-    def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
+    def fit(
+        self,
+        data: Data,
+        *,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        save: Callable[[Callable[[], dict[str, Any]]], None] | None = None,
+        resume: Mapping[str, Any] | None = None,
+    ) -> Fit:
         """Learn a structure for one data set.
 
         Args:
             data: PyG `Data` with x, y, edge_index and boolean train_mask, val_mask, es_mask, test_mask.
             seed: seed of all randomness; the same seed gives the same bits on the same machine.
             callbacks: told of every outer step and epoch.
+            save: called wherever learning could be resumed, after outer steps (with a horizon longer than the interval,
+                after outer epochs only), with a function that returns what to resume from: numbers, texts, tensors.
+            resume: what that function returned, for the same data and seed; learning goes on to the same bits.
 
         Raises:
             DataError: the data is inconsistent.
-            InputError: the initial graph cannot be made, or a pluggable part is not what it must be.
+            InputError: the initial graph cannot be made, a pluggable part is not what it must be, or what to resume
+                from belongs to something else.
+            OuterStepError: a number is NaN or infinite; the error holds what it takes to run that step again.
         """
         task = Task(data, self.model, self.weight_decay)
-        structure = self.edges(task.num_nodes, self.graph(data), dtype=task.dtype)
-        outer: dict[str, Any] = {"structure": structure}
+        progress = Progress(self._outer(task, data))
+        if resume is not None:
+            progress.load(resume, _initial_params(task, seed), as_updater(self._updater()))
+        save = save or (lambda dump: None)
+        while progress.stale < self.patience and len(progress.history) != self.max_epochs:
+            self._epoch(task, progress, seed, callbacks, save)
+            save(progress.dump)
+        assert progress.best is not None
+        structure: Structure = progress.outer["structure"]
+        structure.restore_(progress.best.theta)
+        best, history = progress.best, tuple(progress.history)
+        return Fit(structure, best.params, best.logits, history, progress.outer_step, task)
+
+    def _epoch(
+        self,
+        task: Task,
+        progress: Progress,
+        seed: int,
+        callbacks: Sequence[Callback],
+        save: Callable[[Callable[[], dict[str, Any]]], None],
+    ) -> None:
+        """Run one outer epoch, or what is left of it, and evaluate it."""
+        epoch, structure = progress.epoch, progress.outer["structure"]
+        seed = mix(seed, epoch)
+        params = _initial_params(task, seed)
+        start = epoch_start(progress, needed=self._reach > self._interval)
+        while progress.state is None or (
+            progress.state.step < self.inner_steps and progress.failures < self.inner_patience
+        ):
+            with reproducible(progress, start):
+                outer_loss = self._window(task, params, progress, seed)
+            inner_loss = progress.inner_loss
+            progress.outer_step += 1
+            progress.failures = 0 if inner_loss < progress.least * (1 - self.inner_tolerance) else progress.failures + 1
+            progress.least = min(progress.least, inner_loss)
+            step_record = StepRecord(epoch, progress.outer_step, inner_loss, outer_loss, structure.expected_edges)
+            for callback in callbacks:
+                callback.on_step(step_record)
+            if self._reach <= self._interval:
+                save(progress.dump)
+        weights = progress.state.params
+        with forked(task.cuda):
+            reseed(seed, EVALUATE, cuda=task.cuda)
+            logits = task.mean_logits(weights, structure.draw, self.samples)
+        accuracy, loss = task.accuracy(logits, "es"), task.loss(logits, "es").item()
+        with reproducible(progress, start):
+            check_evaluation(loss)
+        best = progress.best
+        # The loss breaks ties, but only accuracy buys time: a loss can go on falling for ever.
+        progress.stale = 0 if best is None or accuracy > best.es_accuracy else progress.stale + 1
+        improved = best is None or (accuracy, -loss) > (best.es_accuracy, -best.es_loss)
+        if improved:
+            best = progress.best = None  # Frees the old copy of θ before the new one is made.
+            progress.best = Best(weights, logits, structure.state(), accuracy, loss)
+        progress.end_epoch()
+        progress.history.append(
+            EpochRecord(
+                epoch, progress.outer_step, progress.inner_loss, accuracy, loss, structure.expected_edges, improved
+            )
+        )
+        for callback in callbacks:
+            callback.on_epoch(progress.history[-1])
+
+    def problem(self, data: Data, *, steps: int, seed: int = 0, theta: Tensor | None = None) -> Problem:
+        """Return the bilevel problem of an outer epoch's first steps, to look at its hypergradient.
+
+        Args:
+            data: as for `fit`.
+            steps: inner steps, from new weights, at a θ that stays as it is.
+            seed: seed of the weights and of all draws.
+            theta: edge probabilities, `structure.state()` of a fit; the initial graph when None.
+
+        Raises:
+            DataError, InputError: as for `fit`.
+        """
+        task = Task(data, self.model, self.weight_decay)
+        outer = self._outer(task, data)
+        if theta is not None:
+            outer["structure"].restore_(theta)
+        seed = mix(seed, 1)
+        params = _initial_params(task, seed)
+        inner, outer_objective = _objectives(task)
+        return Problem(inner, outer_objective, params, outer, self._updater(), steps, seed, None)
+
+    def _outer(self, task: Task, data: Data) -> dict[str, Any]:
+        """Return the outer variables at their initial values."""
+        outer: dict[str, Any] = {"structure": self.edges(task.num_nodes, self.graph(data), dtype=task.dtype)}
         if self.learn_inner_lr:
             a, b = _LR_RANGE
             share = (self.inner_lr - a) / (b - a)
             outer["inner_lr"] = torch.tensor(math.log(share / (1 - share)), dtype=task.dtype, device=task.device)
+        return outer
 
-        best: Best | None = None
-        history: list[EpochRecord] = []
-        outer_step = stale = 0
-        while stale < self.patience and len(history) != self.max_epochs:
-            epoch = len(history) + 1
-            epoch_seed = mix(seed, epoch)
-            with forked(task.cuda):
-                reseed(epoch_seed, INIT, cuda=task.cuda)
-                params = task.initial_params()
-            trajectory: Trajectory | None = None
-            least, failures = math.inf, 0
-            while trajectory is None or (trajectory.steps < self.inner_steps and failures < self.inner_patience):
-                trajectory, inner_loss, outer_loss = self._window(
-                    task, params, outer, trajectory, epoch_seed, outer_step
-                )
-                outer_step += 1
-                failures = 0 if inner_loss < least * (1 - self.inner_tolerance) else failures + 1
-                least = min(least, inner_loss)
-                step_record = StepRecord(epoch, outer_step, inner_loss, outer_loss, structure.expected_edges)
-                for callback in callbacks:
-                    callback.on_step(step_record)
-            weights = trajectory.final_state.params
-            with forked(task.cuda):
-                reseed(epoch_seed, EVALUATE, cuda=task.cuda)
-                logits = task.mean_logits(weights, structure.draw, self.samples)
-            accuracy, loss = task.accuracy(logits, "es"), task.loss(logits, "es").item()
-            # The loss breaks ties, but only accuracy buys time: a loss can go on falling for ever.
-            stale = 0 if best is None or accuracy > best.es_accuracy else stale + 1
-            improved = best is None or (accuracy, -loss) > (best.es_accuracy, -best.es_loss)
-            if improved:
-                best = None  # Frees the old copy of θ before the new one is made.
-                best = Best(weights, logits, structure.state(), accuracy, loss)
-            history.append(
-                EpochRecord(epoch, outer_step, inner_loss, accuracy, loss, structure.expected_edges, improved)
-            )
-            for callback in callbacks:
-                callback.on_epoch(history[-1])
-        assert best is not None
-        structure.restore_(best.theta)
-        return Fit(structure, best.params, best.logits, tuple(history), outer_step, task)
+    @property
+    def _interval(self) -> int:
+        return self.tau if self.interval is None else self.interval
 
-    def _window(
-        self,
-        task: Task,
-        params: Params,
-        outer: dict[str, Any],
-        after: Trajectory | None,
-        seed: int,
-        outer_step: int,
-    ) -> tuple[Trajectory, float, float | None]:
-        """Take the inner steps of one window and one outer step; return the trajectory, the mean inner and outer loss.
+    @property
+    def _reach(self) -> int:
+        """Steps that the sweep goes back over."""
+        if not self.learn_structure:
+            return 0
+        return self.tau if self.horizon is None else self.horizon
 
-        The mean is over the whole window whatever the horizon is, so that no horizon trains longer by noise alone.
+    def _window(self, task: Task, params: Params, progress: Progress, seed: int) -> float | None:
+        """Take the inner steps of one window and one outer step; return the outer loss where there is one.
+
+        The inner loss is the mean over the whole window whatever the horizon is, so that no horizon trains longer by
+        noise alone.
         """
         losses: list[Tensor] = []
+        inner_objective, outer_objective = _objectives(task)
 
         def inner(params: Params, outer: dict[str, Any]) -> Tensor:
-            loss = task.inner_loss(params, outer["structure"])
+            loss = inner_objective(params, outer)
             losses.append(loss.detach())
             return loss
 
-        def outer_objective(params: Params, outer: dict[str, Any]) -> Tensor:
-            return task.outer_loss(params, outer["structure"])
-
-        interval = self.tau if self.interval is None else self.interval
-        horizon = (self.tau if self.horizon is None else self.horizon) if self.learn_structure else 0
+        outer, after = progress.outer, progress.trajectory
         trajectory = record(
-            inner, params, outer, updater=self._updater(), steps=interval, horizon=horizon, seed=seed, after=after
+            inner,
+            params,
+            outer,
+            updater=self._updater(),
+            steps=self._interval,
+            horizon=self._reach,
+            seed=seed,
+            state=progress.state if after is None else None,
+            after=after,
         )
-        inner_loss = math.fsum(torch.stack(losses).tolist()) / len(losses)
+        progress.trajectory, progress.state = trajectory, trajectory.final_state
+        progress.inner_loss = math.fsum(torch.stack(losses).tolist()) / len(losses)
         if not self.learn_structure:
-            return trajectory, inner_loss, None
-        result = Reverse(horizon, noise=self.noise).differentiate(trajectory, outer_objective)
-        lr = self.outer_lr / (1 + self.outer_lr_decay * outer_step)
+            return None
+        result = Reverse(self._reach, noise=self.noise).differentiate(trajectory, outer_objective)
+        report_explosion(progress, result.diagnostics)
+        lr = self.outer_lr / (1 + self.outer_lr_decay * progress.outer_step)
         outer["structure"].project_(result.grad["structure"], lr)
         if "inner_lr" in outer:
             outer["inner_lr"] = outer["inner_lr"] - lr * result.grad["inner_lr"]
-        return trajectory, inner_loss, result.outer_loss
+        return result.outer_loss
 
     def _updater(self) -> Updater:
         if self.updater is not None:
@@ -208,3 +279,21 @@ class StructureLearner:
         a, b = _LR_RANGE
         lr = (lambda outer: a + (b - a) * outer["inner_lr"].sigmoid()) if self.learn_inner_lr else self.inner_lr
         return Adam(lr, eps=1e-5)
+
+
+def _initial_params(task: Task, seed: int) -> Params:
+    with forked(task.cuda):
+        reseed(seed, INIT, cuda=task.cuda)
+        return task.initial_params()
+
+
+def _objectives(task: Task) -> tuple[Objective, Objective]:
+    """Return the inner and the outer objective as functions of the weights and the outer variables."""
+
+    def inner(params: Params, outer: dict[str, Any]) -> Tensor:
+        return task.inner_loss(params, outer["structure"])
+
+    def outer_objective(params: Params, outer: dict[str, Any]) -> Tensor:
+        return task.outer_loss(params, outer["structure"])
+
+    return inner, outer_objective

@@ -6,6 +6,7 @@ import torch
 from lds.errors import DataError, InputError
 from lds.graph import AllPairs, KNNGraph
 from lds.learner import FixedGraphLearner
+from lds.learner._baseline import _with_random_edges
 from lds.learner._task import Task
 from lds.nn import GCN
 from lds.updaters import Adam
@@ -23,7 +24,7 @@ from tests.oracles import same_bits
         ],
         *[
             ({name: value}, f"{name} must be finite and >= 0, got {value!r}")
-            for name in ("lr", "weight_decay")
+            for name in ("lr", "weight_decay", "random_edges")
             for value in (-1.0, float("nan"), float("inf"), "0.1")
         ],
     ],
@@ -127,3 +128,60 @@ def test_bad_data():
     data.y = None
     with pytest.raises(DataError, match="labels"):
         FixedGraphLearner(graph=KNNGraph(3)).fit(data)
+
+
+class TestWithoutAGraph:
+    def test_is_the_same_network_on_isolated_nodes(self):
+        data = blocks(noise=0.3)
+        fit = FixedGraphLearner(graph=None, steps=30).fit(data)
+        assert fit.expected_edges == 0
+        first, second = fit.params.values()
+        torch.testing.assert_close((data.x @ first).relu() @ second, fit.logits)
+
+    def test_needs_no_edges(self):
+        data = blocks(noise=0.3)
+        fit = FixedGraphLearner(graph=None, steps=30).fit(data)
+        data.edge_index = None
+        assert torch.equal(FixedGraphLearner(graph=None, steps=30).fit(data).logits, fit.logits)
+
+
+class TestRandomEdges:
+    def test_each_other_pair_is_drawn_with_the_same_probability(self):
+        data = blocks(n=12, isolated=0)
+        graph = AllPairs(12, data.edge_index).draw()
+        learner = FixedGraphLearner(random_edges=0.5)
+        rate, rounds = learner._rate(graph), 4000
+        found = torch.zeros(12, 12)
+        torch.manual_seed(0)
+        for _ in range(rounds):
+            drawn = _with_random_edges(graph, rate)
+            found[drawn.row, drawn.col] += 1
+        given = torch.zeros(12, 12, dtype=torch.bool)
+        given[graph.row, graph.col] = True
+        others = ~given & torch.ones(12, 12).triu(1).bool()
+        assert (found[given] == rounds).all()
+        assert not found.tril().any()
+        p = 0.5 * graph.num_edges / int(others.sum())
+        # Five standard deviations of a binomial share.
+        assert (found[others] / rounds - p).abs().max() < 5 * (p * (1 - p) / rounds) ** 0.5
+
+    def test_every_step_has_its_own_and_predictions_have_none(self, monkeypatch):
+        seen = []
+        inner_loss = Task.inner_loss
+        monkeypatch.setattr(Task, "inner_loss", lambda *args: seen.append(args[2]) or inner_loss(*args))
+        data = blocks()
+        fit = FixedGraphLearner(random_edges=0.5, steps=20).fit(data)
+        drawn = [frozenset(zip(g.row.tolist(), g.col.tolist(), strict=True)) for g in seen]
+        assert len(set(drawn)) == 20
+        graph = AllPairs(48, data.edge_index).draw()
+        given = set(zip(graph.row.tolist(), graph.col.tolist(), strict=True))
+        assert all(given < edges for edges in drawn)
+        logits = Task(data, GCN, 5e-4).mean_logits(fit.params, lambda: graph, 1)
+        torch.testing.assert_close(logits, fit.logits)
+        assert fit.expected_edges == graph.num_edges
+        again = FixedGraphLearner(random_edges=0.5, steps=20).fit(data)
+        assert torch.equal(again.logits, fit.logits)
+
+    def test_more_than_there_are_pairs(self):
+        with pytest.raises(InputError, match=r"random_edges needs pairs without an edge, more than .*; lower it"):
+            FixedGraphLearner(random_edges=50.0).fit(blocks())
