@@ -2,6 +2,8 @@
 
 from lds.data.checksums import FileStatus, Verification
 from lds.data.edges import canonical_edges, retain_edges
+from lds.data.masks import complete_masks
+from lds.data.own import read
 from lds.data.registry import DATASETS, Listing, Source, data_root, fetch, listing, load, verify
 from lds.data.splits import MASKS
 from lds.data.validation import num_classes, validate
@@ -14,11 +16,13 @@ __all__ = [
     "Source",
     "Verification",
     "canonical_edges",
+    "complete_masks",
     "data_root",
     "fetch",
     "listing",
     "load",
     "num_classes",
+    "read",
     "retain_edges",
     "validate",
     "verify",

@@ -19,22 +19,27 @@ _LAYOUTS = (torch.strided, torch.sparse_coo, torch.sparse_csr)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def validate(data: Data) -> None:
+def validate(data: Data, *, masks: bool = True) -> None:
     """Check that a learner can work with `data`.
 
     N nodes, F features, C classes. ``x`` floating [N, F], dense or sparse (COO, CSR), finite; ``y`` integer [N] in
     0 … C−1, or −1 on nodes in no mask; ``train_mask``, ``val_mask``, ``es_mask``, ``test_mask`` bool [N], disjoint and
     not empty; ``edge_index``, where there is one, int64 [2, E] in 0 … N−1.
 
+    Args:
+        data: what to check.
+        masks: False leaves the masks out, for data that gets them later.
+
     Raises:
         DataError: any of this does not hold; the message names the first fault.
     """
     nodes = _check_features(getattr(data, "x", None))
+    _check_num_nodes(data.num_nodes, nodes)
     y = _check_labels(getattr(data, "y", None), nodes)
-    masks = {name: _check_mask(getattr(data, name, None), name, nodes) for name in MASKS}
-    _check_disjoint(masks)
+    selected = {name: check_mask(getattr(data, name, None), name, nodes) for name in MASKS if masks}
+    _check_disjoint(selected)
     _check_range(y, num_classes(data))
-    for name, mask in masks.items():
+    for name, mask in selected.items():
         _check_labelled(y, mask, name)
     _check_edges(getattr(data, "edge_index", None), nodes)
 
@@ -72,6 +77,11 @@ def _check_features(x: Tensor | None) -> int:
     return x.size(0)
 
 
+def _check_num_nodes(num_nodes: int | None, rows: int) -> None:
+    if num_nodes != rows:
+        raise DataError(f"num_nodes must be the number of rows of x, {rows}, but {num_nodes} came; drop or correct it")
+
+
 def _rows_not_finite(x: Tensor) -> Tensor:
     if x.layout == torch.strided:
         return (~x.isfinite()).any(dim=1).nonzero().flatten()
@@ -99,7 +109,12 @@ def _check_range(y: Tensor, classes: int) -> None:
         )
 
 
-def _check_mask(mask: Tensor | None, name: str, nodes: int) -> Tensor:
+def check_mask(mask: Tensor | None, name: str, nodes: int) -> Tensor:
+    """Return the mask if it is bool [N] and selects a node.
+
+    Raises:
+        DataError: it is not, or does not.
+    """
     if mask is None:
         raise DataError(f"data.{name} must select nodes, but it is missing; set {', '.join(MASKS)}")
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (nodes,):

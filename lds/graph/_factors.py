@@ -110,14 +110,13 @@ class FactorPairs:
         """
         ones = torch.ones_like(self.degree)
         dense = [(self.degree[:, None], ones[:, None]), (ones[:, None], self.degree[:, None])]
+        if not bool(self.degree.isfinite().all()):
+            raise _not_finite()
         thin: list[tuple[Tensor, Tensor, Tensor]] = []
         for left, right in self.pairs:
             sizes = [side.abs().sum(1) for side in (left, right)]
             if not all(bool(size.sum().isfinite()) for size in sizes):
-                raise NumericalError(
-                    "the hypergradient of the structure holds NaN or infinity, so θ is left as it was; "
-                    "look at the features and the losses, or lower the learning rates"
-                )
+                raise _not_finite()
             masks = [size != 0 for size in sizes]
             counts = [int(mask.sum()) for mask in masks]
             if min(counts) > _DENSE * left.shape[0]:
@@ -140,6 +139,13 @@ class FactorPairs:
             groups.append(RowGroup(rows, torch.cat([side[rows] for side in sides], 1), torch.cat(others, 1)))
         sides = [torch.cat(side, 1) for side in zip(*dense, strict=True)]
         return groups, sides[0], sides[1]
+
+
+def _not_finite() -> NumericalError:
+    return NumericalError(
+        "the hypergradient of the structure holds NaN or infinity, so θ is left as it was; look at the features and "
+        "the losses, or lower the learning rates"
+    )
 
 
 def _row_dots(a: Tensor, i: Tensor, b: Tensor, j: Tensor) -> Tensor:

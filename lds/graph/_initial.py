@@ -23,11 +23,15 @@ class GivenGraph:
         """Return the pairs i < j of the data's edges, int64 of shape [2, E].
 
         Raises:
-            InputError: the data has no edges.
+            InputError: the data has no edges between different nodes.
         """
+        advice = "use a kNN graph, e.g. graph=KNNGraph(k=10)"
         if data.edge_index is None or data.edge_index.numel() == 0:
-            raise InputError("the data brings no edges to start from; use a kNN graph, e.g. graph=KNNGraph(k=10)")
-        return torch.stack(canonical_pairs(data.edge_index, data.num_nodes))
+            raise InputError(f"the data brings no edges to start from; {advice}")
+        pairs = torch.stack(canonical_pairs(data.edge_index, data.num_nodes))
+        if pairs.numel() == 0:
+            raise InputError(f"the data brings no edges to start from, only self loops; {advice}")
+        return pairs
 
 
 @dataclass(frozen=True)

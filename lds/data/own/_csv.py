@@ -1,0 +1,156 @@
+"""A table with a line a node."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lds.data.own._labels import numbered
+from lds.data.splits import MASKS
+from lds.errors import DataError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+
+def read_csv(path: Path, label: str | None, id: str | None, edges: str | os.PathLike[str] | None) -> Data:
+    """Return features, labels, edges and masks; arguments as for `lds.data.read`.
+
+    Raises:
+        DataError: a file is malformed.
+        OSError: the file cannot be read.
+    """
+    from torch_geometric.data import Data
+
+    lines = _lines(path)
+    columns = _header(path, lines)
+    target = _place(path, columns, "label" if label is None else label, "labels", "label")
+    name = _place(path, columns, id, "names", "id") if id is not None else None
+    if id is None and "id" in columns:
+        name = columns.index("id")
+    masks = {mask: columns.index(mask) for mask in MASKS if mask in columns}
+    apart = {target, name, *masks.values()}
+    features = [place for place in range(len(columns)) if place not in apart]
+    if not features:
+        raise DataError(f"{path} must have columns of features, but has only {', '.join(columns)}; add some")
+    labels: list[str] = []
+    names: dict[str, int] = {}
+    # 8 bytes a number, as against 32 for one of a list.
+    values, selected = array("d"), {mask: array("b") for mask in masks}
+    for number, row in lines:
+        labels.append(row[target])
+        key = str(len(names)) if name is None else row[name].strip()
+        if not key or key in names:
+            what = "is empty" if not key else f"{key!r} came before"
+            raise DataError(f"{path}, line {number}: the name of a node must be its own, but {what}; rename it")
+        names[key] = len(names)
+        for mask, place in masks.items():
+            selected[mask].append(_bit(path, number, mask, row[place]))
+        values.extend(_number(path, number, columns[place], row[place]) for place in features)
+    if not labels:
+        raise DataError(f"{path} must have a line a node, but has only the names of columns; add some")
+    y, classes = numbered(labels)
+    data = Data(x=torch.tensor(values, dtype=torch.float64).view(len(labels), -1), y=y, class_names=classes)
+    for mask, bits in selected.items():
+        data[mask] = torch.tensor(bits, dtype=torch.bool)
+    if name is not None:
+        data.node_names = list(names)
+    if edges is not None:
+        data.edge_index = _edges(Path(edges), names)
+    return data
+
+
+def _edges(path: Path, names: dict[str, int]) -> torch.Tensor:
+    try:
+        lines = _lines(path)
+        columns = _header(path, lines)
+        if len(columns) != 2:
+            raise DataError(
+                f"{path} must have two columns, the nodes of an edge, since every edge starts with probability 1, "
+                f"but has {', '.join(columns)}; keep the edges that count, and drop all else"
+            )
+        if all(column in names for column in columns):
+            raise DataError(f"{path} must begin with two column names, such as source,target, but begins with an edge")
+        found = array("q")
+        for number, row in lines:
+            for node in row:
+                if node.strip() not in names:
+                    first, last = next(iter(names)), next(reversed(names))
+                    raise DataError(
+                        f"{path}, line {number}: {node!r} must be one of the {len(names)} nodes, {first} … {last}; "
+                        "correct it, or name the column of the nodes' names with id"
+                    )
+                found.append(names[node.strip()])
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the path and its rights") from error
+    return torch.tensor(found, dtype=torch.int64).view(-1, 2).T.contiguous()
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line numbers and cells, without empty lines; every line has as many cells as the first."""
+    width = None
+    # utf-8-sig: spreadsheets put a byte order mark in front.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            for row in reader:
+                if not row:
+                    continue
+                width = len(row) if width is None else width
+                if len(row) != width:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: a line must have {width} cells, as the first has, "
+                        f"but {len(row)} came; mend it"
+                    )
+                yield reader.line_num, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{path}, after line {reader.line_num}: must be text in UTF-8 with commas between cells, but {error}; "
+                "save it again as such"
+            ) from error
+
+
+def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
+    _, columns = next(lines, (0, []))
+    columns = [column.strip() for column in columns]
+    if not columns:
+        raise DataError(f"{path} must begin with a line of column names, but is empty; write it again")
+    if repeated := [column for column in columns if columns.count(column) > 1 or not column]:
+        raise DataError(f"{path} must name every column once, but {repeated[0]!r} came; rename it")
+    return columns
+
+
+def _place(path: Path, columns: Sequence[str], wanted: str, what: str, option: str) -> int:
+    if wanted not in columns:
+        found = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
+        raise DataError(
+            f"{path} must have a column {wanted!r} with the {what}, but has {found}; "
+            f"name the right one with {option}, and put commas between cells"
+        )
+    return columns.index(wanted)
+
+
+def _number(path: Path, line: int, column: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f"{path}, line {line}: {column} must be a finite number, but {cell!r} came; "
+            "encode texts as numbers, fill what is missing, or drop the column"
+        )
+    return value
+
+
+def _bit(path: Path, line: int, column: str, cell: str) -> int:
+    if cell.strip() not in ("0", "1"):
+        raise DataError(f"{path}, line {line}: {column} must be 0 or 1, but {cell!r} came; correct it")
+    return int(cell)

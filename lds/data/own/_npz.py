@@ -1,0 +1,102 @@
+"""Arrays saved by numpy."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from lds.data.own._labels import numbered
+from lds.data.splits import MASKS
+from lds.errors import DataError
+from lds.graph._sparse import from_scipy
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+_CSR = ("x_data", "x_indices", "x_indptr", "x_shape")
+_KNOWN = ("x", *_CSR, "y", "edge_index", *MASKS, "num_classes")
+
+
+def read_npz(path: Path) -> Data:
+    """Return what the file holds; only the CSR matrix is checked.
+
+    Raises:
+        DataError: the file is damaged, holds other arrays or Python objects, or no features or labels.
+        OSError: the file cannot be read.
+    """
+    from torch_geometric.data import Data
+
+    arrays = _arrays(path)
+    if unknown := [name for name in arrays if name not in _KNOWN]:
+        advice = (
+            "keep the edges that count: every edge starts with probability 1"
+            if "edge_weight" in unknown
+            else "rename or drop it"
+        )
+        raise DataError(f"{path} must hold some of {', '.join(_KNOWN)}, but {unknown[0]} came; {advice}")
+    sparse = [name for name in _CSR if name in arrays]
+    if ("x" in arrays) == bool(sparse) or (sparse and len(sparse) < len(_CSR)):
+        found = ", ".join(name for name in arrays if name.startswith("x")) or "none of these"
+        raise DataError(f"{path} must hold x, or else all of {', '.join(_CSR)}, but {found} came; save one of the two")
+    if "y" not in arrays:
+        raise DataError(f"{path} must hold the labels y, with -1 on unlabelled nodes, but has none; save them")
+    parts: dict[str, Any] = {"x": _sparse(path, arrays) if sparse else _tensor(path, "x", arrays["x"])}
+    labels = arrays["y"]
+    if labels.dtype.kind == "U" and labels.ndim == 1:
+        parts["y"], parts["class_names"] = numbered(labels.tolist())
+    else:
+        parts["y"] = _tensor(path, "y", labels)
+    for name in ("edge_index", *MASKS):
+        if name in arrays:
+            parts[name] = _tensor(path, name, arrays[name])
+    if isinstance(parts.get("edge_index"), Tensor) and parts["edge_index"].dtype == torch.int32:
+        parts["edge_index"] = parts["edge_index"].long()
+    if "num_classes" in arrays:
+        if arrays["num_classes"].shape != ():
+            raise DataError(f"{path}: num_classes must be one number, got shape {arrays['num_classes'].shape}")
+        parts["num_classes"] = arrays["num_classes"].item()
+    return Data(**parts)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        # An .npy file has no `files` and cannot be entered; an array of Python objects is a ValueError.
+        except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(
+                f"{path} must be a file of numpy.savez with plain arrays, but {' '.join(str(error).split())[:200]}; "
+                "save it again, with numbers or texts and no Python objects"
+            ) from error
+
+
+def _sparse(path: Path, arrays: dict[str, Any]) -> Tensor:
+    values, indices, starts, shape = (arrays[name] for name in _CSR)
+    try:
+        matrix: Any = scipy.sparse.csr_matrix((values, indices, starts), shape=tuple(shape.tolist()))
+        matrix.check_format(full_check=True)
+        matrix = matrix.astype(np.float32)
+        matrix.sum_duplicates()
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise DataError(
+            f"{path} must hold a CSR matrix as {', '.join(_CSR)}, but {' '.join(str(error).split())}; "
+            "save data, indices, indptr and shape of one scipy.sparse.csr_matrix"
+        ) from error
+    return from_scipy(matrix)
+
+
+def _tensor(path: Path, name: str, array: Any) -> Tensor:
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{path}: {name} must hold numbers, but {array.dtype} came; convert it")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch has little arithmetic for these.
+        array = array.astype(np.int64)
+    # Always in the byte order and the layout that torch takes.
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))

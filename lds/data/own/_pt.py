@@ -1,0 +1,66 @@
+"""A PyTorch Geometric `Data` saved by torch."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lds.data.splits import MASKS
+from lds.errors import DataError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+_PARTS = ("x", "y", "edge_index", *MASKS, "num_classes")
+
+
+def read_pt(path: Path) -> Data:
+    """Return what the file holds; nothing is checked but that it is a `Data` or a dict.
+
+    Raises:
+        DataError: it is something else, or holds objects that could run code.
+        OSError: the file cannot be read.
+    """
+    # The import has torch take `Data` for safe; the rest is what one is made of: records that hold values.
+    from torch_geometric.data import Data
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import AttrType, GlobalStorage
+
+    parts_of_data = [AttrType, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+    with path.open("rb") as file, torch.serialization.safe_globals(parts_of_data):
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise DataError(
+                f"{path} must hold a torch_geometric Data of tensors and nothing that could run code, but it is "
+                "damaged or holds other objects; save it again with torch.save(Data(x=…, y=…, edge_index=…), path)"
+            ) from error
+        # torch's documentation names no exceptions: a damaged file raises many, in zip, pickle or tensor code.
+        except Exception as error:
+            raise DataError(
+                f"{path} must be a file of torch.save, but it is damaged: {' '.join(str(error).split())[:200]}; "
+                "save it again with torch.save(data, path)"
+            ) from error
+    if not isinstance(saved, Data | Mapping):
+        raise DataError(f"{path} must hold a torch_geometric Data or a dict, but holds {_kind(saved)}; save one graph")
+    parts = saved.to_dict() if isinstance(saved, Data) else dict(saved)
+    for name in ("edge_weight", "adj_t"):
+        if parts.get(name) is not None:
+            raise DataError(
+                f"{path} must hold plain edges as edge_index, since every edge starts with probability 1, "
+                f"but {name} came; keep the edges that count, and drop it"
+            )
+    parts = {name: parts[name] for name in _PARTS if parts.get(name) is not None}
+    for name, value in parts.items():
+        if name != "num_classes" and not isinstance(value, Tensor):
+            raise DataError(f"{path}: {name} must be a tensor, but {_kind(value)} came; convert it")
+    return Data(**{name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()})
+
+
+def _kind(value: object) -> str:
+    return f"{'an' if type(value).__name__[0] in 'aeiouAEIOU' else 'a'} {type(value).__name__}"
