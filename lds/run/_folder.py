@@ -5,42 +5,61 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lds._files import write_atomically
+from lds._files import append, write_atomically
 from lds.errors import InputError
+from lds.run._export import EXPORT_FORMATS
+from lds.run._lock import alone
 
 if TYPE_CHECKING:
     from lds.learner import EpochRecord, Fit, StepRecord
+    from lds.run._baselines import EstimatorFit
 
 # Edges below this probability are left out of the saved graph; a step of θ makes millions of negligible ones.
 GRAPH_THRESHOLD = 0.01
+CONFIG, METRICS, RESULT, PROGRESS = "config.yaml", "metrics.jsonl", "result.json", "progress.pt"
+FAILURE = "failure.pt"
 
 
 class RunFolder:
     """Writes one run: config.yaml, metrics.jsonl, checkpoint.pt, graph.npz and, last, result.json.
 
-    Nothing is written before the first outer step or epoch, so a run that fails on its input leaves nothing behind.
+    A baseline of scikit-learn has no epochs and no graph: its predictions.npy stands instead of these.
+
+    Nothing is written before the first outer step or epoch, so a run that fails on its input leaves nothing behind. Use
+    it in a `with` statement: from the first file on, it keeps other processes out of the folder.
 
     Args:
-        path: the folder; must not exist, or be empty.
+        path: the folder; must not exist, or be empty, unless it is resumed.
         config: what to write to config.yaml.
+        resumed: the folder holds a run of this configuration that has begun.
 
     Raises:
-        InputError: the folder holds something already, or cannot be made.
+        InputError: the folder holds something already, or cannot be made, or another process is at work in it.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, config: Mapping[str, Any], *, resumed: bool = False) -> None:
         self.path = path
         self._config = config
-        self._open = False
+        self._open = resumed
+        self._held = ExitStack()
+        if resumed:
+            self._held.enter_context(alone(path))
+        else:
+            self._refuse_taken()
+
+    def _refuse_taken(self) -> None:
+        path = self.path
         try:
-            taken = path.is_dir() and any(path.iterdir())
+            # A first file that was cut off is named like this.
+            taken = path.is_dir() and any(file.name != ".config.yaml.tmp" for file in path.iterdir())
             existing = next(p for p in (path, *path.absolute().parents) if p.exists())
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from error
@@ -49,6 +68,14 @@ class RunFolder:
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise InputError(f"{path} cannot be made: {existing} is no writable folder; choose another --out")
 
+    def __enter__(self) -> RunFolder:
+        """Return the folder."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let other processes in."""
+        self._held.close()
+
     def on_step(self, record: StepRecord) -> None:
         """Make the folder, if it is not there yet."""
         self._begin()
@@ -56,31 +83,46 @@ class RunFolder:
     def on_epoch(self, record: EpochRecord) -> None:
         """Append a line to metrics.jsonl."""
         self._begin()
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+        append(self.path / METRICS, json.dumps(asdict(record)))
 
-    def finish(self, fit: Fit, result: Mapping[str, Any]) -> None:
-        """Write the checkpoint, the learned graph and the result."""
-        import numpy as np
+    def rewind(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Have metrics.jsonl hold the epochs of this history, and no line of one that is run again."""
+        write_atomically(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in history).encode())
+
+    def finish(self, fit: Fit | EstimatorFit, result: Mapping[str, Any]) -> None:
+        """Write what was fitted (checkpoint and learned graph, or predictions), then the result."""
+        from lds.learner import Fit
+
+        self._begin()
+        if isinstance(fit, Fit):
+            self._write_fit(fit)
+        else:
+            write_atomically(self.path / "predictions.npy", fit.predictions())
+        write_atomically(self.path / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+        for name in (PROGRESS, f".{PROGRESS}.tmp", FAILURE, f".{FAILURE}.tmp"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def fail(self, content: bytes) -> None:
+        """Write failure.pt."""
+        self._begin()
+        write_atomically(self.path / FAILURE, content)
+
+    def _write_fit(self, fit: Fit) -> None:
         import torch
 
         buffer = io.BytesIO()
         torch.save({"theta": fit.structure.state(), "params": fit.params, "logits": fit.logits}, buffer)
         write_atomically(self.path / "checkpoint.pt", buffer.getvalue())
-        graph = fit.graph(GRAPH_THRESHOLD)
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            edge_index=graph.edge_index.cpu().numpy(),
-            edge_weight=graph.edge_weight.cpu().numpy(),
-            num_nodes=graph.num_nodes,
-        )
-        write_atomically(self.path / "graph.npz", buffer.getvalue())
-        write_atomically(self.path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+        write_atomically(self.path / "graph.npz", EXPORT_FORMATS["npz"](fit.graph(GRAPH_THRESHOLD)))
 
     def _begin(self) -> None:
         if not self._open:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._held.enter_context(alone(self.path))
+            self._refuse_taken()  # By a process that began after this one looked.
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{self.path} cannot be made: {error.strerror}; choose another --out") from error
             config = yaml.safe_dump(dict(self._config), sort_keys=False)
-            write_atomically(self.path / "config.yaml", config.encode())
+            write_atomically(self.path / CONFIG, config.encode())
             self._open = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import resource
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -14,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from tqdm import tqdm
 
+from lds._signals import stop_requests
 from lds._version import __version__
-from lds.errors import InputError
+from lds.errors import InputError, NumericalError
+from lds.run._baseline_config import BaselineConfig
 from lds.run._config import TrainConfig
-from lds.run._folder import RunFolder
+from lds.run._folder import CONFIG, METRICS, RESULT, RunFolder
+from lds.run._load import load_data
+from lds.run._make_config import make_config
 
 if TYPE_CHECKING:
     from lds.learner import EpochRecord, StepRecord
@@ -26,11 +29,12 @@ if TYPE_CHECKING:
 class ProgressBar:
     """Shows outer epoch, inner loss, early-stopping accuracy and expected number of edges on a terminal line."""
 
-    def __init__(self, label: str, max_epochs: int | None, *, hide: bool = False) -> None:
+    def __init__(self, label: str, max_epochs: int | None, *, done: int = 0, hide: bool = False) -> None:
         # Opened by the first record: a run that fails on its input leaves its message alone on the terminal.
         self._options: dict[str, Any] = {
             "desc": label,
             "total": max_epochs,
+            "initial": done,
             "unit": "epoch",
             "disable": True if hide else None,  # None: hidden where stderr is no terminal.
             "dynamic_ncols": True,
@@ -61,64 +65,127 @@ class ProgressBar:
         self._bar.update(epochs)
 
 
-def train(config: TrainConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
+def train(config: TrainConfig | BaselineConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
     """Train as configured, write the run folder `out`, and return what its result.json holds.
 
-    Accuracies are in [0, 1]; `seconds` is the wall time of the training, `peak_rss_mb` that of the whole process.
+    Accuracies are in [0, 1]; `es_loss`, the loss on the early-stopping nodes, breaks ties between settings, and is None
+    for a baseline without probabilities, as is `expected_edges` without a graph; `seconds` is the wall time of the
+    training, `peak_rss_mb` that of the whole process; `data_fingerprint` tells what a file of one's own held.
 
     Raises:
         InputError: a value of the configuration is out of range, or the folder is taken or cannot be made.
         DataError: the data set is unknown, missing or corrupt.
+        NumericalError: a number is NaN or infinite; what it takes to run into it again is saved.
+        Interrupted: SIGINT or SIGTERM came, while a structure was learned; where learning stood is saved.
+        StorageError: a file cannot be written.
     """
-    folder = RunFolder(out, config.as_dict())
+    with RunFolder(out, config.as_dict()) as folder:
+        return _run(config, folder, progress=progress)
+
+
+def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, progress: bool = True) -> dict[str, Any]:
+    """Go on with a run that was cut off, to the same bits, or return the result of one that has ended.
+
+    A run of which nothing was saved, or that learns no structure, starts again.
+
+    Args:
+        out: the run folder.
+        config: that of the run, but for the place of its data; what the folder holds when None.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: there is no run in the folder, or one of another configuration, version or data set, or another
+            process is at work in it.
+        DataError, NumericalError, Interrupted, StorageError: as for `train`; DataError also where a file of the run is
+            damaged.
+    """
+    found = read_config(out)
+    if config is not None and dict(found.as_dict(), data_root=None) != dict(config.as_dict(), data_root=None):
+        raise InputError(f"{out} holds a run of another configuration; choose another folder")
+    config = found if config is None else config
+    with RunFolder(out, config.as_dict(), resumed=True) as folder:
+        if (out / RESULT).exists():
+            result: dict[str, Any] = json.loads((out / RESULT).read_text())
+            return result
+        return _run(config, folder, progress=progress)
+
+
+def train_once(config: TrainConfig | BaselineConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
+    """Train as `train` does, or go on with the same run where `out` holds it, as `resume` does.
+
+    Raises:
+        InputError, DataError, NumericalError, Interrupted, StorageError: as for `train` and `resume`.
+    """
+    if (out / CONFIG).exists():
+        return resume(out, config=config, progress=progress)
+    return train(config, out, progress=progress)
+
+
+def _run(config: TrainConfig | BaselineConfig, folder: RunFolder, *, progress: bool) -> dict[str, Any]:
     # Here, and not above: the command line must answer without torch.
-    from lds.data import load
+    from lds.learner import StructureLearner
+    from lds.run._checkpoint import Checkpointer, fingerprint, read_progress
+    from lds.run._failure import save_failure
     from lds.run._learner import make_learner
 
-    data = load(config.dataset, root=config.data_root, retain=config.retain, seed=config.seed)
+    # The baselines of scikit-learn have no epochs.
+    max_epochs = config.max_epochs if isinstance(config, TrainConfig) else None
+    data = load_data(config)
     learner = make_learner(config, data)
-    bar = ProgressBar(f"{config.method} on {config.dataset}", config.max_epochs, hide=not progress)
+    saved, spent = read_progress(folder.path, data)
+    history = [] if saved is None else saved["history"]
+    if (folder.path / METRICS).exists():
+        folder.rewind(history)
+    label = f"{config.method} on {config.source}"
+    bar = ProgressBar(label, max_epochs, done=len(history), hide=not progress)
     began = time.perf_counter()
     try:
-        fit = learner.fit(data, seed=config.seed, callbacks=(folder, bar))
+        if isinstance(learner, StructureLearner):
+            with stop_requests() as request:
+                checkpointer = Checkpointer(folder.path, data, spent, request)
+                fit: Any = learner.fit(data, seed=config.seed, callbacks=(folder, bar), save=checkpointer, resume=saved)
+        else:
+            fit = learner.fit(data, seed=config.seed, callbacks=(folder, bar))
+    except NumericalError as error:
+        raise save_failure(folder, fingerprint(data), error) from error
     finally:
         bar.close()
-    seconds = time.perf_counter() - began
     result = {
-        "dataset": config.dataset,
+        "dataset": config.source,
         "method": config.method,
         "test_accuracy": fit.accuracy("test"),
         "es_accuracy": fit.accuracy("es"),
+        "es_loss": fit.loss("es"),
         "val_accuracy": fit.accuracy("val"),
         "outer_epochs": fit.outer_epochs,
         "outer_steps": fit.outer_steps,
-        "expected_edges": fit.structure.expected_edges,
+        "expected_edges": fit.expected_edges,
         "seed": config.seed,
-        "seconds": seconds,
+        "seconds": spent + time.perf_counter() - began,
         "peak_rss_mb": peak_rss_mb(),
         "versions": versions(),
     }
+    if config.data is not None:  # A path does not tell what the file held.
+        result["data_fingerprint"] = fingerprint(data)
     folder.finish(fit, result)
     return result
 
 
-def train_once(config: TrainConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
-    """Train as `train` does, or return the result of the same run where `out` holds it already.
-
-    A run of the same configuration that was cut off is started again.
+def read_config(out: Path) -> TrainConfig | BaselineConfig:
+    """Return the configuration that a run folder holds.
 
     Raises:
-        InputError: the folder holds a run of another configuration.
+        InputError: there is none, or it is malformed.
     """
-    if (out / "config.yaml").exists():
-        found = yaml.safe_load((out / "config.yaml").read_text())
-        if found != config.as_dict():
-            raise InputError(f"{out} holds a run of another configuration; choose another folder")
-        if (out / "result.json").exists():
-            result: dict[str, Any] = json.loads((out / "result.json").read_text())
-            return result
-        shutil.rmtree(out)
-    return train(config, out, progress=progress)
+    path = out / CONFIG
+    try:
+        return make_config(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{out} must be the folder of a run, but {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, InputError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} must be the configuration of a run, but is not: {' '.join(str(error).split())}"
+        ) from error
 
 
 def peak_rss_mb() -> float:

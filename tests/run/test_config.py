@@ -18,6 +18,9 @@ from tests.learner.problems import blocks
         ("knn-lds", True, StructureLearner, KNNGraph(7, "minkowski")),
         ("gcn", True, FixedGraphLearner, GivenGraph()),
         ("knn-gcn", True, FixedGraphLearner, KNNGraph(7, "minkowski")),
+        ("gcn-rnd", True, FixedGraphLearner, GivenGraph()),
+        ("ffnn", True, FixedGraphLearner, None),
+        ("ffnn", False, FixedGraphLearner, None),
         ("frozen", True, StructureLearner, GivenGraph()),
         ("frozen", False, StructureLearner, KNNGraph(7, "minkowski")),
         ("lds", False, StructureLearner, GivenGraph()),
@@ -57,6 +60,15 @@ def test_every_option_reaches_the_learner():
     assert tuple(baseline.model(8, 2).weights[0].shape) == (8, 5)
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "share"),
+    [("gcn-rnd", None, 0.5), ("gcn-rnd", 0.0, 0.0), ("gcn-rnd", 2.0, 2.0), ("gcn", None, 0.0)],
+)
+def test_random_edges(method, given, share):
+    learner = make_learner(TrainConfig("cora", method, random_edges=given), blocks())
+    assert learner.random_edges == share
+
+
 def test_defaults_are_those_of_the_learner():
     learner, default = make_learner(TrainConfig("cora"), blocks()), StructureLearner()
     names = set(StructureLearner.__dataclass_fields__) - {"model"}
@@ -66,10 +78,11 @@ def test_defaults_are_those_of_the_learner():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "ldss"}, "method must be one of lds, knn-lds, gcn, knn-gcn, frozen, got 'ldss'"),
+        ({"method": "ldss"}, "method must be one of lds, knn-lds, gcn, gcn-rnd, knn-gcn, ffnn, frozen, got 'ldss'"),
         ({"retain": 1.01}, "retain must lie in"),
         ({"retain": float("nan")}, "retain must lie in"),
         ({"hidden": 0}, "hidden must be at least 1, got 0"),
+        ({"random_edges": 0.5}, "random_edges belongs to gcn-rnd, but lds got 0.5; drop it"),
     ],
 )
 def test_bad_values(options, message):

@@ -15,6 +15,7 @@ def test_returns_what_the_result_holds(tmp_path):
     assert 0.5 < result["test_accuracy"] <= 1
     assert result["seed"] == 3
     assert result["outer_epochs"] == 1
+    assert result["es_loss"] > 0
     assert result["versions"]["lds"] == lds.__version__
     assert result["versions"]["torch"] == torch.__version__
     # More than an interpreter with torch, less than all memory: the unit is right.
@@ -70,7 +71,7 @@ class TestTrainOnce:
 
     def test_a_finished_run_is_not_repeated(self, tmp_path, monkeypatch):
         first = train_once(self.CONFIG, tmp_path / "run", progress=False)
-        monkeypatch.setattr("lds.run._train.train", lambda *args, **kwargs: pytest.fail("ran again"))
+        monkeypatch.setattr("lds.run._train._run", lambda *args, **kwargs: pytest.fail("ran again"))
         assert train_once(self.CONFIG, tmp_path / "run", progress=False) == first
 
     def test_a_run_that_was_cut_off_starts_again(self, tmp_path):

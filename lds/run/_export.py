@@ -1,0 +1,88 @@
+"""Graphs in the formats of other programs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lds._files import write_atomically
+from lds.errors import InputError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+
+def export_graph(graph: Data, path: Path, format: str, *, force: bool = False) -> None:
+    """Write a graph, as `Fit.graph` returns it, to a file.
+
+    * pt: a torch_geometric `Data` with edge_index, edge_weight and num_nodes; `torch.load(path, weights_only=False)`.
+    * npz: edge_index [2, E], both directions, edge_weight [E] and num_nodes.
+    * graphml: undirected, nodes 0 … N−1, `weight` on the edges.
+    * csv: source,target,weight, a line an edge, source < target.
+
+    Args:
+        graph: the graph.
+        path: the file.
+        format: one of `EXPORT_FORMATS`.
+        force: replace a file that is there.
+
+    Raises:
+        InputError: the format is unknown, or the file is there.
+        StorageError: the file cannot be written.
+    """
+    if format not in EXPORT_FORMATS:
+        raise InputError(f"format must be one of {', '.join(EXPORT_FORMATS)}, got {format!r}")
+    if path.exists() and not force:
+        raise InputError(f"{path} must not be there yet, but is; choose another file, or force to replace it")
+    write_atomically(path, EXPORT_FORMATS[format](graph))
+
+
+def _pt(graph: Data) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(graph.cpu(), buffer)
+    return buffer.getvalue()
+
+
+def _npz(graph: Data) -> bytes:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        edge_index=graph.edge_index.cpu().numpy(),
+        edge_weight=graph.edge_weight.cpu().numpy(),
+        num_nodes=graph.num_nodes,
+    )
+    return buffer.getvalue()
+
+
+def _graphml(graph: Data) -> bytes:
+    import networkx  # type: ignore[import-untyped]  # torch needs it, so it is there.
+
+    result = networkx.Graph()
+    result.add_nodes_from(range(graph.num_nodes))
+    result.add_weighted_edges_from(_edges(graph))
+    buffer = io.BytesIO()
+    networkx.write_graphml_xml(result, buffer)
+    return buffer.getvalue()
+
+
+def _csv(graph: Data) -> bytes:
+    lines = (f"{source},{target},{weight!r}\n" for source, target, weight in _edges(graph))
+    return ("source,target,weight\n" + "".join(lines)).encode()
+
+
+def _edges(graph: Data) -> list[tuple[int, int, float]]:
+    """Return each edge once."""
+    once = graph.edge_index[0] < graph.edge_index[1]
+    source, target = graph.edge_index[:, once].tolist()
+    # As few digits as tell the number apart from its neighbours in its own precision.
+    weights = [float(str(weight)) for weight in graph.edge_weight[once].cpu().numpy()]
+    return list(zip(source, target, weights, strict=True))
+
+
+EXPORT_FORMATS: dict[str, Callable[[Data], bytes]] = {"pt": _pt, "npz": _npz, "graphml": _graphml, "csv": _csv}

@@ -1,0 +1,79 @@
+"""A training that failed on a number: what it takes to see it fail again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lds.errors import InputError, NumericalError, OuterStepError
+from lds.run._folder import FAILURE, RunFolder
+from lds.run._load import load_data
+from lds.run._train import read_config
+
+if TYPE_CHECKING:
+    from lds.learner import EpochRecord, StepRecord
+
+
+class _NoFailureError(Exception):
+    """The outer step that failed once did not."""
+
+
+class _StopAfter:
+    """A callback that ends the training after an outer step."""
+
+    def __init__(self, outer_step: int) -> None:
+        self._outer_step = outer_step
+
+    def on_step(self, record: StepRecord) -> None:
+        """Raise if this was the step."""
+        if record.outer_step >= self._outer_step:
+            raise _NoFailureError
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Take no note."""
+
+
+def replay_failure(out: Path) -> str:
+    """Run the outer step again that ended a run, and say so if it no longer fails.
+
+    A run whose folder holds no state to begin from, such as one of a fixed graph, is run again from its beginning.
+
+    Args:
+        out: the run folder, with its failure.pt.
+
+    Raises:
+        NumericalError: it fails again; the message is that of the run.
+        InputError: there is no failure in the folder, or one of another version or data set.
+        DataError: as for `train`; also where failure.pt is damaged.
+    """
+    from lds.learner import StructureLearner
+    from lds.run._checkpoint import read_progress
+    from lds.run._learner import make_learner
+
+    config = read_config(out)
+    data = load_data(config)
+    saved, _ = read_progress(out, data, FAILURE)
+    if saved is None:
+        raise InputError(f"{out} must hold a {FAILURE} to replay, but does not: no training in it ended on a number")
+    learner = make_learner(config, data)
+    try:
+        if isinstance(learner, StructureLearner):
+            learner.fit(data, seed=config.seed, callbacks=(_StopAfter(saved["outer_step"]),), resume=saved["resume"])
+        else:
+            learner.fit(data, seed=config.seed)
+    except _NoFailureError:
+        pass
+    return f"what failed in {out} no longer fails; lds train --resume {out} goes on"
+
+
+def save_failure(folder: RunFolder, data_fingerprint: str, error: NumericalError) -> NumericalError:
+    """Write failure.pt; return the error with the way to replay it.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from lds.run._checkpoint import pack
+
+    step, resume = (error.outer_step, error.progress) if isinstance(error, OuterStepError) else (0, None)
+    folder.fail(pack(data_fingerprint, 0.0, {"outer_step": step, "resume": resume}))
+    return NumericalError(f"{error}; lds train --replay-failure {folder.path} runs into it again")

@@ -1,0 +1,103 @@
+"""A run that ends on a number can be made to do so again."""
+
+import pytest
+import torch
+
+from lds.cli import main
+from lds.cli._train import warnings_in_a_line
+from lds.errors import DataError, InputError, NumericalError
+from lds.run import TrainConfig, replay_failure, resume, train
+
+WINE = {"dataset": "wine", "k": 3, "hidden": 4, "seed": 2, "samples": 2, "max_epochs": 1}
+HUGE = TrainConfig(method="knn-lds", inner_lr=1e30, **WINE)
+
+
+def run(*argv):
+    try:
+        return main([str(arg) for arg in argv])
+    except SystemExit as stop:
+        return stop.code
+
+
+def fail(folder, config=HUGE):
+    with pytest.raises(NumericalError) as caught:
+        train(config, folder, progress=False)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["knn-lds", "frozen", "knn-gcn"])
+def test_the_same_error(tmp_path, capsys, method):
+    folder = tmp_path / "run"
+    message = fail(folder, TrainConfig(method=method, inner_lr=1e30, **WINE))
+    assert "must be finite" in message
+    assert message.endswith(f"; lds train --replay-failure {folder} runs into it again")
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
+        "config.yaml",
+        "failure.pt",
+    ]
+    torch.load(folder / "failure.pt", weights_only=True)
+    assert run("train", "--replay-failure", folder) == 2
+    assert capsys.readouterr().err == f"lds: error: {message.split('; lds train')[0]}\n"
+
+
+def test_in_a_later_step(tmp_path, monkeypatch):
+    """It begins at the outer step, not at the beginning."""
+    windows = []
+
+    def project(self, gradient, lr):
+        windows.append(lr)
+        if len(windows) == 4:
+            raise NumericalError("too much")
+
+    monkeypatch.setattr("lds.graph.AllPairs.project_", project)
+    folder = tmp_path / "run"
+    assert "in outer step 4, epoch 1: too much" in fail(folder, TrainConfig(method="knn-lds", **WINE))
+    del windows[:]
+    assert replay_failure(folder) == f"what failed in {folder} no longer fails; lds train --resume {folder} goes on"
+    assert len(windows) == 1
+    windows[:] = [0.0] * 3
+    with pytest.raises(NumericalError, match=r"^in outer step 4, epoch 1: too much$"):
+        replay_failure(folder)
+
+
+def test_no_longer(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("lds.graph.AllPairs.project_", lambda *_: (_ for _ in ()).throw(NumericalError("too much")))
+        fail(folder, TrainConfig(method="knn-lds", **WINE))
+    assert run("train", "--replay-failure", folder) == 0
+    assert "no longer fails" in capsys.readouterr().out
+    resume(folder, progress=False)
+    assert not (folder / "failure.pt").exists()
+    assert (folder / "result.json").exists()
+
+
+def test_there_is_none(tmp_path):
+    train(TrainConfig(method="knn-gcn", **WINE), tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match=r"must hold a failure\.pt to replay"):
+        replay_failure(tmp_path / "run")
+    with pytest.raises(InputError, match="must be the folder of a run"):
+        replay_failure(tmp_path / "none")
+
+
+def test_a_damaged_one(tmp_path):
+    fail(tmp_path / "run")
+    (tmp_path / "run" / "failure.pt").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"failure\.pt must be what a run saved, but is damaged"):
+        replay_failure(tmp_path / "run")
+
+
+@pytest.mark.parametrize("option", [["--tau", "3"], ["--out", "x"], ["--resume", "x"]])
+def test_takes_everything_from_the_folder(option, capsys):
+    assert run("train", "--replay-failure", "folder", *option) == 2
+    error = capsys.readouterr().err
+    assert f"--replay-failure takes everything from folder, but {option[0]} came with it" in error
+
+
+def test_warnings_are_one_line(tmp_path):
+    import warnings
+
+    before = warnings.formatwarning
+    with warnings_in_a_line():
+        assert warnings.formatwarning(UserWarning("oh"), UserWarning, "file.py", 3) == "lds: warning: oh\n"
+    assert warnings.formatwarning is before
