@@ -1,0 +1,116 @@
+"""The ledger of a sweep: a line of JSON for every run that has ended, written by one process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from lds._files import lock
+from lds.errors import InputError
+from lds.sweep._identity import key
+
+LEDGER = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended.
+
+    Attributes:
+        config: the fields that differ from their defaults, and data set, method and seed.
+        status: done or failed.
+        result: what the run's result.json holds; None for a failed run.
+        error: type, message and traceback; None for a run that is done.
+    """
+
+    config: dict[str, Any]
+    status: Literal["done", "failed"]
+    result: dict[str, Any] | None = None
+    error: dict[str, str] | None = None
+
+    @property
+    def key(self) -> str:
+        """The same text for the same run."""
+        return key(self.config)
+
+
+class Ledger:
+    """The open ledger of a sweep, locked until it is closed.
+
+    Args:
+        path: the file; made where there is none.
+
+    Raises:
+        InputError: another process has it open, or a line of it is no outcome.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+b", buffering=0)
+        try:
+            if not lock(self._file.fileno()):
+                raise InputError(f"{path.parent} must be a sweep that no other process runs, but one does; wait for it")
+            self._file.seek(0)
+            content = self._file.read()
+            self.outcomes = {outcome.key: outcome for outcome in _parse(path, content)}
+            # What follows the last line was cut off while it was written.
+            self._file.truncate(content.rfind(b"\n") + 1)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, outcome: Outcome) -> None:
+        """Add the outcome of a run; on return it is on the disk."""
+        self._file.write(json.dumps(asdict(outcome)).encode() + b"\n")
+        os.fsync(self._file.fileno())
+        self.outcomes[outcome.key] = outcome
+
+    def __enter__(self) -> Ledger:
+        """Return the ledger."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file and so give the lock back."""
+        self._file.close()
+
+
+def read_ledger(path: Path) -> list[Outcome]:
+    """Return the last outcome of every run, in the order in which the runs ended first.
+
+    Raises:
+        InputError: the file cannot be read, or a line of it is no outcome.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}; give the folder of a sweep or its ledger"
+        ) from error
+    return list({outcome.key: outcome for outcome in _parse(path, content)}.values())
+
+
+def _parse(path: Path, content: bytes) -> Iterable[Outcome]:
+    # The part after the last newline, mostly empty, is a line that was cut off.
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            yield _outcome(json.loads(line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"line {number} of {path} must be the outcome of a run, but is not ({error}); "
+                "take the line out, and the run is repeated"
+            ) from error
+
+
+def _outcome(values: dict[str, Any]) -> Outcome:
+    outcome = Outcome(**values)
+    part = {"done": outcome.result, "failed": outcome.error}[outcome.status]
+    named = {"method", "seed"} <= outcome.config.keys() and not outcome.config.keys().isdisjoint(("dataset", "data"))
+    if not isinstance(part, dict) or not named:
+        raise ValueError("it lacks the result, the error, or data set, method and seed")
+    return outcome

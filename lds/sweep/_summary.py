@@ -1,0 +1,119 @@
+"""Outcomes of runs, grouped over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lds._statistics import Mean, mean
+from lds.errors import InputError
+from lds.run import BaselineConfig, TrainConfig
+from lds.sweep._identity import identity, key
+from lds.sweep._ledger import LEDGER, Outcome, read_ledger
+from lds.sweep._spec import Spec
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The runs of one configuration, one a seed.
+
+    Attributes:
+        setting: the fields that differ from their defaults, without the seed.
+        seeds: the seeds of the runs that are done.
+        results: what their result.json holds, seed for seed.
+        failed: number of runs that failed.
+    """
+
+    setting: dict[str, Any]
+    seeds: list[int]
+    results: list[dict[str, Any]]
+    failed: int
+
+    @property
+    def test(self) -> list[float]:
+        """Test accuracies, seed for seed."""
+        return [result["test_accuracy"] for result in self.results]
+
+    @property
+    def es(self) -> list[float]:
+        """Early-stopping accuracies, seed for seed."""
+        return [result["es_accuracy"] for result in self.results]
+
+    def mean(self, name: str) -> Mean:
+        """Return the mean of a result over the seeds."""
+        return mean([result[name] for result in self.results])
+
+
+def read_results(path: Path | str) -> list[Outcome]:
+    """Return the outcomes in the folder of a sweep, in the order of its description, or those of a ledger alone.
+
+    Raises:
+        InputError: there is no ledger, or a line of it is no outcome.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return read_ledger(path)
+    outcomes = read_ledger(path / LEDGER)
+    if not (path / "sweep.yaml").exists():
+        return outcomes
+    order = {key(identity(config)): place for place, config in enumerate(Spec.read(path / "sweep.yaml").configs)}
+    return sorted(outcomes, key=lambda outcome: order.get(outcome.key, len(order)))
+
+
+def summary(outcomes: Sequence[Outcome]) -> list[Setting]:
+    """Group outcomes over seeds; settings in the order of their first run, seeds in ascending order."""
+    settings: dict[str, Setting] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: int(outcome.config["seed"])):
+        fixed = {name: value for name, value in outcome.config.items() if name != "seed"}
+        group = settings.setdefault(key(fixed), Setting(fixed, [], [], 0))
+        if outcome.result is not None:
+            group.seeds.append(outcome.config["seed"])
+            group.results.append(outcome.result)
+        else:
+            settings[key(fixed)] = Setting(fixed, group.seeds, group.results, group.failed + 1)
+    order = dict.fromkeys(key({n: v for n, v in outcome.config.items() if n != "seed"}) for outcome in outcomes)
+    return [settings[name] for name in order]
+
+
+def select(outcomes: Sequence[Outcome], by: Sequence[str] = ("dataset", "data", "method")) -> list[Setting]:
+    """Return, for each combination of the fields `by`, the setting that does best on the early-stopping nodes.
+
+    That is the highest mean early-stopping accuracy over seeds; of equals, the lowest mean early-stopping loss where
+    all have one, and then the first. Results on test nodes play no part.
+
+    Args:
+        outcomes: of a sweep; settings with no finished run are left out.
+        by: fields of a run; of those that a run does not say, the default counts.
+
+    Raises:
+        InputError: a name in `by` is no field of a run.
+    """
+    known = {field.name: field.default for kind in (BaselineConfig, TrainConfig) for field in fields(kind)}
+    if unknown := [name for name in by if name not in known or name == "seed"]:
+        raise InputError(f"by must name fields of a run other than its seed, got {unknown[0]!r}")
+    groups: dict[str, list[Setting]] = {}
+    for setting in summary(outcomes):
+        if setting.results:
+            group = key({name: setting.setting.get(name, known[name]) for name in by})
+            groups.setdefault(group, []).append(setting)
+    return [_best(group) for group in groups.values()]
+
+
+def _best(settings: Sequence[Setting]) -> Setting:
+    # min, and not max of the negative: the first of equals.
+    losses = [_loss(setting) for setting in settings]
+    comparable = not any(math.isnan(loss) for loss in losses)
+    ranks = [
+        (-setting.mean("es_accuracy").mean, loss if comparable else 0.0)
+        for setting, loss in zip(settings, losses, strict=True)
+    ]
+    return settings[min(range(len(settings)), key=ranks.__getitem__)]
+
+
+def _loss(setting: Setting) -> float:
+    """Return the mean early-stopping loss, or NaN where a run has none."""
+    values = [result.get("es_loss") for result in setting.results]
+    return math.nan if None in values else mean([float(value) for value in values if value is not None]).mean

@@ -1,0 +1,99 @@
+"""The ledger, and what makes a run the same run."""
+
+import json
+
+import pytest
+
+from lds.errors import InputError
+from lds.run import BaselineConfig, TrainConfig
+from lds.sweep import Outcome, read_results
+from lds.sweep._identity import folder_name, identity, key
+from lds.sweep._ledger import Ledger
+
+FIRST = Outcome({"dataset": "wine", "method": "gcn", "seed": 0}, "done", {"test_accuracy": 0.5})
+SECOND = Outcome({"dataset": "wine", "method": "gcn", "seed": 1}, "failed", error={"type": "E", "message": "θ"})
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "results.jsonl"
+    with Ledger(path) as ledger:
+        ledger.append(FIRST)
+        ledger.append(SECOND)
+    return path
+
+
+def test_what_is_written_is_read(path):
+    assert read_results(path) == read_results(path.parent) == [FIRST, SECOND]
+    with Ledger(path) as ledger:
+        assert ledger.outcomes == {FIRST.key: FIRST, SECOND.key: SECOND}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30])
+def test_a_torn_last_line_is_dropped_and_repaired(path, cut):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    assert read_results(path) == [FIRST]
+    with Ledger(path) as ledger:
+        assert list(ledger.outcomes.values()) == [FIRST]
+        ledger.append(SECOND)
+    assert path.read_bytes() == whole
+
+
+def test_the_last_word_on_a_run_counts(path):
+    done = Outcome(SECOND.config, "done", {"test_accuracy": 1.0})
+    with Ledger(path) as ledger:
+        ledger.append(done)
+    assert read_results(path) == [FIRST, done]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "3",
+        "{}",
+        '{"config": {}, "status": "done", "result": {}}',
+        json.dumps({"config": FIRST.config, "status": "x"}),
+        json.dumps({"config": FIRST.config, "status": "done", "result": None}),
+    ],
+)
+def test_a_damaged_line(path, line):
+    path.write_text(line + "\n" + path.read_text())
+    with pytest.raises(InputError, match=r"line 1 of .*results\.jsonl must be the outcome of a run"):
+        read_results(path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="take the line out"):
+        Ledger(path)
+    assert path.read_bytes() == before
+
+
+def test_one_process_at_a_time(path):
+    with Ledger(path), pytest.raises(InputError, match="no other process runs"):
+        Ledger(path)
+    Ledger(path).__exit__(None, None, None)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(InputError, match="give the folder of a sweep or its ledger"):
+        read_results(tmp_path)
+
+
+class TestIdentity:
+    def test_defaults_are_left_out(self):
+        assert identity(TrainConfig("wine", "knn-lds", tau=5, k=11, data_root="x")) == {
+            "dataset": "wine", "method": "knn-lds", "k": 11, "seed": 0,
+        }  # fmt: skip
+        assert identity(BaselineConfig("wine", "svm", C=2.0, seed=3)) == {
+            "dataset": "wine", "method": "svm", "C": 2.0, "seed": 3,
+        }  # fmt: skip
+
+    def test_order_plays_no_part(self):
+        assert key({"a": 1, "b": 2}) == key({"b": 2, "a": 1}) == '{"a":1,"b":2}'
+
+    def test_folder_names(self):
+        """Fixed: a finished run is looked for under its name by later versions, too."""
+        assert folder_name(identity(TrainConfig("wine", "knn-lds"))) == "wine-knn-lds-07116d1c04"
+        assert folder_name({"dataset": "../a b.npz", "method": "svm", "seed": 0}).startswith("_a_b_npz-svm-")
+        names = {folder_name(identity(TrainConfig("wine", "knn-lds", seed=seed))) for seed in range(1000)}
+        assert len(names) == 1000
