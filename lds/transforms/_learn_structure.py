@@ -1,0 +1,65 @@
+"""A learned graph in place of the given one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch_geometric.transforms import BaseTransform
+
+from lds.data import complete_masks
+from lds.learner import StructureLearner, check_criterion
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+
+class LearnStructure(BaseTransform):  # type: ignore[misc]  # torch_geometric has no types that mypy could follow.
+    """Replace the edges of a `Data` by a learned structure, with its probabilities as `edge_weight`.
+
+    Use it as any transform of torch_geometric, or, since it trains, as the `pre_transform` of a data set, which keeps
+    the outcome. Masks that are missing are made, see `lds.data.complete_masks`: without `es_mask`, half of `val_mask`
+    becomes it. Attributes of the old edges, `edge_attr` and others named `edge_…`, are dropped.
+
+    Args:
+        learner: what learns the structure; `StructureLearner()`, which starts from the data's edges, when None.
+        threshold: keep edges with a probability above it; 0.5 when neither it nor `top_k` is given.
+        top_k: keep the k most probable edges of each node instead.
+        seed: seed of the learner, and of masks that are made.
+
+    Raises:
+        InputError: both `threshold` and `top_k` are given, or one is out of range.
+    """
+
+    def __init__(
+        self,
+        learner: StructureLearner | None = None,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_criterion(threshold, top_k=top_k)
+        self.learner = StructureLearner() if learner is None else learner
+        self.threshold = threshold
+        self.top_k = top_k
+        self.seed = seed
+
+    def forward(self, data: Data) -> Data:
+        """Return the data with the learned edges; called on a copy.
+
+        Raises:
+            DataError: the data is inconsistent, or its masks cannot be completed.
+            InputError: the initial graph cannot be made.
+        """
+        data.update(complete_masks(data, seed=self.seed))
+        graph = self.learner.fit(data, seed=self.seed).graph(self.threshold, top_k=self.top_k)
+        data.num_nodes = graph.num_nodes  # Without old edges, a node that has no new one still counts.
+        for name in data.to_dict():
+            if name.startswith("edge_") or name == "adj_t":
+                del data[name]
+        data.edge_index, data.edge_weight = graph.edge_index, graph.edge_weight
+        return data
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.learner}, threshold={self.threshold}, top_k={self.top_k}, seed={self.seed})"
+        )
