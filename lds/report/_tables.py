@@ -1,0 +1,173 @@
+"""Tables over many runs: accuracy by setting, costs, failures, versions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lds._statistics import mean, paired
+from lds.report._blocks import Block, Listing, Table, Text
+from lds.report._numbers import NONE, count, interval, mebibytes, p_value, percent, percent_mean, points, seconds, value
+from lds.report._run import Run, unusual
+from lds.report._sweep import Failed
+
+READING = (
+    "Mean ± standard deviation over n seeds; the interval is the 95 % interval of the mean by Student's t. The "
+    "difference, in percentage points with its 95 % interval, and p of the two-sided paired t test are those to the "
+    "baseline over the seeds that both have. No p is corrected for the number of comparisons."
+)
+_HEADER = (
+    "setting",
+    "n",
+    "test accuracy, %",
+    "95 % interval",
+    "ES accuracy, %",
+    "difference",
+    "95 % interval",
+    "p",
+    "pairs",
+)
+
+BySeed = Mapping[int, float]
+
+
+def accuracy_tables(runs: Sequence[Run]) -> list[Table]:
+    """Return a table a data set: test accuracy by setting, each next to the first."""
+    tables = []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        by_setting: dict[str, list[Run]] = {}
+        for run in runs:
+            if run.dataset == dataset:
+                by_setting.setdefault(run.setting, []).append(run)
+        tests = {setting: _by_seed(of_it, "test_accuracy") for setting, of_it in by_setting.items()}
+        es = {setting: _by_seed(of_it, "es_accuracy") for setting, of_it in by_setting.items()}
+        rows = accuracy_rows(tests, es, next(iter(tests)))
+        tables.append(Table(f"Accuracy on {dataset}", _HEADER, rows))
+    # How to read them, once.
+    return [*tables[:-1], *(replace(table, note=READING) for table in tables[-1:])]
+
+
+def accuracy_rows(tests: Mapping[str, BySeed], es: Mapping[str, BySeed], baseline: str) -> list[list[str]]:
+    """Return a row a setting, from accuracies by seed."""
+    rows = []
+    for setting, values in tests.items():
+        whole = mean(list(values.values()))
+        stop = percent_mean(mean(list(es[setting].values()))) if es[setting] else NONE
+        row = [setting, str(whole.count), percent_mean(whole), interval(whole), stop]
+        rows.append(row + (["baseline", "", "", ""] if setting == baseline else _paired(values, tests[baseline])))
+    return rows
+
+
+def ablation_table(tests: Mapping[str, BySeed], es: Mapping[str, BySeed], baseline: str) -> Table:
+    """Return test accuracy by horizon, each next to the baseline."""
+    rows = accuracy_rows(tests, es, baseline)
+    return Table("Accuracy by horizon", ("horizon", *_HEADER[1:]), rows, READING)
+
+
+def run_table(runs: Sequence[Run], *, folded: bool) -> Table:
+    """Return a row a run."""
+    rows = [
+        [
+            run.setting,
+            run.dataset,
+            str(run.seed),
+            percent(run.figure("test_accuracy")),
+            percent(run.figure("es_accuracy")),
+            count(run.figure("outer_epochs")),
+            seconds(run.figure("seconds")),
+            mebibytes(run.figure("peak_rss_mb")),
+        ]
+        for run in runs
+    ]
+    header = ("setting", "data set", "seed", "test accuracy", "ES accuracy", "outer epochs", "time", "peak memory")
+    return Table("All runs", header, rows, folded=folded)
+
+
+def cost_table(runs: Sequence[Run]) -> Table:
+    """Return time and memory by setting."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.setting, run.dataset), []).append(run)
+    rows = []
+    for (setting, dataset), of_it in groups.items():
+        times, steps, memory = (_numbers(of_it, name) for name in ("seconds", "outer_steps", "peak_rss_mb"))
+        # Only runs that took outer steps: others have no time of one.
+        stepping = [run for run in of_it if run.figure("outer_steps") and run.figure("seconds") is not None]
+        total = math.fsum(_numbers(stepping, "seconds"))
+        per_step = seconds(total / math.fsum(_numbers(stepping, "outer_steps"))) if stepping else NONE
+        rows.append(
+            [
+                setting,
+                dataset,
+                str(len(of_it)),
+                seconds(math.fsum(times) / len(times) if times else None),
+                seconds(math.fsum(times) if times else None),
+                count(math.fsum(steps) / len(steps) if steps else None),
+                per_step,
+                mebibytes(max(memory, default=None)),
+            ]
+        )
+    header = (
+        "setting",
+        "data set",
+        "runs",
+        "time of a run",
+        "time in all",
+        "outer steps",
+        "time of a step",
+        "peak memory",
+    )
+    note = "Wall times of the training, as means but for “in all”; memory is the most that a process held."
+    return Table("Time and memory", header, rows, note)
+
+
+def failures(failed: Sequence[Failed]) -> list[Block]:
+    """Return what failed and why, a listing a run."""
+    if not failed:
+        return [Text("No run has failed.")]
+    blocks: list[Block] = [Text(f"{len(failed)} {'run has' if len(failed) == 1 else 'runs have'} failed.")]
+    for failure in failed:
+        run = failure.run
+        what = f"{run.setting} on {run.dataset}, seed {run.seed}: {failure.type}: {failure.message}"
+        blocks.append(Listing(what, failure.traceback or "There is no traceback: the process ended without a word."))
+    return blocks
+
+
+def version_table(runs: Sequence[Run]) -> Table | Text:
+    """Return the versions that the runs were made with."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, version in ((run.result or {}).get("versions") or {}).items():
+            found.setdefault(str(name), {})[str(version)] = None
+    if not found:
+        return Text("No run that has ended names its versions.")
+    rows = [[name, ", ".join(versions)] for name, versions in found.items()]
+    return Table("Packages that the runs were made with", ("package", "version"), rows)
+
+
+def config_tables(config: Mapping[str, object]) -> list[Table]:
+    """Return the values that are not the defaults, and all of them."""
+    own = [[name, value(thing)] for name, thing in unusual(config).items()]
+    every = [[name, value(thing)] for name, thing in config.items()]
+    return [
+        Table("Values that are not the defaults", ("field", "value"), own),
+        Table("All values", ("field", "value"), every, folded=True),
+    ]
+
+
+def _by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
+    return {run.seed: number for run in runs if (number := run.figure(name)) is not None}
+
+
+def _numbers(runs: Sequence[Run], name: str) -> list[float]:
+    return [number for run in runs if (number := run.figure(name)) is not None]
+
+
+def _paired(values: BySeed, baseline: BySeed) -> list[str]:
+    seeds = [seed for seed in values if seed in baseline]
+    if not seeds:
+        return [NONE, NONE, NONE, "0"]
+    result = paired([values[seed] for seed in seeds], [baseline[seed] for seed in seeds])
+    difference = result.difference
+    return [points(difference.mean), interval(difference, signed=True), p_value(result.p_value), str(difference.count)]
