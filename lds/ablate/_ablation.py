@@ -1,0 +1,172 @@
+"""The outcome of an ablation, and what follows from it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lds._files import write_atomically
+from lds._statistics import Mean, PairedDifference, mean, paired
+from lds.errors import InputError
+from lds.hypergrad import TruncationCurve
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run.
+
+    Attributes:
+        horizon: steps that the sweep went back over.
+        seed: the seed.
+        test_accuracy: accuracy on the test nodes, or another score of which more is better.
+        es_accuracy: the same on the nodes, or the data, that choices are made by.
+        seconds: wall time.
+        peak_rss_mb: largest resident memory of the run's process, MiB.
+    """
+
+    horizon: int
+    seed: int
+    test_accuracy: float
+    es_accuracy: float
+    seconds: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A horizon, and why."""
+
+    horizon: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Runs at several horizons, and the truncation curve.
+
+    Attributes:
+        rows: the runs, by horizon and seed.
+        curve: relative error, cosine and costate norm by depth, averaged over trajectories; None if not measured.
+    """
+
+    rows: tuple[Row, ...]
+    curve: TruncationCurve | None = None
+
+    @property
+    def horizons(self) -> list[int]:
+        """The horizons, in ascending order."""
+        return sorted({row.horizon for row in self.rows})
+
+    def mean(self, horizon: int, name: str) -> Mean:
+        """Return mean, standard deviation and 95 % interval over seeds of a column."""
+        return mean([getattr(row, name) for row in self.rows if row.horizon == horizon])
+
+    def difference(self, horizon: int, reference: int, name: str = "test_accuracy") -> PairedDifference:
+        """Return the paired difference of two horizons over the seeds that both have.
+
+        Raises:
+            InputError: they have no seed in common.
+        """
+        a, b = ({row.seed: getattr(row, name) for row in self.rows if row.horizon == h} for h in (horizon, reference))
+        seeds = sorted(a.keys() & b.keys())
+        if not seeds:
+            raise InputError(f"horizons {horizon} and {reference} must have a seed in common to be compared, got none")
+        return paired([a[seed] for seed in seeds], [b[seed] for seed in seeds])
+
+    def recommendation(self) -> Recommendation:
+        """Return the shortest horizon within one standard error of the best mean early-stopping accuracy.
+
+        The standard error is that of the paired difference to the best; test accuracy plays no part. With one seed
+        there is none, and the best horizon is taken.
+
+        Raises:
+            InputError: there are no runs.
+        """
+        if not self.rows:
+            raise InputError("a recommendation needs at least one run that is done, got none")
+        best = max(self.horizons, key=lambda h: (self.mean(h, "es_accuracy").mean, -h))
+        chosen = next(h for h in self.horizons if h == best or self._close(h, best))
+        return Recommendation(chosen, self._reason(chosen, best))
+
+    def table(self) -> str:
+        """Return the table that the command line prints."""
+        lines = ["horizon  test accuracy, %  es accuracy, %   seconds  peak MiB  error of G  cosine"]
+        for h in self.horizons:
+            test, es = (_percent(self.mean(h, name)) for name in ("test_accuracy", "es_accuracy"))
+            seconds, peak = self.mean(h, "seconds").mean, self.mean(h, "peak_rss_mb").mean
+            error, cosine = self._fidelity(h)
+            lines.append(
+                f"{h:>7}  {test:>16}  {es:>14}  {seconds:>8.1f}  {peak:>8.0f}  {_plain(error):>10}  {_plain(cosine):>6}"
+            )
+        return "\n".join(lines)
+
+    def write(self, folder: Path) -> None:
+        """Write ablation.csv, fidelity.csv and recommendation.json."""
+        names = [field.name for field in fields(Row)]
+        _write_csv(folder / "ablation.csv", names, [[getattr(row, name) for name in names] for row in self.rows])
+        if self.curve is not None:
+            columns = zip(self.curve.relative_error, self.curve.cosine, self.curve.costate_norm, strict=True)
+            _write_csv(
+                folder / "fidelity.csv",
+                ["depth", "relative_error", "cosine", "costate_norm"],
+                [[depth, *values] for depth, values in enumerate(columns)],
+            )
+        if self.rows:
+            text = json.dumps(asdict(self.recommendation()), indent=2, ensure_ascii=False) + "\n"
+            write_atomically(folder / "recommendation.json", text.encode())
+
+    def _close(self, horizon: int, best: int) -> bool:
+        shortfall = self.difference(best, horizon, "es_accuracy").difference
+        return shortfall.count > 1 and shortfall.mean <= shortfall.std / math.sqrt(shortfall.count)
+
+    def _fidelity(self, horizon: int) -> tuple[float, float]:
+        if self.curve is None:
+            return math.nan, math.nan
+        depth = min(horizon, len(self.curve.relative_error) - 1)
+        return self.curve.relative_error[depth], self.curve.cosine[depth]
+
+    def _reason(self, chosen: int, best: int) -> str:
+        es = 100 * self.mean(chosen, "es_accuracy").mean
+        seeds = self.mean(chosen, "es_accuracy").count
+        if chosen == best:
+            text = f"it has the best mean early-stopping accuracy, {es:.1f} % over {_count(seeds, 'seed')}"
+            if seeds == 1:
+                text += ", which with one seed may be luck"
+        else:
+            text = (
+                f"its mean early-stopping accuracy, {es:.1f} % over {_count(seeds, 'seed')}, is within one standard "
+                f"error of the best, {100 * self.mean(best, 'es_accuracy').mean:.1f} % at horizon {best}, "
+                "and it is the shortest for which that holds; "
+                f"a run takes {self.mean(chosen, 'seconds').mean:.0f} s, not {self.mean(best, 'seconds').mean:.0f} s"
+            )
+        error, cosine = self._fidelity(chosen)
+        if self.curve is not None:
+            text += f". Its hypergradient differs from the full one by {100 * error:.0f} %"
+            if cosine == cosine:
+                text += f" (cosine {cosine:.2f})"
+        return text + "."
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    write_atomically(path, buffer.getvalue().encode())
+
+
+def _percent(value: Mean) -> str:
+    spread = "" if value.count == 1 else f" ± {100 * value.half_width:.1f}"
+    return f"{100 * value.mean:.1f}{spread}"
+
+
+def _plain(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,56 @@
+"""Ablations of problems that are not graphs."""
+
+import os
+
+import pytest
+import torch
+
+from lds.ablate import measure
+from lds.errors import LDSError
+from lds.hypergrad import Reverse, hypergradient, record, truncation_curve
+from lds.updaters import SGD
+
+
+def objectives(seed):
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randn(3, generator=generator)
+
+    def inner(w, theta):
+        return 0.5 * (w - theta).square().sum()
+
+    def outer_objective(w, theta):
+        return (w - target).square().sum()
+
+    return inner, outer_objective
+
+
+def train(horizon, seed):
+    """Gradient descent on θ with truncated hypergradients."""
+    theta = torch.zeros(3)
+    for _ in range(30):
+        result = hypergradient(
+            *objectives(seed), torch.zeros(3), theta, updater=SGD(0.1), steps=20, method=Reverse(horizon)
+        )
+        theta = theta - 0.2 * result.grad
+    return {"test_accuracy": -result.outer_loss, "es_accuracy": -result.outer_loss, "pid": os.getpid()}
+
+
+def failing(horizon, seed):
+    raise ValueError(f"no luck at {horizon}")
+
+
+def test_scores_by_horizon():
+    trajectory = record(objectives(0)[0], torch.zeros(3), torch.zeros(3), updater=SGD(0.1), steps=20)
+    curve = truncation_curve(trajectory, objectives(0)[1])
+    found = measure(train, [0, 20, 1], [0, 1], curve=curve, progress=False)
+    assert [(row.horizon, row.seed) for row in found.rows] == [(0, 0), (0, 1), (1, 0), (1, 1), (20, 0), (20, 1)]
+    assert all(row.seconds > 0 and row.peak_rss_mb > 50 for row in found.rows)
+    assert found.mean(20, "es_accuracy").mean == pytest.approx(sum(train(20, s)["es_accuracy"] for s in (0, 1)) / 2)
+    # The direct gradient is zero, so nothing is learned without a sweep.
+    assert found.mean(0, "es_accuracy").mean < found.mean(1, "es_accuracy").mean < found.mean(20, "es_accuracy").mean
+    assert found.recommendation().horizon == 20
+
+
+def test_a_failure():
+    with pytest.raises(LDSError, match=r"the run at horizon 3, seed 0 failed with no luck at 3\nTraceback"):
+        measure(failing, [3], [0], progress=False)
