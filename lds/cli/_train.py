@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
 from lds.cli._parser import Parser
-from lds.run import TrainConfig, train
+from lds.errors import InputError
+from lds.run import TrainConfig, replay_failure, resume, train
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = Parser(description="Train one model and write a run folder.")
+    parser = Parser(description="Train one model and write a run folder, or go on with a run that was cut off.")
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(TrainConfig, as_group=False)
-    parser.add_argument("--out", type=str, required=True, help="folder of the run; must be new or empty")
+    parser.add_argument("--out", type=str, default=None, help="folder of the run; must be new or empty")
+    parser.add_argument("--resume", type=str, default=None, help="folder of a run to go on with, as it is configured")
+    parser.add_argument(
+        "--replay-failure",
+        type=str,
+        default=None,
+        help="folder of a run that ended on NaN or infinity: run into it again",
+    )
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
     commands.add_subcommand("train", parser)
 
@@ -25,7 +37,43 @@ def run(options: Namespace) -> int:
     """Train, print the test accuracy, return the exit code."""
     values: dict[str, Any] = options.as_dict()
     values.pop("config")
-    out, progress = Path(values.pop("out")), values.pop("progress")
-    result = train(TrainConfig(**values), out, progress=progress)
+    progress, folder, out = values.pop("progress"), values.pop("resume"), values.pop("out")
+    failed = values.pop("replay_failure")
+    if failed is not None:
+        _check_alone("--replay-failure", failed, values, resume=folder, out=out)
+        with warnings_in_a_line():
+            print(replay_failure(Path(failed)))
+        return 0
+    if folder is not None:
+        _check_alone("--resume", folder, values, out=out)
+        out = folder
+        with warnings_in_a_line():
+            result = resume(Path(folder), progress=progress)
+    else:
+        source = values["dataset"] if values["data"] is None else values["data"]
+        for name, value in (("--dataset or --data", source), ("--out", out)):
+            if value is None:
+                raise InputError(f"{name} is needed, or --resume with the folder of a run")
+        with warnings_in_a_line():
+            result = train(TrainConfig(**values), Path(out), progress=progress)
     print(f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs; run folder {out}")
     return 0
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Have warnings look like the messages of the command line, without the line of code that they come from."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *args, **kwargs: f"lds: warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _check_alone(option: str, folder: str, values: dict[str, Any], **others: str | None) -> None:
+    given = [field.name for field in fields(TrainConfig) if values[field.name] not in (field.default, None)]
+    given += [name for name, value in others.items() if value is not None]
+    if given:
+        name = given[0].replace("_", "-")
+        raise InputError(f"{option} takes everything from {folder}, but --{name} came with it; drop one of them")

@@ -1,0 +1,46 @@
+"""`lds export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import Namespace
+
+from lds.cli._parser import Parser
+from lds.errors import InputError
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = Parser(
+        description="Write the graph that a run learned, with probabilities as weights: edges above a threshold, the "
+        "strongest edges of each node, or a sample of weight 1. All of θ counts, also what graph.npz leaves out."
+    )
+    parser.add_argument("folder", type=str, metavar="RUN", help="folder of a run that has ended")
+    parser.add_argument("--out", type=str, default=None, help="the file; RUN/learned_graph.FORMAT when not given")
+    parser.add_argument("--format", type=Literal["pt", "npz", "graphml", "csv"], default="pt", help="kind of the file")
+    parser.add_argument(
+        "--threshold", type=float, default=None, help="keep edges above it; 0.5 when no other criterion is given"
+    )
+    parser.add_argument("--top-k", type=int, default=None, help="keep the k most probable edges of each node")
+    parser.add_argument("--sample", action="store_true", help="draw a graph A ~ Bernoulli(θ)")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the sample; 0 when not given")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    commands.add_subcommand("export", parser)
+
+
+def run(options: Namespace) -> int:
+    """Write the file, print its path, return the exit code."""
+    from lds.learner import extract
+    from lds.run import export_graph, read_structure
+
+    if options.seed is not None and not options.sample:
+        raise InputError(f"--seed belongs to --sample, but --seed {options.seed} came without it; add or drop one")
+    sample = (options.seed or 0) if options.sample else None
+    folder = Path(options.folder)
+    out = folder / f"learned_graph.{options.format}" if options.out is None else Path(options.out)
+    graph = extract(read_structure(folder), options.threshold, top_k=options.top_k, sample=sample)
+    export_graph(graph, out, options.format, force=options.force)
+    print(f"{graph.num_edges // 2} edges of {graph.num_nodes} nodes; file {out}")
+    return 0
