@@ -13,6 +13,7 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 SMALLER = {
     "hyper_cleaning": ["--outer-steps=15"],
     "learning_rate_schedule": ["--outer-steps=8", "--grid=4", "--seeds=2", "--measured=6"],
+    "own_data": ["--seeds=2", "--epochs=1"],
     "semi_supervised": ["--seeds=2", "--epochs=1"],
     "weight_decay_per_parameter": ["--outer-steps=12"],
 }
@@ -64,6 +65,12 @@ def check_semi_supervised(found):
     assert found["LDSClassifier"] > found["LabelSpreading"]
     assert found["LDSClassifier"] > found["LabelPropagation"]
     assert found["LDSClassifier"] > found["LDSClassifier, fixed graph"] - 0.03
+
+
+def check_own_data(found):
+    assert found["exported graph"] > 0.9
+    assert found["exported graph"] > found["kNN graph"] - 0.02
+    assert found["within"] > found["within_knn"] - 0.01
 
 
 def test_every_example_has_its_claim_and_its_row():
