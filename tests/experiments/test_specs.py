@@ -1,0 +1,56 @@
+"""The descriptions of the experiments."""
+
+from collections import Counter
+
+import pytest
+import yaml
+
+from lds.ablate import AblationConfig
+from lds.run import TrainConfig
+from lds.sweep import Spec
+from tests.experiments.conftest import EXPERIMENTS
+
+SPECS = ("table1", "missing_edges")
+DATASETS = ("wine", "breast_cancer", "digits", "cora", "citeseer")
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", SPECS)
+def test_each_run_is_one_of_equally_many_seeds(name, quick):
+    spec = Spec.read(EXPERIMENTS / f"{name}.yaml", quick=quick)
+    seeds = Counter(config.seed for config in spec.configs)
+    assert set(seeds) == set(range(2 if quick else 5))
+    assert len(set(seeds.values())) == 1
+    assert spec.name == (f"{name}-quick" if quick else name)
+
+
+def test_budgets_of_table1():
+    configs = [c for c in Spec.read(EXPERIMENTS / "table1.yaml").configs if c.seed == 0]
+    settings = Counter((c.dataset, c.method) for c in configs)
+    for method in ("logreg", "svm", "random-forest", "label-propagation", "ffnn", "knn-gcn"):
+        assert [settings[dataset, method] for dataset in DATASETS] == [16] * 5
+    assert [settings[dataset, "knn-lds"] for dataset in DATASETS] == [16, 16, 4, 2, 2]
+    assert [settings[dataset, "frozen"] for dataset in DATASETS] == [8, 8, 4, 2, 2]
+    # No graph is given: frozen must not start from that of the data set.
+    assert all(c.retain == 0 for c in configs if c.method == "frozen" and c.dataset in ("cora", "citeseer"))
+
+
+def test_missing_edges_give_every_method_one_setting():
+    configs = [c for c in Spec.read(EXPERIMENTS / "missing_edges.yaml").configs if c.seed == 0]
+    settings = Counter((c.dataset, c.retain, c.method) for c in configs)
+    assert set(settings.values()) == {1}
+    assert len(settings) == 2 * 4 * 4
+
+
+def test_truncation():
+    values = yaml.safe_load((EXPERIMENTS / "truncation.yaml").read_text())
+    lists = {name: values.pop(name) for name in ("horizons", "seeds")}
+    config = AblationConfig(TrainConfig(**values), **lists)
+    assert list(config.horizons) == [0, 1, 5, 10, 20]
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_command_stands_at_the_head(path):
+    command = f"python experiments/{path.stem}.py [--quick]"
+    assert command in path.read_text().splitlines()[0]
+    assert command in path.with_suffix(".py").read_text().split('"""')[1]
