@@ -18,7 +18,7 @@ CHECKED_FOLDERS = ("lds", "tests", "scripts", "docs", "examples", "experiments",
 CACHES = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints", "runs"}
 
 # Data flows problem → record → sweep → hypergradient → learner → experiments: the engine knows none of these.
-ABOVE_THE_ENGINE = "graph|nn|data|learner|estimator|report|cli|StructureLearner|LDSClassifier"
+ABOVE_THE_ENGINE = "graph|nn|data|learner|estimator|transforms|run|sweep|ablate|report|cli|StructureLearner|LDSClassifier"
 
 # A folder of somebody's machine, where a path begins: not inside a longer path or an address.
 PRIVATE_PATH = re.compile(rf"(?<![\w./~$}}-])/({'|'.join(['work', 'home', 'root', 'Users'])})/")
@@ -58,7 +58,8 @@ def text_files():
     for folder in CHECKED_FOLDERS:
         candidates.extend(path for path in (ROOT / folder).rglob("*") if path.is_file())
     for path in sorted(candidates):
-        if CACHES.isdisjoint(path.relative_to(ROOT).parts):
+        parts = path.relative_to(ROOT).parts
+        if CACHES.isdisjoint(parts) and not any(part.endswith("-quick") for part in parts):
             try:
                 yield path, path.read_text(encoding="utf-8")
             except UnicodeDecodeError:
