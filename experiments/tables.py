@@ -109,9 +109,9 @@ def markdown(rows: Sequence[Row], reference: str) -> str:
     for row in rows:
         kept = [f"{100 * row['retain']:.0f} %"] if retained else []
         cells = [row["dataset"], *kept, row["method"], row.get("settings", ""), row.get("chosen", "")]
-        cells += [row.get("seeds", ""), _plus_minus(row, "mean", "std"), _interval(row)]
-        cells += [_plus_minus(row, "difference", "difference_half_width"), _number(row.get("p_value"), 3)]
-        cells += [_plus_minus(row, "published_mean", "published_std"), row.get("source", "")]
+        cells += [row.get("seeds", ""), plus_minus(row, "mean", "std"), _interval(row)]
+        cells += [plus_minus(row, "difference", "difference_half_width"), _number(row.get("p_value"), 3)]
+        cells += [plus_minus(row, "published_mean", "published_std"), row.get("source", "")]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
@@ -149,7 +149,7 @@ def _against(setting: Setting, reference: Setting) -> Row:
     }
 
 
-def _plus_minus(row: Row, name: str, spread: str) -> str:
+def plus_minus(row: Row, name: str, spread: str) -> str:
     if name not in row:
         return ""
     return _number(row[name], 1) + (f" ± {row[spread]:.1f}" if math.isfinite(row[spread]) else "")

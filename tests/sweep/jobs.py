@@ -76,15 +76,18 @@ def write_id_and_sleep(path, seconds):
     time.sleep(seconds)
 
 
-def node_id():
+def meet_on(folder, count):
+    """The node that this job runs on, once `count` of them run at the same time."""
     import ray
 
-    time.sleep(1)
-    return ray.get_runtime_context().get_node_id()
+    node = ray.get_runtime_context().get_node_id()
+    (folder / f"{os.getpid()}-{node}").touch()
+    wait_for(lambda: len(list(folder.iterdir())) == count)
+    return node
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

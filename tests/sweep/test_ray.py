@@ -50,8 +50,10 @@ def cluster():
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own.
 class TestCluster:
-    def test_jobs(self, cluster):
-        calls = [(jobs.square, 3), (jobs.fail, "no luck"), (jobs.leave, 3), (jobs.node_id,), (jobs.node_id,)]
+    def test_jobs(self, cluster, tmp_path):
+        calls = [(jobs.square, 3), (jobs.fail, "no luck"), (jobs.leave, 3)]
+        # A node has one processor, so two jobs that meet are on two nodes.
+        calls += [(jobs.meet_on, tmp_path, 2), (jobs.meet_on, tmp_path, 2)]
         calls += [(jobs.process_id,), (jobs.process_id,), (jobs.threads,)]
         todo = [Job(str(number), function, arguments) for number, (function, *arguments) in enumerate(calls)]
         replies = {int(job.name): reply for job, reply in RayEngine(cluster.address).run(todo)}

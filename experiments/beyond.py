@@ -1,0 +1,99 @@
+"""Variants of kNN-LDS: which ones do better than the plain learner on the early-stopping nodes.
+
+    python experiments/beyond.py [--quick] [--jobs 2]
+
+Finished runs are not repeated, so the command can be stopped and started again. Writes table.csv and table.md to
+experiments/results/beyond/. Needs the raw files of Cora, see `lds data fetch`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from tables import Row, plus_minus
+
+from lds._statistics import mean, paired
+from lds.sweep import Outcome, ProcessEngine, Setting, Spec, run_sweep, summary
+
+HERE = Path(__file__).resolve().parent
+SPLITS = ("es", "test")
+
+
+def make_rows(outcomes: Sequence[Outcome]) -> list[Row]:
+    """Return a row for each variant, accuracies in percent.
+
+    The first setting of a data set is the plain one; the others are compared with it on the seeds that both have. A
+    variant is kept where its early-stopping accuracy is higher by more than a standard error of the paired difference.
+    """
+    rows = []
+    plain: dict[str, Setting] = {}
+    for setting in summary(outcomes):
+        base = plain.setdefault(setting.setting["dataset"], setting)
+        changed = {n: v for n, v in setting.setting.items() if base.setting.get(n) != v}
+        seeds = [seed for seed in setting.seeds if seed in base.seeds]
+        row: Row = {"dataset": setting.setting["dataset"], "method": setting.setting["method"], "seeds": len(seeds)}
+        row["variant"] = ", ".join(f"{name} {value}" for name, value in changed.items()) or "plain"
+        for split in SPLITS:
+            ours, theirs = (_accuracies(s, split, seeds) for s in (setting, base))
+            row[split], row[f"{split}_std"] = mean(ours).mean, mean(ours).std
+            if setting is not base and seeds:
+                found = paired(ours, theirs)
+                row[f"{split}_difference"] = found.difference.mean
+                row[f"{split}_half_width"] = found.difference.half_width
+                error = found.difference.std / len(seeds) ** 0.5
+                if split == "es":
+                    row["kept"] = "yes" if found.difference.mean > error else "no"
+        rows.append(row)
+    return rows
+
+
+def _accuracies(setting: Setting, split: str, seeds: Sequence[int]) -> list[float]:
+    by_seed = dict(zip(setting.seeds, getattr(setting, split), strict=True))
+    return [100 * by_seed[seed] for seed in seeds]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the table for people."""
+    head = [
+        "data set",
+        "method",
+        "variant",
+        "seeds",
+        "early stopping, %",
+        "less plain",
+        "test, %",
+        "less plain",
+        "kept",
+    ]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [row["dataset"], row["method"], row["variant"], row["seeds"]]
+        for split in SPLITS:
+            cells += [plus_minus(row, split, f"{split}_std")]
+            cells += [plus_minus(row, f"{split}_difference", f"{split}_half_width")]
+        lines.append("| " + " | ".join(map(str, [*cells, row.get("kept", "")])) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small version, in minutes")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the results")
+    options = parser.parse_args()
+    spec = Spec.read(HERE / "beyond.yaml", quick=options.quick)
+    out = options.out or HERE / "results" / spec.name
+    rows = make_rows(run_sweep(spec, out, ProcessEngine(options.jobs), keep="metrics"))
+    with (out / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    (out / "table.md").write_text(markdown(rows))
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
