@@ -38,6 +38,7 @@ def cluster():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
             patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            patch.setenv("RAY_worker_niceness", "0")  # 15 by default: on a busy machine its workers hardly start.
             cluster = Cluster()
             for _ in range(2):
                 cluster.add_node(num_cpus=1, object_store_memory=80 << 20, include_dashboard=False)
