@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from homophily import BINS, Portrait, portrait
 
-from lds.data import load
 from lds.graph import AllPairs
-from lds.run import TrainConfig, train_once
+from lds.run import TrainConfig, load_data, train_once
 from lds.run._learner import make_learner
 
 HERE = Path(__file__).resolve().parent
@@ -32,7 +31,7 @@ def portraits(config: TrainConfig, out: Path) -> tuple[dict[str, Portrait], dict
     """Return the structure before and after a run, and the test nodes that are classified right and wrong."""
     train_once(config, out / "runs" / f"{config.dataset}-{config.method}")
     checkpoint = torch.load(out / "runs" / f"{config.dataset}-{config.method}" / "checkpoint.pt", weights_only=True)
-    data = load(config.dataset, root=config.data_root, retain=config.retain, seed=config.seed)
+    data = load_data(config)
     structure = AllPairs(data.num_nodes, make_learner(config, data).graph(data))
     before = portrait(structure, data.y)
     structure.restore_(checkpoint["theta"])
