@@ -1,23 +1,38 @@
-"""Every Python block of the README and of docs/ runs, a page in one namespace; tables are those of the result files."""
+"""Every code block of the README and of docs/ runs, a page in one namespace; tables are those of the result files."""
 
+import ast
 import importlib.util
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
+from lds.cli import main
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
+# Pages whose commands run too; those of the README and of experiments.md take hours.
+COMMANDS = {"quickstart.md", "own-data.md", "guards.md"}
 
 
-def run(text, name):
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+def run(text, name, commands=False):
+    blocks = re.findall(r"```(python|bash)\n(.*?)```", text, flags=re.DOTALL)
     namespace: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, name, "exec"), namespace)
-    return blocks, namespace
+    for language, block in blocks:
+        if language == "python":
+            exec(compile(block, name, "exec"), namespace)
+        elif commands:
+            for line in block.splitlines():
+                expected = re.search(r"#.*exit code (\d)", line)
+                program, *arguments = shlex.split(line, comments=True)
+                assert program == "lds"
+                assert main(arguments) == int(expected[1] if expected else 0), line
+    return [block for language, block in blocks if language == "python"], namespace
 
 
 def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,11 +42,26 @@ def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 21  # The sweep prints depths 0 to 20.
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages_run(page: Path) -> None:
+@pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda page: page.name)
+def test_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    blocks, _ = run(page.read_text(), page.name)
-    assert blocks
+    text = page.read_text()
+    _, namespace = run(text, page.name, commands=page.name in COMMANDS)
+    for quote in re.findall(r"<!-- message -->\n(.*?)<!-- end -->", text, flags=re.DOTALL):
+        assert namespace["message"].startswith(" ".join(quote.replace("> ", "").split()))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)
+def test_notebooks_run_and_are_stored_without_outputs(notebook: Path) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    namespace: dict[str, object] = {}
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)
+            exec(compile("".join(cell["source"]), notebook.name, "exec"), namespace)
+    pyplot.close("all")
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES, *ROOT.glob("examples/*.md")], ids=lambda page: page.name)
@@ -40,10 +70,29 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/hypergradients.md"])
-def test_tables_are_those_of_the_result_files(page: str) -> None:
+def test_tables_are_those_of_the_result_files() -> None:
     spec = importlib.util.spec_from_file_location("readme", ROOT / "scripts" / "benchmarks" / "readme.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    text = (ROOT / page).read_text()
-    assert script.render(page, text) == text
+    for page in script.TABLES:
+        text = (ROOT / page).read_text()
+        assert script.render(page, text) == text, page
+
+
+def test_quoted_messages_are_those_of_the_source() -> None:
+    """What stands between the … of a quotation is in one text of the source, in that order."""
+    texts = []
+    for path in sorted((ROOT / "lds").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append("…".join(part.value for part in node.values if isinstance(part, ast.Constant)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    entries = re.findall(
+        r"^\* (`.*?`):\s", (ROOT / "docs" / "troubleshooting.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    quotes = [" ".join(quote.split()) for entry in entries for quote in re.findall(r"`(.*?)`", entry, re.DOTALL)]
+    assert len(quotes) > 40
+    for quote in quotes:
+        pattern = ".*".join(re.escape(piece.strip()) for piece in quote.split("…"))
+        assert any(re.search(pattern, text, re.DOTALL) for text in texts), quote

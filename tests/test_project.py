@@ -18,7 +18,8 @@ CHECKED_FOLDERS = ("lds", "tests", "scripts", "docs", "examples", "experiments",
 CACHES = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints", "runs"}
 
 # Data flows problem → record → sweep → hypergradient → learner → experiments: the engine knows none of these.
-ABOVE_THE_ENGINE = "graph|nn|data|learner|estimator|transforms|run|sweep|ablate|report|cli|StructureLearner|LDSClassifier"
+LAYERS = "graph nn data learner estimator transforms run sweep ablate report cli StructureLearner LDSClassifier"
+ABOVE_THE_ENGINE = LAYERS.replace(" ", "|")
 
 # A folder of somebody's machine, where a path begins: not inside a longer path or an address.
 PRIVATE_PATH = re.compile(rf"(?<![\w./~$}}-])/({'|'.join(['work', 'home', 'root', 'Users'])})/")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import torch
 import yaml
 
 from lds._files import write_atomically
+from lds._read import load_tensors, parse_yaml, reason
 from lds.ablate._ablation import Ablation, Row
 from lds.ablate._config import AblationConfig
 from lds.ablate._fidelity import average, fidelity
-from lds.errors import InputError
+from lds.errors import DataError, InputError
 from lds.hypergrad import TruncationCurve
 from lds.learner import StructureLearner
 from lds.run import TrainConfig, load_data
@@ -94,7 +95,7 @@ def _claim(config: AblationConfig, out: Path) -> None:
     """Write the configuration, unless the folder holds another one."""
     path = out / CONFIG
     if path.exists():
-        found = yaml.safe_load(path.read_text())
+        found = _read_config(path)
         mine = config.as_dict()
         grown = ("horizons", "seeds", "fidelity_steps")
         if not isinstance(found, dict) or any(found.get(name) != mine[name] for name in mine if name not in grown):
@@ -107,6 +108,15 @@ def _claim(config: AblationConfig, out: Path) -> None:
     write_atomically(path, yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
 
 
+def _read_config(path: Path) -> Any:
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
+    except (UnicodeDecodeError, DataError) as error:
+        raise DataError(f"{path} must be YAML, but {reason(error)}; choose another --out") from error
+
+
 def _spec(config: AblationConfig) -> Spec:
     common = {n: v for n, v in identity(config.train).items() if n not in ("horizon", "seed")}
     grid = common | {"horizon": list(config.horizons), "seed": list(config.seeds)}
@@ -117,5 +127,5 @@ def _curve(run: TrainConfig, steps: int, checkpoint: Path | None) -> TruncationC
     data = load_data(run)
     learner = make_learner(run, data)
     assert isinstance(learner, StructureLearner)
-    theta = None if checkpoint is None else torch.load(checkpoint, weights_only=True)["theta"]
+    theta = None if checkpoint is None else load_tensors(checkpoint)["theta"]
     return fidelity(learner, data, steps=steps, seed=run.seed, theta=theta)

@@ -8,14 +8,14 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from lds.cli._parser import Parser
+from lds.cli._parser import ConfigFile, Parser
 from lds.run import TrainConfig
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = Parser(description="Train at several horizons, and compare their hypergradients with the full one.")
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     parser.add_class_arguments(TrainConfig, as_group=False, skip={"horizon", "seed"})
     parser.add_argument("--horizons", type=int, nargs="+", required=True, help="horizons to train with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of each horizon")

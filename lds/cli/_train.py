@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 
-from lds.cli._parser import Parser
+from lds.cli._parser import ConfigFile, Parser
 from lds.errors import InputError
 from lds.run import TrainConfig, replay_failure, resume, train
 
@@ -19,7 +19,7 @@ from lds.run import TrainConfig, replay_failure, resume, train
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = Parser(description="Train one model and write a run folder, or go on with a run that was cut off.")
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     parser.add_class_arguments(TrainConfig, as_group=False)
     parser.add_argument("--out", type=str, default=None, help="folder of the run; must be new or empty")
     parser.add_argument("--resume", type=str, default=None, help="folder of a run to go on with, as it is configured")
@@ -28,6 +28,12 @@ def add(commands: Any) -> None:
         type=str,
         default=None,
         help="folder of a run that ended on NaN or infinity: run into it again",
+    )
+    parser.add_argument(
+        "--log",
+        type=Literal["tensorboard"] | None,
+        default=None,
+        help="tensorboard: write event files too; a run that is resumed goes on with them",
     )
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
     commands.add_subcommand("train", parser)
@@ -38,14 +44,14 @@ def run(options: Namespace) -> int:
     values: dict[str, Any] = options.as_dict()
     values.pop("config")
     progress, folder, out = values.pop("progress"), values.pop("resume"), values.pop("out")
-    failed = values.pop("replay_failure")
+    failed, log = values.pop("replay_failure"), values.pop("log")
     if failed is not None:
-        _check_alone("--replay-failure", failed, values, resume=folder, out=out)
+        _check_alone("--replay-failure", failed, values, resume=folder, out=out, log=log)
         with warnings_in_a_line():
             print(replay_failure(Path(failed)))
         return 0
     if folder is not None:
-        _check_alone("--resume", folder, values, out=out)
+        _check_alone("--resume", folder, values, out=out, log=log)
         out = folder
         with warnings_in_a_line():
             result = resume(Path(folder), progress=progress)
@@ -55,7 +61,7 @@ def run(options: Namespace) -> int:
             if value is None:
                 raise InputError(f"{name} is needed, or --resume with the folder of a run")
         with warnings_in_a_line():
-            result = train(TrainConfig(**values), Path(out), progress=progress)
+            result = train(TrainConfig(**values), Path(out), progress=progress, log=log)
     print(f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs; run folder {out}")
     return 0
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lds._read import reason
 from lds.data.checksums import PINNED, FileStatus, record, recorded, status
 from lds.data.edges import retain_edges
 from lds.data.pickles import require_plain
@@ -114,7 +115,14 @@ class Citation:
         from torch_geometric.io import read_planetoid_data
 
         with warnings.catch_warnings():  # the reader adds a filter of its own, for good
-            return read_planetoid_data(str(self.folder(root)), self.title)
+            try:
+                return read_planetoid_data(str(self.folder(root)), self.title)
+            # Files that have the sums recorded for them and yet are not what they must be: any exception.
+            except Exception as error:
+                raise DataError(
+                    f"the files in {self.folder(root)} must be those of {self.name}, but {reason(error)}; "
+                    "get them from their official source"
+                ) from error
 
     def _require_verified(self, root: Path) -> None:
         files = self.verify(root)

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from lds._read import reason
 from lds.errors import DataError
 
 # All that the files of Planetoid name, written by Python 2: arrays, CSR matrices, a dict of lists.
@@ -37,9 +38,17 @@ def require_plain(path: Path) -> None:
         # The old module path inside the files; scipy has moved the class.
         warnings.filterwarnings("ignore", message=".*`scipy.sparse.csr`", category=DeprecationWarning)
         try:
-            _PlainUnpickler(file, encoding="latin1").load()
+            _check_sparse(_PlainUnpickler(file, encoding="latin1").load())
         except Exception as error:  # pickle's documentation: a bad file may raise any exception
             raise DataError(
-                f"{path} must be a pickle of plain arrays and lists, but {error}; "
+                f"{path} must be a pickle of plain arrays and lists, but {reason(error)}; "
                 "it was refused, get the file from its official source"
             ) from error
+
+
+def _check_sparse(content: Any) -> None:
+    """Raise ValueError for a CSR matrix whose indices point outside of it: scipy would follow them."""
+    from scipy.sparse import csr_matrix
+
+    if isinstance(content, csr_matrix):
+        content.check_format(full_check=True)

@@ -53,8 +53,8 @@ def num_classes(data: Data) -> int:
     count = getattr(data, "num_classes", None)
     if count is None:
         count = int(data.y.max()) + 1
-    if not isinstance(count, Integral) or count < 1:
-        raise DataError(f"num_classes must be a positive integer, but {count!r} came; label some nodes or set it")
+    if not isinstance(count, Integral) or not 1 <= int(count) < 1 << 31:
+        raise DataError(f"num_classes must be a positive integer, but {count!r:.80} came; label some nodes or set it")
     return int(count)
 
 

@@ -22,6 +22,7 @@ from lds.hypergrad._leaves import differentiable, is_differentiable, norm
 from lds.hypergrad._logs import NormLog, ScalarLog
 from lds.hypergrad._outer import Accumulator
 from lds.hypergrad._replay import replay_error
+from lds.hypergrad._saved import fits
 from lds.hypergrad._steady import TensorAccumulator
 from lds.hypergrad._trajectory import Trajectory
 from lds.hypergrad.memory import Tape
@@ -271,6 +272,12 @@ class Sweep:
 
     def _restore(self, progress: dict[str, Any]) -> int:
         """Go on from what an earlier process saved; return its t."""
+        tape = self._resumable()
+        assert tape is not None
+        state = self._dynamics.spec.flatten(self._trajectory.final_state)
+        mine = self._progress(self._trajectory.steps)
+        if not fits(progress, mine, state, self._trajectory.horizon):
+            raise tape.damaged_progress()
         if not torch.equal(progress["outer_loss"], cast("Tensor", self.outer_loss)):
             raise InputError(
                 "the sweep that was interrupted had another outer objective: its value was "
@@ -287,8 +294,6 @@ class Sweep:
             self._increment_norms.append(torch.tensor(value, dtype=torch.float64))
         self.replay_error = progress["replay_error"]
         t: int = progress["t"]
-        tape = self._resumable()
-        assert tape is not None
         self._after = tape.load(t).leaves if t < self._trajectory.steps else self._after
         return t
 

@@ -47,8 +47,8 @@ class FiniteDifference:
     Memory: one state. Time: four runs of the inner problem for every scalar of θ, and one more.
 
     Args:
-        step: size of h relative to max(1, |θ_i|); None takes the cube root of the rounding error of the coarsest dtype
-            among params and outer variables.
+        step: size of h relative to `max(1, |θ_i|)`; None takes the cube root of the rounding error of the coarsest
+            dtype among params and outer variables.
 
     Raises:
         InputError: the step is no positive number.

@@ -22,7 +22,7 @@ def functional(module: nn.Module) -> tuple[dict[str, Tensor], Callable[..., Any]
         module: any module; its mode (training or evaluation) at the time of a call counts.
 
     Returns:
-        (params, call) with params a dict of copies by name, and call(params, *args, **kwargs) the module's output.
+        (params, call) with params a dict of copies by name, and `call(params, *args, **kwargs)` the module's output.
 
     Raises:
         InputError: no parameter of the module is trainable.

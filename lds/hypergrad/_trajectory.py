@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lds._random import forked
-from lds.errors import InputError
+from lds.errors import InputError, NumericalError
 from lds.hypergrad._arguments import check_count, check_memory
 from lds.hypergrad._dynamics import Dynamics
 from lds.hypergrad._finite import check_losses
@@ -119,9 +119,10 @@ def record(
     tape = (KeepGraphs() if memory is None else memory).tape(dynamics, leaves, first, end) if kept else None
     segments, reach = _within_reach(after, dynamics, None if horizon is None else horizon - kept)
     losses = ScalarLog(max(kept, 1))
-    earlier_losses: list[float] = []
     if isinstance(tape, ResumableTape) and (resumed := tape.resume()) is not None:
-        begin, leaves, earlier_losses = resumed.t, resumed.leaves, resumed.losses
+        begin, leaves = resumed.t, resumed.leaves
+        for earlier in resumed.losses:
+            losses.append(torch.tensor(earlier, dtype=torch.float64))
 
     with forked(dynamics.cuda), torch.no_grad():
         for t in range(begin, end):
@@ -131,12 +132,16 @@ def record(
                 leaves = tape.advance(t, leaves)
             if (loss := dynamics.inner.take()) is not None:
                 losses.append(loss)
-    check_losses(losses, bind, start, end)
+    try:
+        check_losses(losses, bind, start, end)
+    except NumericalError:
+        if isinstance(tape, ResumableTape):
+            tape.remove()  # A second call would not see the steps before the horizon again.
+        raise
     final = dynamics.spec.unflatten(leaves, dynamics.start + end)
-    inner_losses = [*earlier_losses, *losses.floats()][-max(kept, 1) :]
     if tape is not None:
         segments = (*segments, Segment(first, dynamics, tape))
-    return Trajectory(end, kept + reach, final, inner_losses, dynamics, segments)
+    return Trajectory(end, kept + reach, final, losses.floats(), dynamics, segments)
 
 
 def _within_reach(after: Trajectory | None, dynamics: Dynamics, horizon: int | None) -> tuple[tuple[Segment, ...], int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lds._callbacks import Callback, Callbacks, EpochRecord
 from lds._random import INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import CandidatePairs, GivenGraph, SampledGraph
@@ -17,7 +18,7 @@ from lds.graph._all_pairs import canonical_pairs
 from lds.hypergrad import record
 from lds.learner._arguments import check_integers, check_sizes
 from lds.learner._failure import check_evaluation
-from lds.learner._fit import Callback, EpochRecord, Fit
+from lds.learner._fit import Fit
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
 from lds.updaters import Adam, State
@@ -68,11 +69,18 @@ class FixedGraphLearner:
         check_sizes(self, "random_edges", "lr", "weight_decay")
 
     def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
-        """Train on one data set; arguments and errors as for `StructureLearner.fit`.
+        """Train on one data set, as one outer epoch; arguments and errors as for `StructureLearner.fit`.
 
         Raises:
             InputError: there are not as many pairs without an edge as `random_edges` asks for.
         """
+        told = Callbacks(callbacks)
+        with told.running():
+            fit = self._train(data, seed)
+            told.on_epoch(fit.history[0])
+        return fit
+
+    def _train(self, data: Data, seed: int) -> Fit:
         task = Task(data, self.model, self.weight_decay)
         task.nodes["selection"] = torch.cat([task.nodes["val"], task.nodes["es"]])
         structure = self._structure(data, task)
@@ -107,8 +115,6 @@ class FixedGraphLearner:
         accuracy, loss = task.accuracy(logits, "es"), task.loss(logits, "es").item()
         check_evaluation(loss)
         epoch = EpochRecord(1, 0, inner_loss, accuracy, loss, structure.expected_edges, improved=True)
-        for callback in callbacks:
-            callback.on_epoch(epoch)
         return Fit(structure, params, logits, (epoch,), 0, task)
 
     def _structure(self, data: Data, task: Task) -> CandidatePairs:

@@ -1,12 +1,13 @@
-"""What a learner returns, and what it reports on the way."""
+"""What a learner returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from lds._callbacks import EpochRecord
 from lds.errors import InputError
 from lds.graph import Structure
 from lds.learner._extract import extract
@@ -15,60 +16,6 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data
 
     from lds.learner._task import Params, Task
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One outer step: a window of inner steps and, where the structure is learned, one update of θ.
-
-    Attributes:
-        epoch: outer epoch, from 1.
-        outer_step: outer step, from 1, over all epochs.
-        inner_loss: inner objective, averaged over the window.
-        outer_loss: outer objective at the end of the window; None where it is not evaluated.
-        expected_edges: expected number of undirected edges after the update.
-    """
-
-    epoch: int
-    outer_step: int
-    inner_loss: float
-    outer_loss: float | None
-    expected_edges: float
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One outer epoch: the weights trained from scratch, then evaluated.
-
-    Attributes:
-        epoch: outer epoch, from 1.
-        outer_step: outer steps so far.
-        inner_loss: inner objective, averaged over the last window.
-        es_accuracy: accuracy on the early-stopping nodes, in [0, 1].
-        es_loss: cross-entropy on the early-stopping nodes.
-        expected_edges: expected number of undirected edges.
-        improved: whether this is the best epoch so far.
-    """
-
-    epoch: int
-    outer_step: int
-    inner_loss: float
-    es_accuracy: float
-    es_loss: float
-    expected_edges: float
-    improved: bool
-
-
-class Callback(Protocol):
-    """Called by a learner as it goes."""
-
-    def on_step(self, record: StepRecord) -> None:
-        """Take note of an outer step."""
-        ...
-
-    def on_epoch(self, record: EpochRecord) -> None:
-        """Take note of an outer epoch."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._callbacks import EpochRecord
+from lds._read import reason
 from lds.errors import InputError
 from lds.hypergrad import Trajectory
-from lds.learner._fit import Best, EpochRecord
+from lds.learner._fit import Best
 from lds.learner._task import Params
 from lds.updaters import State, Updater
 
@@ -88,20 +90,22 @@ class Progress:
         Raises:
             InputError: the values belong to another learner or other data.
         """
+        history = _load_history(values)
         try:
-            self.outer["structure"].restore_(values["theta"])
+            theta = self.outer["structure"].state()
+            self.outer["structure"].restore_(_like("theta", values["theta"], theta, finite=True))
             if "inner_lr" in self.outer:
-                self.outer["inner_lr"] = values["inner_lr"].to(self.outer["inner_lr"])
-            self.outer_step = values["outer_step"]
-            self.history = [EpochRecord(**record) for record in values["history"]]
-            self.best = None if values["best"] is None else Best(**values["best"])
-            self.stale = values["stale"]
+                lr = values["inner_lr"].to(self.outer["inner_lr"])
+                self.outer["inner_lr"] = _like("inner_lr", lr, self.outer["inner_lr"])
+            self.history = history
+            self.best = None if values["best"] is None else _load_best(values["best"], params, theta)
             self.state = None if values["state"] is None else _load_state(values["state"], params, updater)
-            self.inner_loss, self.least, self.failures = values["inner_loss"], values["least"], values["failures"]
+            self.outer_step, self.stale, self.failures = (
+                _count(name, values[name]) for name in ("outer_step", "stale", "failures")
+            )
+            self.inner_loss, self.least = (_like(name, values[name], 0.0) for name in ("inner_loss", "least"))
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"what to resume from must be that of the same learner on the same data, but it does not fit: {error}"
-            ) from error
+            raise _no_fit(error) from error
 
 
 def _dump_state(state: State) -> dict[str, Any]:
@@ -116,8 +120,64 @@ def _dump_state(state: State) -> dict[str, Any]:
     return {"leaves": leaves, "step": state.step}
 
 
+def _load_history(values: Mapping[str, Any]) -> list[EpochRecord]:
+    try:
+        records = [EpochRecord(**record) for record in values["history"]]
+        for record in records:
+            for name, value in vars(record).items():
+                if not isinstance(value, int | float):
+                    raise TypeError(f"{name} of an epoch is a {type(value).__name__}")
+    except (KeyError, TypeError) as error:
+        raise _no_fit(error) from error
+    return records
+
+
 def _load_state(values: Mapping[str, Any], params: Params, updater: Updater) -> State:
     with torch.no_grad():
         like: Any = (params, updater.init(params))
-    tree: Any = optree.tree_unflatten(optree.tree_structure(like), values["leaves"])
-    return State(tree[0], tree[1], values["step"])
+    paths, leaves, structure = optree.tree_flatten_with_path(like)
+    found = [_like(str(path), *pair) for path, *pair in zip(paths, values["leaves"], leaves, strict=True)]
+    tree: Any = optree.tree_unflatten(structure, found)
+    return State(tree[0], tree[1], _count("step", values["step"]))
+
+
+def _load_best(values: Mapping[str, Any], params: Params, theta: Tensor) -> Best:
+    best = Best(**values)
+    if best.params.keys() != params.keys():
+        raise ValueError(f"the weights are {', '.join(map(str, best.params)):.80}, not {', '.join(params)}")
+    for name, like in params.items():
+        _like(name, best.params[name], like)
+    _like("theta", best.theta, theta, finite=True)
+    if not (isinstance(best.logits, Tensor) and best.logits.is_floating_point() and best.logits.ndim == 2):
+        raise ValueError("logits are no matrix")
+    for name in ("es_accuracy", "es_loss"):
+        _like(name, getattr(best, name), 0.0)
+    return best
+
+
+def _like(name: str, value: Any, like: Any, *, finite: bool = False) -> Any:
+    """Return the value if it is of the kind of another one."""
+    if not isinstance(like, Tensor):
+        if type(value) is not type(like):
+            raise TypeError(f"{name} is a {type(value).__name__}, not a {type(like).__name__}")
+        return value
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}, not a tensor")
+    kind, wanted = ((x.dtype, tuple(x.shape), x.layout) for x in (value, like))
+    if kind != wanted or value.is_meta:
+        raise ValueError(f"{name} is {kind}, not {wanted}")
+    if finite and not bool(value.isfinite().all()):
+        raise ValueError(f"{name} holds NaN or infinity")
+    return value
+
+
+def _count(name: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(f"{name} is {value!r:.80}, not a count")
+    return value
+
+
+def _no_fit(error: Exception) -> InputError:
+    return InputError(
+        f"what to resume from must be that of the same learner on the same data, but it does not fit: {reason(error)}"
+    )

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lds._callbacks import Callback, Callbacks, EpochRecord, StepRecord
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, Structure
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._arguments import check, check_integers, check_sizes
 from lds.learner._failure import check_evaluation, epoch_start, report_explosion, reproducible
-from lds.learner._fit import Best, Callback, EpochRecord, Fit, StepRecord
+from lds.learner._fit import Best, Fit
 from lds.learner._progress import Progress
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
@@ -111,7 +112,6 @@ class StructureLearner:
         *,
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
-        save: Callable[[Callable[[], dict[str, Any]]], None] | None = None,
         resume: Mapping[str, Any] | None = None,
     ) -> Fit:
         """Learn a structure for one data set.
@@ -119,10 +119,10 @@ class StructureLearner:
         Args:
             data: PyG `Data` with x, y, edge_index and boolean train_mask, val_mask, es_mask, test_mask.
             seed: seed of all randomness; the same seed gives the same bits on the same machine.
-            callbacks: told of every outer step and epoch.
-            save: called wherever learning could be resumed, after outer steps (with a horizon longer than the interval,
-                after outer epochs only), with a function that returns what to resume from: numbers, texts, tensors.
-            resume: what that function returned, for the same data and seed; learning goes on to the same bits.
+            callbacks: told of every outer step and epoch, and of the moments that learning could be resumed from; each
+                may end learning, see `Callback`.
+            resume: what one of them was given to resume from, for the same data and seed; learning goes on to the same
+                bits.
 
         Raises:
             DataError: the data is inconsistent.
@@ -130,35 +130,31 @@ class StructureLearner:
                 from belongs to something else.
             OuterStepError: a number is NaN or infinite; the error holds what it takes to run that step again.
         """
+        told = Callbacks(callbacks)
         task = Task(data, self.model, self.weight_decay)
         progress = Progress(self._outer(task, data))
         if resume is not None:
             progress.load(resume, _initial_params(task, seed), as_updater(self._updater()))
-        save = save or (lambda dump: None)
-        while progress.stale < self.patience and len(progress.history) != self.max_epochs:
-            self._epoch(task, progress, seed, callbacks, save)
-            save(progress.dump)
+        with told.running(tuple(progress.history), progress.outer_step):
+            stop = False
+            while not stop and progress.stale < self.patience and len(progress.history) != self.max_epochs:
+                stop = self._epoch(task, progress, seed, told)
+                told.on_resumable(progress.dump)
         assert progress.best is not None
         structure: Structure = progress.outer["structure"]
         structure.restore_(progress.best.theta)
         best, history = progress.best, tuple(progress.history)
         return Fit(structure, best.params, best.logits, history, progress.outer_step, task)
 
-    def _epoch(
-        self,
-        task: Task,
-        progress: Progress,
-        seed: int,
-        callbacks: Sequence[Callback],
-        save: Callable[[Callable[[], dict[str, Any]]], None],
-    ) -> None:
-        """Run one outer epoch, or what is left of it, and evaluate it."""
+    def _epoch(self, task: Task, progress: Progress, seed: int, told: Callbacks) -> bool:
+        """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""
         epoch, structure = progress.epoch, progress.outer["structure"]
         seed = mix(seed, epoch)
         params = _initial_params(task, seed)
         start = epoch_start(progress, needed=self._reach > self._interval)
-        while progress.state is None or (
-            progress.state.step < self.inner_steps and progress.failures < self.inner_patience
+        stop = False
+        while progress.state is None or not (
+            stop or progress.state.step >= self.inner_steps or progress.failures >= self.inner_patience
         ):
             with reproducible(progress, start):
                 outer_loss = self._window(task, params, progress, seed)
@@ -166,11 +162,11 @@ class StructureLearner:
             progress.outer_step += 1
             progress.failures = 0 if inner_loss < progress.least * (1 - self.inner_tolerance) else progress.failures + 1
             progress.least = min(progress.least, inner_loss)
-            step_record = StepRecord(epoch, progress.outer_step, inner_loss, outer_loss, structure.expected_edges)
-            for callback in callbacks:
-                callback.on_step(step_record)
+            stop = told.on_step(
+                StepRecord(epoch, progress.outer_step, inner_loss, outer_loss, structure.expected_edges)
+            )
             if self._reach <= self._interval:
-                save(progress.dump)
+                told.on_resumable(progress.dump)
         weights = progress.state.params
         with forked(task.cuda):
             reseed(seed, EVALUATE, cuda=task.cuda)
@@ -191,8 +187,7 @@ class StructureLearner:
                 epoch, progress.outer_step, progress.inner_loss, accuracy, loss, structure.expected_edges, improved
             )
         )
-        for callback in callbacks:
-            callback.on_epoch(progress.history[-1])
+        return told.on_epoch(progress.history[-1]) or stop
 
     def problem(self, data: Data, *, steps: int, seed: int = 0, theta: Tensor | None = None) -> Problem:
         """Return the bilevel problem of an outer epoch's first steps, to look at its hypergradient.

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from lds._read import parse_yaml, reason
 from lds.errors import DataError
 
 
@@ -61,7 +60,7 @@ def read_json(path: Path) -> Mapping[str, Any]:
     text = read_text(path)
     try:
         values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         raise DataError(f"{path}:{line} must be JSON, but {_reason(error)}; write the file again") from error
     return _mapping(values, str(path))
@@ -81,7 +80,7 @@ def read_jsonl(path: Path) -> Rows:
         where = f"{path}:{number}"
         try:
             values = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 return Rows(rows, torn=True)
             raise DataError(f"{where} must be a JSON object, but {_reason(error)}; mend or drop the line") from error
@@ -120,10 +119,11 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     Raises:
         DataError: it cannot be read, or is no YAML mapping.
     """
+    text = read_text(path)
     try:
-        values = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        values = parse_yaml(text)
+    except DataError as error:
+        mark = getattr(error.__cause__, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
         raise DataError(f"{path}:{line} must be YAML, but {_reason(error)}; write the file again") from error
     return _mapping(values, str(path))
@@ -142,8 +142,8 @@ def number_of(values: Mapping[str, Any], name: str, where: str) -> float:
         return math.nan
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise DataError(f"{where} needs a number as {name}, but holds {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where} needs a number as {name}, but holds {value!r:.80}") from None
 
 
 def _mapping(values: Any, where: str) -> Mapping[str, Any]:
@@ -155,4 +155,4 @@ def _mapping(values: Any, where: str) -> Mapping[str, Any]:
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg[0].lower()}{error.msg[1:]} at column {error.colno}"
-    return " ".join(str(error).split())
+    return reason(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lds._read import load_arrays, reason
 from lds.errors import DataError, LDSError
 from lds.report._run import Run
 from lds.run import TrainConfig, load_data, make_config
@@ -62,13 +62,14 @@ def learned(path: Path) -> Learned | None:
     if not file.exists():
         return None
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            index = arrays["edge_index"].astype(np.int64)
-            weight = arrays["edge_weight"].astype(np.float64)
-            num_nodes = int(arrays["num_nodes"])
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file} must hold edge_index, edge_weight and num_nodes, but {reason}; run again") from error
+        arrays = load_arrays(file)
+        index = arrays["edge_index"].astype(np.int64)
+        weight = arrays["edge_weight"].astype(np.float64)
+        num_nodes = int(arrays["num_nodes"].item())
+    except (OSError, KeyError, ValueError, TypeError, ArithmeticError) as error:
+        raise DataError(
+            f"{file} must hold edge_index, edge_weight and num_nodes, but {reason(error)}; run again"
+        ) from error
     if index.ndim != 2 or index.shape != (2, weight.size) or not ((index >= 0) & (index < num_nodes)).all():
         raise DataError(
             f"{file} needs E pairs of {num_nodes} nodes, got shape {index.shape} and E = {weight.size}; run again"

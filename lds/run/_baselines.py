@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lds._callbacks import Callback
 from lds.data import MASKS, validate
 from lds.run._baseline_config import BaselineConfig
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
-
-    from lds.learner import Callback
 
 # Logistic regression with little regularisation takes more than scikit-learn's default of 100.
 _STEPS = 1000

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lds._callbacks import Callback
 from lds._files import write_atomically
+from lds._read import load_tensors
 from lds._signals import Interrupted, StopRequest
 from lds._version import __version__
 from lds.errors import DataError, InputError
@@ -26,7 +26,7 @@ _SHARE = 0.02
 _FORMAT = 1
 
 
-class Checkpointer:
+class Checkpointer(Callback):
     """Saves where a run stands as often as a small share of its time allows, and when it is asked to stop.
 
     Args:
@@ -48,7 +48,7 @@ class Checkpointer:
         """Seconds spent on the run, by all its processes."""
         return self._spent + time.perf_counter() - self._began
 
-    def __call__(self, dump: Callable[[], dict[str, Any]]) -> None:
+    def on_resumable(self, dump: Callable[[], dict[str, Any]]) -> None:
         """Save if it is time; raise `Interrupted` after that if a stop was asked for.
 
         Raises:
@@ -86,35 +86,29 @@ def read_progress(folder: Path, data: Data, name: str = PROGRESS) -> tuple[dict[
         DataError: the file is damaged.
         InputError: it is that of another version of the package, or of other data.
     """
-    import torch
-
     path = folder / name
+    again = "and the run starts anew" if name == PROGRESS else f"and lds train --resume {folder} runs into it again"
     if not path.exists():
         return None, 0.0
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
-    try:
-        if not zipfile.is_zipfile(io.BytesIO(content)):
-            raise ValueError("not what torch.save writes")
-        saved = torch.load(io.BytesIO(content), weights_only=True)
+        saved = load_tensors(path)
         head = {name: saved[name] for name in ("format", "version", "data", "seconds", "progress")}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, OSError) as error:
-        raise DataError(
-            f"{path} must be what a run saved, but is damaged; remove it, and the run starts anew"
-        ) from error
+        head["seconds"] = float(head["seconds"])
+    except (DataError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} must be what a run saved, but is damaged; remove it, {again}") from error
     if (head["format"], head["version"]) != (_FORMAT, __version__):
         raise InputError(
-            f"{path} was saved by lds {head['version']}, but this is lds {__version__}, whose numbers may differ; "
-            "resume with that version, or remove the file, and the run starts anew"
+            f"{path} was saved by lds {head['version']!s:.80}, but this is lds {__version__}, whose numbers may "
+            f"differ; resume with that version, or remove the file, {again}"
         )
     if head["data"] != fingerprint(data):
         raise InputError(
             f"{path} was saved for other data than {folder} is resumed with; give the same --data-root, "
-            "or remove the file, and the run starts anew"
+            f"or remove the file, {again}"
         )
-    return head["progress"], float(head["seconds"])
+    if not isinstance(head["progress"], dict):
+        raise DataError(f"{path} must say where a run stands, but does not; remove it, {again}")
+    return head["progress"], head["seconds"]
 
 
 def fingerprint(data: Data) -> str:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lds.errors import InputError, NumericalError, OuterStepError
+from lds._callbacks import Callback, StepRecord
+from lds.errors import DataError, InputError, NumericalError, OuterStepError
 from lds.run._folder import FAILURE, RunFolder
 from lds.run._load import load_data
 from lds.run._train import read_config
-
-if TYPE_CHECKING:
-    from lds.learner import EpochRecord, StepRecord
 
 
 class _NoFailureError(Exception):
     """The outer step that failed once did not."""
 
 
-class _StopAfter:
-    """A callback that ends the training after an outer step."""
+class _StopAfter(Callback):
+    """Ends the training after an outer step."""
 
     def __init__(self, outer_step: int) -> None:
         self._outer_step = outer_step
@@ -28,9 +25,6 @@ class _StopAfter:
         """Raise if this was the step."""
         if record.outer_step >= self._outer_step:
             raise _NoFailureError
-
-    def on_epoch(self, record: EpochRecord) -> None:
-        """Take no note."""
 
 
 def replay_failure(out: Path) -> str:
@@ -55,10 +49,16 @@ def replay_failure(out: Path) -> str:
     saved, _ = read_progress(out, data, FAILURE)
     if saved is None:
         raise InputError(f"{out} must hold a {FAILURE} to replay, but does not: no training in it ended on a number")
+    step, start = saved.get("outer_step"), saved.get("resume")
+    if type(step) is not int or not isinstance(start, dict | None):
+        raise DataError(
+            f"{out / FAILURE} must say which step failed and where to begin, but does not; remove it, "
+            f"and lds train --resume {out} runs into it again"
+        )
     learner = make_learner(config, data)
     try:
         if isinstance(learner, StructureLearner):
-            learner.fit(data, seed=config.seed, callbacks=(_StopAfter(saved["outer_step"]),), resume=saved["resume"])
+            learner.fit(data, seed=config.seed, callbacks=(_StopAfter(step),), resume=start)
         else:
             learner.fit(data, seed=config.seed)
     except _NoFailureError:

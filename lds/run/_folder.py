@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lds._callbacks import Callback, EpochRecord, StepRecord
 from lds._files import append, write_atomically
 from lds.errors import InputError
 from lds.run._export import EXPORT_FORMATS
 from lds.run._lock import alone
 
 if TYPE_CHECKING:
-    from lds.learner import EpochRecord, Fit, StepRecord
+    from lds.learner import Fit
     from lds.run._baselines import EstimatorFit
 
 # Edges below this probability are left out of the saved graph; a step of θ makes millions of negligible ones.
 GRAPH_THRESHOLD = 0.01
 CONFIG, METRICS, RESULT, PROGRESS = "config.yaml", "metrics.jsonl", "result.json", "progress.pt"
-FAILURE = "failure.pt"
+FAILURE, TENSORBOARD = "failure.pt", "tensorboard"
 
 
-class RunFolder:
+class RunFolder(Callback):
     """Writes one run: config.yaml, metrics.jsonl, checkpoint.pt, graph.npz and, last, result.json.
 
     A baseline of scikit-learn has no epochs and no graph: its predictions.npy stands instead of these.
@@ -76,6 +77,12 @@ class RunFolder:
         """Let other processes in."""
         self._held.close()
 
+    def on_start(self, history: Sequence[EpochRecord], outer_step: int) -> None:
+        """Have metrics.jsonl hold the epochs of this history, and no line of one that is run again."""
+        if (self.path / METRICS).exists():
+            lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
+            write_atomically(self.path / METRICS, lines.encode())
+
     def on_step(self, record: StepRecord) -> None:
         """Make the folder, if it is not there yet."""
         self._begin()
@@ -84,10 +91,6 @@ class RunFolder:
         """Append a line to metrics.jsonl."""
         self._begin()
         append(self.path / METRICS, json.dumps(asdict(record)))
-
-    def rewind(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Have metrics.jsonl hold the epochs of this history, and no line of one that is run again."""
-        write_atomically(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in history).encode())
 
     def finish(self, fit: Fit | EstimatorFit, result: Mapping[str, Any]) -> None:
         """Write what was fitted (checkpoint and learned graph, or predictions), then the result."""

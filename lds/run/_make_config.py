@@ -24,12 +24,12 @@ def make_config(mapping: Mapping[str, Any]) -> TrainConfig | BaselineConfig:
     """
     method = mapping.get("method", TrainConfig.method)
     if method not in METHODS + BASELINES:
-        raise InputError(f"method must be one of {', '.join(METHODS + BASELINES)}, got {method!r}")
+        raise InputError(f"method must be one of {', '.join(METHODS + BASELINES)}, got {method!r:.80}")
     kind = BaselineConfig if method in BASELINES else TrainConfig
     known = {field.name: field for field in fields(kind)}
     unknown = [str(name) for name in mapping if name not in known]
     if unknown:
-        raise InputError(f"{method} knows no {', '.join(unknown)}; its fields are {', '.join(known)}")
+        raise InputError(f"{method} knows no {', '.join(unknown):.80}; its fields are {', '.join(known)}")
     hints = get_type_hints(kind)
     return kind(**{name: _checked(name, value, hints[name]) for name, value in mapping.items()})
 
@@ -49,4 +49,4 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     # YAML 1.1 reads 1e-3 as a text, since it has no dot.
     number = isinstance(value, str) and hint in (int, float)
     advice = "write it without quotes, and a power of ten as 1.0e-3" if number else "change it"
-    raise InputError(f"{name} must be {needed}, got {value!r}; {advice}")
+    raise InputError(f"{name} must be {needed}, got {value!r:.80}; {advice}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lds._read import load_arrays, load_tensors, reason
 from lds.errors import DataError, InputError
 from lds.run._config import TrainConfig
 from lds.run._folder import RESULT
@@ -26,7 +25,6 @@ def read_structure(folder: Path) -> Structure:
         InputError: there is no run in the folder, or it has not ended, or its method has no graph.
         DataError: a file of the run is missing or damaged.
     """
-    import numpy as np
     import torch
 
     from lds.graph import AllPairs, CandidatePairs
@@ -38,20 +36,20 @@ def read_structure(folder: Path) -> Structure:
         raise InputError(f"{folder} must be a run that has ended, but has no {RESULT}; lds train --resume {folder}")
     graph, checkpoint = folder / "graph.npz", folder / "checkpoint.pt"
     try:
-        # Opened here: numpy leaves a damaged file open.
-        with graph.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            edges = torch.from_numpy(arrays["edge_index"])
-            num_nodes = int(arrays["num_nodes"])
+        arrays = load_arrays(graph)
+        edges, num_nodes = torch.from_numpy(arrays["edge_index"]), int(arrays["num_nodes"].item())
         if config.method not in _ALL_PAIRS:
             return CandidatePairs(num_nodes, edges)
-        theta: Any = torch.load(checkpoint, map_location="cpu", weights_only=True)["theta"]
+        theta: Any = load_tensors(checkpoint, "cpu")["theta"]
+        # Before θ of so many nodes is made.
+        if not (theta.is_floating_point() and theta.ndim == 1 and 2 * theta.numel() >= num_nodes * (num_nodes - 1)):
+            raise ValueError(f"θ is {theta.dtype} of shape {tuple(theta.shape)} for {num_nodes} nodes")
+        if theta.is_meta or theta.layout != torch.strided or theta.untyped_storage().nbytes() < theta.nbytes:
+            raise ValueError("θ is no plain tensor")
+        if not bool(((theta >= 0) & (theta <= 1)).all()):
+            raise ValueError("θ has values outside of [0, 1]")
         structure = AllPairs(num_nodes, edges[:, :0], dtype=theta.dtype)
         structure.restore_(theta)
-    except (
-        OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError,
-        pickle.UnpicklingError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
-        raise DataError(
-            f"{graph} and {checkpoint} must be what a run saved, but {' '.join(str(error).split())[:200]}; run again"
-        ) from error
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise DataError(f"{graph} and {checkpoint} must be what a run saved, but {reason(error)}; run again") from error
     return structure

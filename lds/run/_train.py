@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-import yaml
 from tqdm import tqdm
 
+from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._read import parse_json, parse_yaml
 from lds._signals import stop_requests
 from lds._version import __version__
-from lds.errors import InputError, NumericalError
+from lds.errors import DataError, InputError, NumericalError
 from lds.run._baseline_config import BaselineConfig
 from lds.run._config import TrainConfig
-from lds.run._folder import CONFIG, METRICS, RESULT, RunFolder
+from lds.run._folder import CONFIG, RESULT, TENSORBOARD, RunFolder
 from lds.run._load import load_data
 from lds.run._make_config import make_config
 
-if TYPE_CHECKING:
-    from lds.learner import EpochRecord, StepRecord
 
-
-class ProgressBar:
+class ProgressBar(Callback):
     """Shows outer epoch, inner loss, early-stopping accuracy and expected number of edges on a terminal line."""
 
-    def __init__(self, label: str, max_epochs: int | None, *, done: int = 0, hide: bool = False) -> None:
+    def __init__(self, label: str, max_epochs: int | None, *, hide: bool = False) -> None:
         # Opened by the first record: a run that fails on its input leaves its message alone on the terminal.
         self._options: dict[str, Any] = {
             "desc": label,
             "total": max_epochs,
-            "initial": done,
             "unit": "epoch",
             "disable": True if hide else None,  # None: hidden where stderr is no terminal.
             "dynamic_ncols": True,
         }
         self._bar: Any = None
         self._es = "-"
+
+    def on_start(self, history: Sequence[EpochRecord], outer_step: int) -> None:
+        """Count the outer epochs that ended before."""
+        self._options["initial"] = len(history)
 
     def on_step(self, record: StepRecord) -> None:
         """Show the losses of an outer step."""
@@ -51,7 +52,7 @@ class ProgressBar:
         self._es = f"{record.es_accuracy:.3f}"
         self._show(record.epoch, record.inner_loss, record.expected_edges, epochs=1)
 
-    def close(self) -> None:
+    def on_end(self) -> None:
         """Leave the line as it is."""
         if self._bar is not None:
             self._bar.close()
@@ -65,28 +66,42 @@ class ProgressBar:
         self._bar.update(epochs)
 
 
-def train(config: TrainConfig | BaselineConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
+def train(
+    config: TrainConfig | BaselineConfig,
+    out: Path,
+    *,
+    progress: bool = True,
+    log: Literal["tensorboard"] | None = None,
+) -> dict[str, Any]:
     """Train as configured, write the run folder `out`, and return what its result.json holds.
 
     Accuracies are in [0, 1]; `es_loss`, the loss on the early-stopping nodes, breaks ties between settings, and is None
     for a baseline without probabilities, as is `expected_edges` without a graph; `seconds` is the wall time of the
     training, `peak_rss_mb` that of the whole process; `data_fingerprint` tells what a file of one's own held.
 
+    Args:
+        config: what to train, on which data.
+        out: the run folder; must be new or empty.
+        progress: show a progress bar.
+        log: write event files for TensorBoard to `out`/tensorboard, too; a baseline of scikit-learn has none to write.
+
     Raises:
-        InputError: a value of the configuration is out of range, or the folder is taken or cannot be made.
+        InputError: a value of the configuration is out of range, the folder is taken or cannot be made, or TensorBoard
+            is asked for and not installed.
         DataError: the data set is unknown, missing or corrupt.
         NumericalError: a number is NaN or infinite; what it takes to run into it again is saved.
         Interrupted: SIGINT or SIGTERM came, while a structure was learned; where learning stood is saved.
         StorageError: a file cannot be written.
     """
     with RunFolder(out, config.as_dict()) as folder:
-        return _run(config, folder, progress=progress)
+        return _run(config, folder, progress=progress, log=log)
 
 
 def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, progress: bool = True) -> dict[str, Any]:
     """Go on with a run that was cut off, to the same bits, or return the result of one that has ended.
 
-    A run of which nothing was saved, or that learns no structure, starts again.
+    A run of which nothing was saved, or that learns no structure, starts again. Where it wrote event files for
+    TensorBoard, they go on too.
 
     Args:
         out: the run folder.
@@ -105,9 +120,8 @@ def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, pro
     config = found if config is None else config
     with RunFolder(out, config.as_dict(), resumed=True) as folder:
         if (out / RESULT).exists():
-            result: dict[str, Any] = json.loads((out / RESULT).read_text())
-            return result
-        return _run(config, folder, progress=progress)
+            return _read_result(out / RESULT)
+        return _run(config, folder, progress=progress, log="tensorboard" if (out / TENSORBOARD).exists() else None)
 
 
 def train_once(config: TrainConfig | BaselineConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -121,35 +135,43 @@ def train_once(config: TrainConfig | BaselineConfig, out: Path, *, progress: boo
     return train(config, out, progress=progress)
 
 
-def _run(config: TrainConfig | BaselineConfig, folder: RunFolder, *, progress: bool) -> dict[str, Any]:
+def _run(
+    config: TrainConfig | BaselineConfig,
+    folder: RunFolder,
+    *,
+    progress: bool,
+    log: Literal["tensorboard"] | None,
+) -> dict[str, Any]:
     # Here, and not above: the command line must answer without torch.
     from lds.learner import StructureLearner
     from lds.run._checkpoint import Checkpointer, fingerprint, read_progress
     from lds.run._failure import save_failure
     from lds.run._learner import make_learner
+    from lds.run._tensorboard import TensorBoard
 
     # The baselines of scikit-learn have no epochs.
     max_epochs = config.max_epochs if isinstance(config, TrainConfig) else None
+    # The folder comes first: it takes the lock before another callback writes there.
+    callbacks: list[Callback] = [
+        folder,
+        ProgressBar(f"{config.method} on {config.source}", max_epochs, hide=not progress),
+    ]
+    if log is not None:
+        callbacks.append(TensorBoard(folder.path / TENSORBOARD))
     data = load_data(config)
     learner = make_learner(config, data)
     saved, spent = read_progress(folder.path, data)
-    history = [] if saved is None else saved["history"]
-    if (folder.path / METRICS).exists():
-        folder.rewind(history)
-    label = f"{config.method} on {config.source}"
-    bar = ProgressBar(label, max_epochs, done=len(history), hide=not progress)
     began = time.perf_counter()
     try:
         if isinstance(learner, StructureLearner):
             with stop_requests() as request:
-                checkpointer = Checkpointer(folder.path, data, spent, request)
-                fit: Any = learner.fit(data, seed=config.seed, callbacks=(folder, bar), save=checkpointer, resume=saved)
+                # Last, so that all others have written what a saved state takes for reported.
+                callbacks.append(Checkpointer(folder.path, data, spent, request))
+                fit: Any = learner.fit(data, seed=config.seed, callbacks=callbacks, resume=saved)
         else:
-            fit = learner.fit(data, seed=config.seed, callbacks=(folder, bar))
+            fit = learner.fit(data, seed=config.seed, callbacks=callbacks)
     except NumericalError as error:
         raise save_failure(folder, fingerprint(data), error) from error
-    finally:
-        bar.close()
     result = {
         "dataset": config.source,
         "method": config.method,
@@ -179,13 +201,29 @@ def read_config(out: Path) -> TrainConfig | BaselineConfig:
     """
     path = out / CONFIG
     try:
-        return make_config(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return make_config(parse_yaml(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{out} must be the folder of a run, but {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, InputError, TypeError, AttributeError) as error:
+    except (UnicodeDecodeError, InputError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} must be the configuration of a run, but is not: {' '.join(str(error).split())}"
         ) from error
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    try:
+        result = parse_json(path.read_bytes())
+        numbers = {"test_accuracy", "outer_epochs"} <= result.keys()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
+    except (DataError, AttributeError) as error:
+        raise DataError(
+            f"{path} must be the result of a run, but is damaged; remove it, and the run is repeated"
+        ) from error
+    if not numbers or not all(isinstance(result[name], int | float) for name in ("test_accuracy", "outer_epochs")):
+        raise DataError(f"{path} must hold test_accuracy and outer_epochs; remove it, and the run is repeated")
+    found: dict[str, Any] = result
+    return found
 
 
 def peak_rss_mb() -> float:

@@ -11,10 +11,13 @@ from types import TracebackType
 from typing import Any, Literal
 
 from lds._files import lock
+from lds._read import parse_json, reason
 from lds.errors import InputError
 from lds.sweep._identity import key
 
 LEDGER = "results.jsonl"
+# What tables and summaries are made of; a baseline without probabilities has no loss.
+_NUMBERS = ("test_accuracy", "es_accuracy", "es_loss")
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,10 @@ def _parse(path: Path, content: bytes) -> Iterable[Outcome]:
     # The part after the last newline, mostly empty, is a line that was cut off.
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            yield _outcome(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
+            yield _outcome(parse_json(line))
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise InputError(
-                f"line {number} of {path} must be the outcome of a run, but is not ({error}); "
+                f"line {number} of {path} must be the outcome of a run, but is not ({reason(error)}); "
                 "take the line out, and the run is repeated"
             ) from error
 
@@ -110,7 +113,15 @@ def _parse(path: Path, content: bytes) -> Iterable[Outcome]:
 def _outcome(values: dict[str, Any]) -> Outcome:
     outcome = Outcome(**values)
     part = {"done": outcome.result, "failed": outcome.error}[outcome.status]
-    named = {"method", "seed"} <= outcome.config.keys() and not outcome.config.keys().isdisjoint(("dataset", "data"))
-    if not isinstance(part, dict) or not named:
+    config = outcome.config
+    named = isinstance(config, dict) and isinstance(config.get("method"), str) and type(config.get("seed")) is int
+    if not isinstance(part, dict) or not named or not isinstance(config.get("dataset") or config.get("data"), str):
         raise ValueError("it lacks the result, the error, or data set, method and seed")
+    for name in _NUMBERS:
+        if isinstance(part.get(name), int):
+            float(part[name])  # Python's integers go further than its floats.
+        elif not isinstance(part.get(name), float | None):
+            raise TypeError(f"its {name} is no number")
+    if outcome.status == "failed" and not all(isinstance(part.get(name), str) for name in ("type", "message")):
+        raise ValueError("its error needs a type and a message")
     return outcome

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lds.errors import InputError
+from lds._read import parse_yaml
+from lds.errors import DataError, InputError
 from lds.run import BaselineConfig, TrainConfig, make_config
 from lds.sweep._identity import identity, key
 
 _FIELDS = ("name", "description", "runs", "quick")
+_MOST_RUNS = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,17 @@ class Spec:
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-            _refuse_repeated_keys(yaml.compose(text, yaml.SafeLoader))
-            return cls.make(yaml.safe_load(text), quick=quick)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"{path} must be a YAML file, but is not: {' '.join(str(error).split())}") from error
-        except (InputError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: {error}") from error
+        try:
+            values = parse_yaml(text)
+        except DataError as error:
+            raise InputError(f"{path} must be a YAML file, but is not: {error}") from error
+        try:
+            return cls.make(values, quick=quick)
+        except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
     @classmethod
@@ -65,17 +72,17 @@ class Spec:
         if not isinstance(values, dict):
             raise InputError(f"a sweep must be a mapping with {', '.join(_FIELDS)}, got {type(values).__name__}")
         if unknown := [name for name in values if name not in _FIELDS]:
-            raise InputError(f"{unknown[0]!r} is no part of a sweep; it has {', '.join(_FIELDS)}")
+            raise InputError(f"{unknown[0]!r:.80} is no part of a sweep; it has {', '.join(_FIELDS)}")
         name, description = values.get("name"), values.get("description", "")
         if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
-            raise InputError(f"name must be a text that can name a folder, got {name!r}")
+            raise InputError(f"name must be a text that can name a folder, got {name!r:.80}")
         if not isinstance(description, str):
-            raise InputError(f"description must be a text, got {description!r}")
+            raise InputError(f"description must be a text, got {description!r:.80}")
         if quick and "quick" not in values:
             raise InputError(f"{name} has no runs under `quick`; add some, or leave --quick out")
         grids = values.get("quick" if quick else "runs")
         if not isinstance(grids, list) or not grids:
-            raise InputError(f"{'quick' if quick else 'runs'} must be a list with at least one grid, got {grids!r}")
+            raise InputError(f"{'quick' if quick else 'runs'} must be a list with at least one grid, got {grids!r:.80}")
         configs = tuple(config for number, grid in enumerate(grids, 1) for config in _expand(number, grid))
         _refuse_repeated_runs(configs)
         return cls(f"{name}-quick" if quick else name, description, tuple(grids), configs)
@@ -88,10 +95,12 @@ class Spec:
 
 def _expand(number: int, grid: Any) -> Iterator[TrainConfig | BaselineConfig]:
     if not isinstance(grid, dict) or not grid:
-        raise InputError(f"grid {number} must be a mapping of fields of a run to values, got {grid!r}")
+        raise InputError(f"grid {number} must be a mapping of fields of a run to values, got {grid!r:.80}")
     axes = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
     if empty := [name for name, axis in axes.items() if not axis]:
         raise InputError(f"{empty[0]} of grid {number} must have at least one value, got []")
+    if (count := prod(map(len, axes.values()))) > _MOST_RUNS:
+        raise InputError(f"grid {number} must stand for at most {_MOST_RUNS} runs, but stands for {count}; split it")
     for values in product(*axes.values()):
         try:
             yield make_config(dict(zip(axes, values, strict=True)))
@@ -106,16 +115,3 @@ def _refuse_repeated_runs(configs: tuple[TrainConfig | BaselineConfig, ...]) -> 
         if key(run) in seen:
             raise InputError(f"every run must be there once, but this one is there twice: {run}; take one out")
         seen.add(key(run))
-
-
-def _refuse_repeated_keys(node: Any) -> None:
-    """Refuse what yaml.safe_load would drop in silence: all but the last of several values for one key."""
-    if isinstance(node, yaml.MappingNode):
-        names = [name.value for name, _ in node.value]
-        if repeated := [name for name in names if names.count(name) > 1]:
-            line = node.start_mark.line + 1
-            raise InputError(f"the mapping in line {line} must have every key once, but has {repeated[0]} twice")
-    if isinstance(node, yaml.CollectionNode):
-        for part in node.value:
-            for child in part if isinstance(part, tuple) else (part,):
-                _refuse_repeated_keys(child)

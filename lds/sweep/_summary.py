@@ -43,8 +43,16 @@ class Setting:
         return [result["es_accuracy"] for result in self.results]
 
     def mean(self, name: str) -> Mean:
-        """Return the mean of a result over the seeds."""
-        return mean([result[name] for result in self.results])
+        """Return the mean of a result over the seeds.
+
+        Raises:
+            InputError: a run has no such number.
+        """
+        values = [result.get(name) for result in self.results]
+        numbers = [float(value) for value in values if isinstance(value, int | float)]
+        if len(numbers) < len(values):
+            raise InputError(f"every run of a setting needs {name}, but one lacks it; repeat the runs of {self.setting}")
+        return mean(numbers)
 
 
 def read_results(path: Path | str) -> list[Outcome]:

@@ -12,7 +12,8 @@ import json
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,19 @@ def engine(path: Path = RESULTS / "engine.json") -> str:
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
+def longest(cases: Sequence[str]) -> str:
+    """Return time and memory of some cases at the largest T that was measured."""
+    rows = json.loads((RESULTS / "engine.json").read_text())["rows"]
+    steps = max(row["steps"] for row in rows if row["case"] == "plain unroll")
+    cells = {(row["case"], row["updater"]): row for row in rows if row["steps"] == steps}
+    lines = [f"| T = {steps} | SGD with momentum | memory | Adam | memory |", "|---|" + "--:|" * 4]
+    for case in cases:
+        found = [cells[case, updater] for updater in ("momentum", "adam")]
+        figures = [f"{r['cpu']:.1f} s ({r['cpu_ratio']:.2f}×) | {r['peak_mib']:.0f} MiB" for r in found]
+        lines.append(f"| {ENGINE_NAMES[case]} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
 def derived() -> str:
     report = json.loads((RESULTS / "derived.json").read_text())
     lines = [
@@ -196,6 +210,14 @@ def exactness(path: Path = RESULTS / "exactness.json") -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"outer_step": outer_step, "scaling": scaling, "breakdown": breakdown, "citation": citation},
     "docs/hypergradients.md": {"engine": engine, "exactness": exactness, "derived": derived},
+    "docs/choosing.md": {
+        "memory": partial(longest, [case for case in ENGINE_NAMES if case.startswith(("plain", "lds"))]),
+        "scaling": scaling,
+        "outer_step": outer_step,
+    },
+    "docs/comparison.md": {
+        "peers": partial(longest, ("plain unroll", "torchopt", "higher", "betty", "lds", "lds Checkpoint"))
+    },
 }
 
 

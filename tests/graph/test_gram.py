@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lds.errors import NumericalError
 from lds.graph import AllPairs, CandidatePairs, FactorPairs
 from lds.hypergrad import record, sweep, truncation_curve
 from lds.updaters import Adam
@@ -58,3 +59,19 @@ def test_candidates_count_alone():
     values = [a.value() for a in accumulators]
     assert structure.gram(values).tolist() == [[30.0, -2.0], [-2.0, 2.0]]
     assert torch.equal((values[0] + values[1]).weights, weights[0] + weights[1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["degree", "left", "right"])
+def test_factors_that_are_not_finite(value, part):
+    """Also where the degrees alone are not: no pair holds them."""
+    gradient = factors(0)
+    side = gradient.degree if part == "degree" else gradient.pairs[1][part == "right"]
+    side.view(-1)[7] = value
+    structure = AllPairs(40, torch.tensor([[0], [1]]), dtype=DOUBLE)
+    before = structure.state()
+    with pytest.raises(NumericalError, match="the hypergradient of the structure holds NaN or infinity"):
+        structure.project_(gradient, 0.1)
+    assert torch.equal(structure.state(), before)
+    with pytest.raises(NumericalError, match="holds NaN or infinity"):
+        gradient.at(torch.tensor([0]), torch.tensor([1]))

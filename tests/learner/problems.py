@@ -3,6 +3,8 @@
 import torch
 from torch_geometric.data import Data
 
+from lds.learner import Callback
+
 MASKS = ("train_mask", "val_mask", "es_mask", "test_mask")
 
 
@@ -24,7 +26,7 @@ def blocks(n=48, *, seed=0, wrong=1.0, noise=1.0, dtype=torch.float32, isolated=
     return data
 
 
-class Recorder:
+class Recorder(Callback):
     """A callback that keeps what it is told, in order, and a snapshot of θ at every epoch."""
 
     def __init__(self):

@@ -7,7 +7,7 @@ import torch
 
 from lds.errors import InputError
 from lds.graph import CandidatePairs
-from lds.learner import StructureLearner
+from lds.learner import Callback, StructureLearner
 from lds.updaters import SGD, Adam
 from tests.learner.problems import Recorder, blocks
 from tests.oracles import same_bits
@@ -29,14 +29,14 @@ class StoppedError(Exception):
     pass
 
 
-class Saver:
+class Saver(Callback):
     """Keeps everything that can be resumed from, as a file would, and stops after so many of them."""
 
     def __init__(self, stop_after=None):
         self.files = []
         self.stop_after = stop_after
 
-    def __call__(self, dump):
+    def on_resumable(self, dump):
         buffer = io.BytesIO()
         torch.save(dump(), buffer)
         self.files.append(buffer.getvalue())
@@ -59,7 +59,7 @@ def same(fit, other):
 def test_from_every_place_to_the_same_bits(options):
     learner = StructureLearner(**(SHORT | options))
     saver, recorder = Saver(), Recorder()
-    whole = learner.fit(blocks(), seed=3, callbacks=[recorder], save=saver)
+    whole = learner.fit(blocks(), seed=3, callbacks=[recorder, saver])
     between_epochs = "horizon" in options and options["horizon"] > options["interval"]
     assert len(saver.files) == len(recorder.epochs) + (0 if between_epochs else len(recorder.steps))
     for index in range(len(saver.files)):
@@ -71,7 +71,7 @@ def test_callbacks_are_told_of_what_is_left():
     whole, rest, saver = Recorder(), Recorder(), Saver(stop_after=5)
     learner.fit(blocks(), callbacks=[whole])
     with pytest.raises(StoppedError):
-        learner.fit(blocks(), save=saver)
+        learner.fit(blocks(), callbacks=[saver])
     learner.fit(blocks(), callbacks=[rest], resume=saver.load(-1))
     assert rest.events == whole.events[5:]
 
@@ -82,7 +82,7 @@ def test_a_chain_of_interruptions():
     for _ in range(100):
         saver = Saver(stop_after=2)
         try:
-            fit = learner.fit(blocks(), seed=1, save=saver, resume=resume)
+            fit = learner.fit(blocks(), seed=1, callbacks=[saver], resume=resume)
         except StoppedError:
             resume = saver.load(-1)
         else:
@@ -94,7 +94,7 @@ def test_a_chain_of_interruptions():
 def test_a_training_that_had_ended():
     learner = StructureLearner(**SHORT)
     saver, recorder = Saver(), Recorder()
-    whole = learner.fit(blocks(), save=saver)
+    whole = learner.fit(blocks(), callbacks=[saver])
     same(learner.fit(blocks(), callbacks=[recorder], resume=saver.load(-1)), whole)
     assert recorder.events == []
 
@@ -114,7 +114,7 @@ def test_what_does_not_fit(damage):
     learner = StructureLearner(**SHORT)
     saver = Saver(stop_after=6)
     with pytest.raises(StoppedError):
-        learner.fit(blocks(), save=saver)
+        learner.fit(blocks(), callbacks=[saver])
     values = saver.load(-1)
     damage(values)
     with pytest.raises(InputError, match="what to resume from must be that of the same learner on the same data"):
@@ -131,12 +131,12 @@ def test_slots_that_cannot_be_saved():
             return type(state)(new.params, state.slots, new.step)
 
     with pytest.raises(InputError, match=r"slots must hold tensors, numbers and texts to be saved, .* hold object"):
-        StructureLearner(**SHORT, updater=Odd(0.1)).fit(blocks(), save=Saver())
+        StructureLearner(**SHORT, updater=Odd(0.1)).fit(blocks(), callbacks=[Saver()])
 
 
 def test_another_updater_is_refused():
     saver = Saver(stop_after=1)
     with pytest.raises(StoppedError):
-        StructureLearner(**SHORT, updater=Adam(0.1)).fit(blocks(), save=saver)
+        StructureLearner(**SHORT, updater=Adam(0.1)).fit(blocks(), callbacks=[saver])
     with pytest.raises(InputError, match="does not fit"):
         StructureLearner(**SHORT, updater=SGD(0.1)).fit(blocks(), resume=saver.load(0))

@@ -83,7 +83,18 @@ def test_there_is_none(tmp_path):
 def test_a_damaged_one(tmp_path):
     fail(tmp_path / "run")
     (tmp_path / "run" / "failure.pt").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"failure\.pt must be what a run saved, but is damaged"):
+    again = r"remove it, and lds train --resume .*run runs into it again"
+    with pytest.raises(DataError, match=rf"failure\.pt must be what a run saved, but is damaged; {again}"):
+        replay_failure(tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", [{"outer_step": "x"}, {"resume": 3}, None])
+def test_one_of_another_content(tmp_path, change):
+    fail(tmp_path / "run")
+    path = tmp_path / "run" / "failure.pt"
+    saved = torch.load(path, weights_only=True)
+    torch.save(saved | {"progress": {} if change is None else saved["progress"] | change}, path)
+    with pytest.raises(DataError, match=r"failure\.pt must say which step failed and where to begin"):
         replay_failure(tmp_path / "run")
 
 

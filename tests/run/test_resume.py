@@ -62,11 +62,11 @@ class Interrupting(Checkpointer):
     calls = 0
     stop_after = 0
 
-    def __call__(self, dump):
+    def on_resumable(self, dump):
         Interrupting.calls += 1
         if Interrupting.calls == Interrupting.stop_after:
             self._request.number = signal.SIGTERM
-        super().__call__(dump)
+        super().on_resumable(dump)
 
 
 @pytest.fixture
@@ -257,14 +257,14 @@ class TestStorage:
 
     def test_a_folder_that_vanishes(self, interrupted, monkeypatch, capsys):
         folder = interrupted(5)
-        real = Checkpointer.__call__
+        real = Checkpointer.on_resumable
 
         def vanish(self, dump):
             folder.rename(folder.with_name("elsewhere"))
             self._due = 0
             real(self, dump)
 
-        monkeypatch.setattr(Checkpointer, "__call__", vanish)
+        monkeypatch.setattr(Checkpointer, "on_resumable", vanish)
         assert run("train", "--resume", folder, "--progress", "false") == 2
         error = capsys.readouterr().err
         assert "progress.pt cannot be written: No such file or directory" in error
@@ -284,7 +284,7 @@ def test_saving_costs_little(tmp_path, monkeypatch):
         return {}
 
     while now[0] < 200:
-        checkpointer(dump)
+        checkpointer.on_resumable(dump)
         now[0] += 0.1
     assert saves == pytest.approx([0, 51.0, 102.0, 153.0], abs=0.3)
 

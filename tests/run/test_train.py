@@ -47,7 +47,7 @@ class TestProgressBar:
         bar.on_step(STEP)
         bar.on_epoch(EPOCH)
         bar.on_epoch(EPOCH)
-        bar.close()
+        bar.on_end()
         shown = capsys.readouterr().err
         for part in ("lds on wine", "2/4", "inner loss 0.5000", "es accuracy 0.750", "edges 10"):
             assert part in shown
@@ -58,11 +58,11 @@ class TestProgressBar:
         bar = ProgressBar("lds on wine", None, hide=hide)
         bar.on_step(STEP)
         bar.on_epoch(EPOCH)
-        bar.close()
+        bar.on_end()
         assert capsys.readouterr().err == ""
 
-    def test_may_be_closed_unopened(self, capsys):
-        ProgressBar("lds on wine", None).close()
+    def test_may_end_unopened(self, capsys):
+        ProgressBar("lds on wine", None).on_end()
         assert capsys.readouterr().err == ""
 
 

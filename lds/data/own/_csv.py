@@ -6,7 +6,9 @@ import csv
 import math
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +29,19 @@ def read_csv(path: Path, label: str | None, id: str | None, edges: str | os.Path
         DataError: a file is malformed.
         OSError: the file cannot be read.
     """
+    with closing(_lines(path)) as lines:
+        data, names = _nodes(path, lines, label, id)
+    if edges is not None:
+        data.edge_index = _edges(Path(edges), names)
+    return data
+
+
+def _nodes(
+    path: Path, lines: Iterator[tuple[int, list[str]]], label: str | None, id: str | None
+) -> tuple[Data, dict[str, int]]:
+    """Return features, labels and masks, and the numbers of the nodes by their names."""
     from torch_geometric.data import Data
 
-    lines = _lines(path)
     columns = _header(path, lines)
     target = _place(path, columns, "label" if label is None else label, "labels", "label")
     name = _place(path, columns, id, "names", "id") if id is not None else None
@@ -39,7 +51,7 @@ def read_csv(path: Path, label: str | None, id: str | None, edges: str | os.Path
     apart = {target, name, *masks.values()}
     features = [place for place in range(len(columns)) if place not in apart]
     if not features:
-        raise DataError(f"{path} must have columns of features, but has only {', '.join(columns)}; add some")
+        raise DataError(f"{path} must have columns of features, but has only {', '.join(columns):.80}; add some")
     labels: list[str] = []
     names: dict[str, int] = {}
     # 8 bytes a number, as against 32 for one of a list.
@@ -48,7 +60,7 @@ def read_csv(path: Path, label: str | None, id: str | None, edges: str | os.Path
         labels.append(row[target])
         key = str(len(names)) if name is None else row[name].strip()
         if not key or key in names:
-            what = "is empty" if not key else f"{key!r} came before"
+            what = "is empty" if not key else f"{key!r:.80} came before"
             raise DataError(f"{path}, line {number}: the name of a node must be its own, but {what}; rename it")
         names[key] = len(names)
         for mask, place in masks.items():
@@ -62,38 +74,41 @@ def read_csv(path: Path, label: str | None, id: str | None, edges: str | os.Path
         data[mask] = torch.tensor(bits, dtype=torch.bool)
     if name is not None:
         data.node_names = list(names)
-    if edges is not None:
-        data.edge_index = _edges(Path(edges), names)
-    return data
+    return data, names
 
 
 def _edges(path: Path, names: dict[str, int]) -> torch.Tensor:
     try:
-        lines = _lines(path)
-        columns = _header(path, lines)
-        if len(columns) != 2:
-            raise DataError(
-                f"{path} must have two columns, the nodes of an edge, since every edge starts with probability 1, "
-                f"but has {', '.join(columns)}; keep the edges that count, and drop all else"
-            )
-        if all(column in names for column in columns):
-            raise DataError(f"{path} must begin with two column names, such as source,target, but begins with an edge")
-        found = array("q")
-        for number, row in lines:
-            for node in row:
-                if node.strip() not in names:
-                    first, last = next(iter(names)), next(reversed(names))
-                    raise DataError(
-                        f"{path}, line {number}: {node!r} must be one of the {len(names)} nodes, {first} … {last}; "
-                        "correct it, or name the column of the nodes' names with id"
-                    )
-                found.append(names[node.strip()])
+        with closing(_lines(path)) as lines:
+            found = _pairs(path, lines, names)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the path and its rights") from error
     return torch.tensor(found, dtype=torch.int64).view(-1, 2).T.contiguous()
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _pairs(path: Path, lines: Iterator[tuple[int, list[str]]], names: dict[str, int]) -> array[int]:
+    columns = _header(path, lines)
+    if len(columns) != 2:
+        raise DataError(
+            f"{path} must have two columns, the nodes of an edge, since every edge starts with probability 1, "
+            f"but has {', '.join(columns):.80}; keep the edges that count, and drop all else"
+        )
+    if all(column in names for column in columns):
+        raise DataError(f"{path} must begin with two column names, such as source,target, but begins with an edge")
+    found = array("q")
+    for number, row in lines:
+        for node in row:
+            if node.strip() not in names:
+                first, last = next(iter(names)), next(reversed(names))
+                raise DataError(
+                    f"{path}, line {number}: {node!r:.80} must be one of the {len(names)} nodes, {first:.80} … "
+                    f"{last:.80}; correct it, or name the column of the nodes' names with id"
+                )
+            found.append(names[node.strip()])
+    return found
+
+
+def _lines(path: Path) -> Generator[tuple[int, list[str]], None, None]:
     """Yield line numbers and cells, without empty lines; every line has as many cells as the first."""
     width = None
     # utf-8-sig: spreadsheets put a byte order mark in front.
@@ -122,14 +137,14 @@ def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
     columns = [column.strip() for column in columns]
     if not columns:
         raise DataError(f"{path} must begin with a line of column names, but is empty; write it again")
-    if repeated := [column for column in columns if columns.count(column) > 1 or not column]:
-        raise DataError(f"{path} must name every column once, but {repeated[0]!r} came; rename it")
+    if repeated := [column for column, count in Counter(columns).items() if count > 1 or not column]:
+        raise DataError(f"{path} must name every column once, but {repeated[0]!r:.80} came; rename it")
     return columns
 
 
 def _place(path: Path, columns: Sequence[str], wanted: str, what: str, option: str) -> int:
     if wanted not in columns:
-        found = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
+        found = ", ".join(f"{column:.80}" for column in columns[:20]) + (", …" if len(columns) > 20 else "")
         raise DataError(
             f"{path} must have a column {wanted!r} with the {what}, but has {found}; "
             f"name the right one with {option}, and put commas between cells"
@@ -144,7 +159,7 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise DataError(
-            f"{path}, line {line}: {column} must be a finite number, but {cell!r} came; "
+            f"{path}, line {line}: {column:.80} must be a finite number, but {cell!r:.80} came; "
             "encode texts as numbers, fill what is missing, or drop the column"
         )
     return value
@@ -152,5 +167,5 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
 
 def _bit(path: Path, line: int, column: str, cell: str) -> int:
     if cell.strip() not in ("0", "1"):
-        raise DataError(f"{path}, line {line}: {column} must be 0 or 1, but {cell!r} came; correct it")
+        raise DataError(f"{path}, line {line}: {column} must be 0 or 1, but {cell!r:.80} came; correct it")
     return int(cell)

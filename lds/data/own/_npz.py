@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from lds._read import load_arrays, reason
 from lds.data.own._labels import numbered
 from lds.data.splits import MASKS
 from lds.errors import DataError
@@ -33,14 +32,20 @@ def read_npz(path: Path) -> Data:
     """
     from torch_geometric.data import Data
 
-    arrays = _arrays(path)
+    try:
+        arrays = load_arrays(path)
+    except DataError as error:
+        raise DataError(
+            f"{path} must be a file of numpy.savez with plain arrays, but {error}; "
+            "save it again, with numbers or texts and no Python objects"
+        ) from error
     if unknown := [name for name in arrays if name not in _KNOWN]:
         advice = (
             "keep the edges that count: every edge starts with probability 1"
             if "edge_weight" in unknown
             else "rename or drop it"
         )
-        raise DataError(f"{path} must hold some of {', '.join(_KNOWN)}, but {unknown[0]} came; {advice}")
+        raise DataError(f"{path} must hold some of {', '.join(_KNOWN)}, but {unknown[0]:.80} came; {advice}")
     sparse = [name for name in _CSR if name in arrays]
     if ("x" in arrays) == bool(sparse) or (sparse and len(sparse) < len(_CSR)):
         found = ", ".join(name for name in arrays if name.startswith("x")) or "none of these"
@@ -50,7 +55,7 @@ def read_npz(path: Path) -> Data:
     parts: dict[str, Any] = {"x": _sparse(path, arrays) if sparse else _tensor(path, "x", arrays["x"])}
     labels = arrays["y"]
     if labels.dtype.kind == "U" and labels.ndim == 1:
-        parts["y"], parts["class_names"] = numbered(labels.tolist())
+        parts["y"], parts["class_names"] = numbered(_texts(path, labels))
     else:
         parts["y"] = _tensor(path, "y", labels)
     for name in ("edge_index", *MASKS):
@@ -61,25 +66,21 @@ def read_npz(path: Path) -> Data:
     if "num_classes" in arrays:
         if arrays["num_classes"].shape != ():
             raise DataError(f"{path}: num_classes must be one number, got shape {arrays['num_classes'].shape}")
-        parts["num_classes"] = arrays["num_classes"].item()
+        parts["num_classes"] = _tensor(path, "num_classes", arrays["num_classes"]).item()
     return Data(**parts)
 
 
-def _arrays(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        # An .npy file has no `files` and cannot be entered; an array of Python objects is a ValueError.
-        except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(
-                f"{path} must be a file of numpy.savez with plain arrays, but {' '.join(str(error).split())[:200]}; "
-                "save it again, with numbers or texts and no Python objects"
-            ) from error
+def _texts(path: Path, labels: Any) -> list[str]:
+    try:
+        texts: list[str] = labels.tolist()
+    except (ValueError, SystemError) as error:
+        raise DataError(f"{path}: y must hold texts, but {reason(error)}; save the labels again") from error
+    return texts
 
 
 def _sparse(path: Path, arrays: dict[str, Any]) -> Tensor:
     values, indices, starts, shape = (arrays[name] for name in _CSR)
+    _tensor(path, "x_data", values[:0])  # Refuses what is no number.
     try:
         matrix: Any = scipy.sparse.csr_matrix((values, indices, starts), shape=tuple(shape.tolist()))
         matrix.check_format(full_check=True)
@@ -87,14 +88,14 @@ def _sparse(path: Path, arrays: dict[str, Any]) -> Tensor:
         matrix.sum_duplicates()
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise DataError(
-            f"{path} must hold a CSR matrix as {', '.join(_CSR)}, but {' '.join(str(error).split())}; "
+            f"{path} must hold a CSR matrix as {', '.join(_CSR)}, but {reason(error)}; "
             "save data, indices, indptr and shape of one scipy.sparse.csr_matrix"
         ) from error
     return from_scipy(matrix)
 
 
 def _tensor(path: Path, name: str, array: Any) -> Tensor:
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DataError(f"{path}: {name} must hold numbers, but {array.dtype} came; convert it")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch has little arithmetic for these.
         array = array.astype(np.int64)

@@ -6,8 +6,8 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +19,17 @@ import torch
 from torch import Tensor
 
 from lds._files import lock, write_atomically
+from lds._read import load_tensors, parse_json
 from lds.errors import DataError, InputError
 from lds.hypergrad._arguments import check_count
 from lds.hypergrad._dynamics import Dynamics
 from lds.hypergrad._steady import TensorVariable
 from lds.hypergrad.memory._tape import Resumed, Step
 
-# Leaves of a state that are no tensors, and the loss of a step, take 8 bytes each.
+# Leaves of a state that are no tensors take 8 bytes each.
 NUMBERS = {int: "<q", bool: "<q", float: "<d"}
-LOSS = struct.Struct("<d")
+# At the end of a row: whether the step computed a loss, the loss, and CRC-32 of all before it.
+LOSS, CHECKSUM = struct.Struct("<?d"), struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class DiskTape:
         self.save_every = save_every
         self._dynamics, self._first, self._last = dynamics, first, last
         self._like = list(leaves)
-        self._row_size = sum(_size(x) for x in leaves) + LOSS.size
+        self._row_size = sum(_size(x) for x in leaves) + LOSS.size + CHECKSUM.size
         self._states, self._header, self._progress = (
             folder / name for name in ("states.bin", "trajectory.json", "sweep.pt")
         )
@@ -95,9 +97,9 @@ class DiskTape:
         """Return the last state on file, and the losses of the steps that led to it."""
         if not self._rows:
             return None
-        rows = range(1, self._rows)
-        losses = [LOSS.unpack(self._read(row, self._row_size - LOSS.size, LOSS.size))[0] for row in rows]
-        return Resumed(self._first + self._rows - 1, self._row(self._rows - 1), [x for x in losses if x == x])
+        losses = [LOSS.unpack(self._content(row)[-LOSS.size :]) for row in range(1, self._rows)]
+        last = self._row(self._rows - 1)
+        return Resumed(self._first + self._rows - 1, last, [loss for there, loss in losses if there])
 
     def advance(self, t: int, leaves: list[Any]) -> list[Any]:
         """Take the step, append the next state."""
@@ -124,10 +126,16 @@ class DiskTape:
             return None
         self._resumable = False
         try:
-            progress: dict[str, Any] = torch.load(self._progress, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            raise DataError(f"{self._progress} is damaged; remove it, and the sweep starts anew") from error
+            progress = load_tensors(self._progress)
+        except DataError as error:
+            raise self.damaged_progress() from error
+        if not isinstance(progress, dict):
+            raise self.damaged_progress()
         return progress
+
+    def damaged_progress(self) -> DataError:
+        """Return what to raise where the saved progress is not what it must be."""
+        return DataError(f"{self._progress} is damaged; remove it, and the sweep starts anew")
 
     def remove(self) -> None:
         """Remove the files, and the folder if it is empty then."""
@@ -140,9 +148,9 @@ class DiskTape:
         """Write whose trajectory this is, or check that it is the one on file."""
         if self._header.exists():
             try:
-                found = json.loads(self._header.read_bytes())
+                found = parse_json(self._header.read_bytes())
                 differing = [key for key, value in header.items() if found[key] != value]
-            except (ValueError, KeyError, TypeError) as error:
+            except (OSError, DataError, KeyError, TypeError) as error:
                 raise DataError(f"{self._header} is damaged; remove {folder} and start anew") from error
             if differing:
                 raise InputError(
@@ -156,7 +164,8 @@ class DiskTape:
                 write_atomically(self._header, json.dumps(header, indent=2).encode())
 
     def _append(self, leaves: Sequence[Any], loss: Tensor | None) -> None:
-        row = b"".join(map(_encode, leaves)) + LOSS.pack(float("nan") if loss is None else loss.item())
+        row = b"".join(map(_encode, leaves)) + LOSS.pack(loss is not None, 0.0 if loss is None else loss.item())
+        row += CHECKSUM.pack(zlib.crc32(row))
         with _writing(self._states):
             written = os.pwrite(self._file, row, self._rows * self._row_size)
             if written < len(row):
@@ -164,17 +173,21 @@ class DiskTape:
         self._rows += 1
 
     def _row(self, row: int) -> list[Any]:
-        content = memoryview(self._read(row, 0, self._row_size))
+        content = memoryview(self._content(row))
         leaves, position = [], 0
         for like in self._like:
             leaves.append(_decode(content[position : position + _size(like)], like))
             position += _size(like)
         return leaves
 
-    def _read(self, row: int, offset: int, size: int) -> bytes:
-        content = os.pread(self._file, size, row * self._row_size + offset)
-        if len(content) < size:
+    def _content(self, row: int) -> bytes:
+        """Return a row without its checksum."""
+        content = os.pread(self._file, self._row_size, row * self._row_size)
+        if len(content) < self._row_size:
             raise DataError(f"{self._states} is shorter than it was; remove {self._states.parent} and start anew")
+        content, checksum = content[: -CHECKSUM.size], content[-CHECKSUM.size :]
+        if CHECKSUM.pack(zlib.crc32(content)) != checksum:
+            raise DataError(f"{self._states} is damaged; remove {self._states.parent} and start anew")
         return content
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from lds.errors import DataError
 from lds.hypergrad._dynamics import Dynamics, StepGraph
 
 
@@ -61,6 +62,10 @@ class ResumableTape(Tape, Protocol):
 
     def progress(self) -> dict[str, Any] | None:
         """Return what an earlier process saved of its sweep, once."""
+        ...
+
+    def damaged_progress(self) -> DataError:
+        """Return what to raise where the sweep's progress is not what was saved."""
         ...
 
     def remove(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lds.errors import DataError, InputError
+from lds.errors import DataError, InputError, NumericalError
 from lds.hypergrad import Disk, KeepStates, Reverse, hypergradient
 from lds.updaters import SGD, Adam, State
 from tests.oracles import DOUBLE, regression, same_bits
@@ -260,3 +260,83 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         run(tmp_path / "file" / "t", SGD(0.1))
+
+
+class Unstable:
+    """SGD whose loss is infinite or NaN at one step, though the state stays finite."""
+
+    def __init__(self, bad, value, stop=None):
+        self.bad, self.value, self.stop, self.init = bad, value, stop, SGD(0.1).init
+
+    def step(self, state, outer, inner):
+        if state.step == self.stop:
+            raise InterruptedStepError
+        scale = self.value if state.step == self.bad else 1.0
+        loss = inner(state.params, outer)
+        if scale != 1.0:
+            inner.last = loss.detach() * scale
+        return State(state.params - 0.1 * outer * state.params, state.slots)
+
+
+def unstable(folder, updater, horizon=4):
+    w, theta = torch.ones(2, dtype=DOUBLE), torch.ones((), dtype=DOUBLE)
+    return hypergradient(
+        lambda w, o: o * w.square().sum(), lambda w, o: w.sum() * o, w, theta, updater=updater, steps=8,
+        method=Reverse(horizon, memory=Disk(folder)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_seen_after_a_resume(tmp_path, value):
+    with pytest.raises(InterruptedStepError):
+        unstable(tmp_path, Unstable(5, value, stop=7))
+    with pytest.raises(NumericalError, match="the inner objective must be finite"):
+        unstable(tmp_path, Unstable(5, value))
+
+
+@pytest.mark.parametrize("bad", [1, 5])
+def test_a_second_call_fails_as_the_first_did(tmp_path, bad):
+    """Before the horizon, too, and though all iterates were on the disk."""
+    for _ in range(2):
+        with pytest.raises(NumericalError, match="the inner objective must be finite"):
+            unstable(tmp_path, Unstable(bad, float("nan")))
+
+
+def test_steps_without_a_loss_have_none_after_a_resume(tmp_path):
+    class Silent(SGD):
+        def __init__(self, stop):
+            super().__init__(0.1)
+            object.__setattr__(self, "stop", stop)
+
+        def step(self, state, outer, inner):
+            if state.step == self.stop:
+                raise InterruptedStepError
+            if state.step % 2:
+                return State(0.9 * state.params + 0 * outer, state.slots)
+            return super().step(state, outer, inner)
+
+    with pytest.raises(InterruptedStepError):
+        unstable(tmp_path / "t", Silent(7), None)
+    found, whole = (unstable(tmp_path / name, Silent(None), None) for name in ("t", "whole"))
+    assert found.diagnostics.inner_losses == whole.diagnostics.inner_losses
+    assert len(found.diagnostics.inner_losses) == 4
+
+
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.99])
+def test_a_flipped_bit_is_seen(tmp_path, place):
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path, Interrupting(STEPS))
+    content = bytearray((tmp_path / "states.bin").read_bytes())
+    content[int(place * len(content))] ^= 1
+    (tmp_path / "states.bin").write_bytes(content)
+    with pytest.raises(DataError, match=r"states\.bin is damaged; remove"):
+        run(tmp_path, Interrupting())
+
+
+@pytest.mark.parametrize("change", [{"t": "x"}, {"t": 99}, {"cotangents": []}, {"sums": 3}, {"increment_norms": []}])
+def test_progress_of_another_shape(tmp_path, change):
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path, Interrupting(STEPS + CHECKS + 6))
+    torch.save(torch.load(tmp_path / "sweep.pt", weights_only=True) | change, tmp_path / "sweep.pt")
+    with pytest.raises(DataError, match=r"sweep\.pt is damaged; remove it"):
+        run(tmp_path, Interrupting())

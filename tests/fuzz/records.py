@@ -1,0 +1,203 @@
+"""Readers of sweeps, reports and trajectories on disk."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lds.hypergrad import Disk, Reverse, hypergradient
+from lds.report._folder import read_folder
+from lds.report._structure import learned
+from lds.sweep import Spec, read_results, select, summary
+from lds.sweep._ledger import Ledger
+from lds.sweep._table import results_csv
+from lds.updaters import Adam
+from tests.fuzz.base import Contents, Trap, saved_bytes, yaml_bombs, zip_bomb
+from tests.fuzz.runs import SPEC
+from tests.oracles import regression, same_bits
+from tests.report.samples import run_folder, sweep_rows, write_lines
+
+# Sweeps and reports.
+
+
+def make_sweep(folder: Path) -> None:
+    rows = sweep_rows()
+    for row in rows:
+        row.setdefault("result", None)
+        row.setdefault("error", None)
+    write_lines(folder / "results.jsonl", rows)
+    (folder / "sweep.yaml").write_text(SPEC)
+
+
+def read_sweep(folder: Path) -> None:
+    outcomes = read_results(folder)
+    for setting in summary(outcomes):
+        if setting.results:
+            setting.mean("test_accuracy")
+            setting.mean("es_accuracy")
+    select(outcomes)
+    with Ledger(folder / "results.jsonl") as ledger:
+        results_csv(Spec.read(folder / "sweep.yaml").configs, ledger.outcomes)
+
+
+_LINE = {"config": {"dataset": "wine", "method": "logreg", "seed": 0}, "status": "done", "error": None,
+         "result": {"test_accuracy": 0.9, "es_accuracy": 0.8, "es_loss": 0.3}}  # fmt: skip
+
+
+def hostile_sweep(folder: Path) -> Contents:
+    config = _LINE["config"]
+    changes: list[dict[str, Any]] = [
+        {"config": []}, {"config": None}, {"config": "method seed dataset"}, {"config": {**config, "seed": "x"}},
+        {"config": {**config, "seed": None}}, {"config": {**config, "seed": [1]}}, {"config": {**config, "seed": 1.5}},
+        {"config": {**config, "dataset": None}}, {"config": {**config, "method": 3}}, {"status": []}, {"status": "x"},
+        {"status": "failed"},
+        {"result": []}, {"result": {}}, {"result": {"test_accuracy": "x", "es_accuracy": None}},
+        {"result": {"test_accuracy": [1]}},
+        {"result": {**_LINE["result"], "es_loss": "x"}}, {"status": "failed", "error": {}},
+        {"status": "failed", "error": {"type": 3}},
+        {"result": {**_LINE["result"], "test_accuracy": 10**400}},
+        {"result": {**_LINE["result"], "es_loss": float("nan")}},
+        {"result": {**_LINE["result"], "test_accuracy": float("nan")}},
+        {"result": {**_LINE["result"], "es_accuracy": True}},
+        {"config": {**config, "seed": 10**400}}, {"result": {**_LINE["result"], "versions": 3}},
+        {"config": {**config, "C": {"a": 1}}},
+    ]  # fmt: skip
+    lines = [json.dumps({**_LINE, **change}).encode() + b"\n" for change in changes]
+    lines += [
+        b"[" * 100_000 + b"\n",
+        b"1" * 5000 + b"\n",
+        b'"\\ud800"\n',
+        b"\xff\n",
+        b"null\n",
+        b"{}\n",
+        b"\n\n",
+        b"\x00\n",
+        b"3",
+    ]
+    lines.append(json.dumps(_LINE).replace("wine", "\\ud800").encode() + b"\n")
+    lines.append(json.dumps(_LINE).replace('"seed": 0', '"seed": ' + "1" * 5000).encode() + b"\n")
+    whole = (folder / "results.jsonl").read_bytes()
+    return [("results.jsonl", c) for c in [*lines, *(whole + line for line in lines)]] + [
+        ("sweep.yaml", c) for c in yaml_bombs("name") if b"*a" in c or b"python" in c
+    ]
+
+
+def make_report(folder: Path) -> None:
+    run_folder(folder / "run", count=3)
+    write_lines(folder / "results.jsonl", sweep_rows())
+    for path in (folder / "run").iterdir():
+        path.rename(folder / path.name)
+    (folder / "run").rmdir()
+    (folder / "ablation.csv").write_text(
+        "horizon,seed,test_accuracy,es_accuracy,seconds,peak_rss_mb\n0,1,0.9,0.8,3.5,400\n"
+    )
+    (folder / "fidelity.csv").write_text("depth,relative_error,cosine,costate_norm\n0,0.5,0.9,1.5\n1,0.1,,1e-3\n")
+    (folder / "recommendation.json").write_text('{"horizon": 5, "reason": "it is within 0.5 % of the best"}')
+    (folder / "ablation.yaml").write_text(
+        "dataset: wine\nmethod: knn-lds\nhorizons: [0, 5]\nseeds: [1]\nfidelity_steps: 50\n"
+    )
+    from matplotlib import pyplot
+
+    # Keeps the font that it draws with open.
+    pyplot.figure().text(0, 0, "x")
+    pyplot.gcf().canvas.draw()
+
+
+def read_report(folder: Path) -> None:
+    """The folder as a sweep, as a run and as an ablation."""
+    kinds = {
+        "run": ("config.yaml", "metrics.jsonl", "result.json", "graph.npz"),
+        "sweep": ("results.jsonl",),
+        "ablation": ("ablation.csv", "fidelity.csv", "recommendation.json", "ablation.yaml", "results.jsonl"),
+    }
+    from lds.report._sections import Options, runs_of, section
+
+    # Figures take a second: one case in twenty is drawn.
+    drawn = sum(zlib.crc32((folder / name).read_bytes()) for names in kinds.values() for name in names) % 20 == 0
+    for kind, names in kinds.items():
+        (folder / kind).mkdir()
+        for name in names:
+            (folder / kind / name).write_bytes((folder / name).read_bytes())
+        found = read_folder(folder / kind)
+        for run in runs_of(found):
+            _ = run.key, run.best, run.figure("test_accuracy")
+        learned(folder)
+        if drawn:
+            section(found, "f1", Options(None, None))
+
+
+# A trajectory on disk.
+
+
+class _InterruptedError(Exception):
+    """The sweep was interrupted."""
+
+
+class _Interrupting:
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.runs, self.updater = at, 0, Adam(lambda outer: outer["lr"])
+        self.init = self.updater.init
+
+    def step(self, state: Any, outer: Any, inner: Any) -> Any:
+        self.runs += 1
+        if self.runs == self.at:
+            raise _InterruptedError
+        return self.updater.step(state, outer, inner)
+
+
+def _differentiate(folder: Path, at: int | None = None) -> Any:
+    method = Reverse(5, memory=Disk(folder / "t", 2))
+    return hypergradient(*regression(dropout=0.5), updater=_Interrupting(at), steps=8, method=method, seed=3)
+
+
+def make_disk(folder: Path) -> None:
+    with suppress(_InterruptedError):
+        _differentiate(folder, 8 + 4 + 4)
+    for name in ("states.bin", "trajectory.json", "sweep.pt"):
+        (folder / "t" / name).rename(folder / name)
+    (folder / "t").rmdir()
+
+
+def read_disk(folder: Path) -> None:
+    (folder / "t").mkdir()
+    for name in ("states.bin", "trajectory.json", "sweep.pt"):
+        (folder / name).rename(folder / "t" / name)
+    found = _differentiate(folder)
+    global _expected
+    if _expected is None:
+        _expected = _differentiate(folder / "whole")
+    for part in ("grad", "state"):
+        assert same_bits(getattr(found, part), getattr(_expected, part)), f"another {part}, in silence"
+    for part in ("inner_losses", "costate_norms", "contributions", "replay_error"):
+        mine, other = getattr(found.diagnostics, part), getattr(_expected.diagnostics, part)
+        assert mine == other, f"another {part}, in silence"
+
+
+_expected: Any = None
+
+
+def hostile_disk(folder: Path) -> Contents:
+    progress = torch.load(folder / "sweep.pt", weights_only=True)
+    row = 8 + 4
+    changes = [
+        {name: bad}
+        for name in progress
+        for bad in (None, "x", [], -1, 10**20, torch.zeros(3), torch.zeros(()), [torch.zeros(3)])
+    ]
+    values = [Trap(), {}, [], 3, *({**progress, **change} for change in changes)]
+    values += [{k: v for k, v in progress.items() if k != name} for name in progress]
+    states = (folder / "states.bin").read_bytes()
+    jsons = [b"", b"[]", b"3", b"[" * 200_000, b"1" * 5000, b"\xff", b"{}"]
+    return (
+        [("sweep.pt", content) for content in [*map(saved_bytes, values), pickle.dumps(Trap()), b"",
+        zip_bomb("x/data.pkl", b"\x80\x02", 1500)]]
+        + [("states.bin", content) for content in (b"", states[:row], states[: len(states) // 2], states + states,
+        bytes(len(states)), b"\xff" * len(states))]
+        + [("trajectory.json", content) for content in jsons]
+    )  # fmt: skip
