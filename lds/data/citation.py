@@ -141,8 +141,8 @@ class Citation:
             )
         if file.state == "wrong checksum":
             return (
-                f"{file.path} must have the SHA-256 sum {file.expected}, but it has {file.found}; the file is damaged "
-                f"or was altered and was not read, run `lds data fetch {self.name}` to replace it"
+                f"{file.path} must have the SHA-256 sum {file.expected:.80}, but it has {file.found}; the file is "
+                f"damaged or was altered and was not read, run `lds data fetch {self.name}` to replace it"
             )
         return (
             f"{file.path} must have a known SHA-256 sum before it is read, since a pickle can run code, but none is "
