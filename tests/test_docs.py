@@ -53,15 +53,11 @@ def test_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)
-def test_notebooks_run_and_are_stored_without_outputs(notebook: Path) -> None:
-    pyplot = pytest.importorskip("matplotlib.pyplot")
-    pyplot.switch_backend("agg")
-    namespace: dict[str, object] = {}
-    for cell in json.loads(notebook.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            assert (cell["outputs"], cell["execution_count"]) == ([], None)
-            exec(compile("".join(cell["source"]), notebook.name, "exec"), namespace)
-    pyplot.close("all")
+def test_notebooks_are_stored_without_outputs(notebook: Path) -> None:
+    """scripts/docs executes them."""
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 3
+    assert all((cell["outputs"], cell["execution_count"]) == ([], None) for cell in cells)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES, *ROOT.glob("examples/*.md")], ids=lambda page: page.name)
