@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,18 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
             if not zipfile.is_zipfile(file):
                 raise DataError("it is not what torch.save writes")
             file.seek(0)
-            return torch.load(file, map_location=map_location, weights_only=True)
+            with checked_sparse():
+                return torch.load(file, map_location=map_location, weights_only=True)
     # torch's documentation names no exceptions: a damaged file raises many, in zip, pickle or tensor code.
     except Exception as error:
         raise DataError(reason(error)) from error
+
+
+def checked_sparse() -> AbstractContextManager[Any]:
+    """Have torch.load refuse sparse tensors whose indices lie outside of them: torch would follow them."""
+    import torch
+
+    return torch.sparse.check_sparse_tensor_invariants(enable=True)  # type: ignore[no-untyped-call]
 
 
 def load_arrays(path: Path) -> Arrays:

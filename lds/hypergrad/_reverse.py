@@ -13,7 +13,7 @@ from lds.hypergrad._finite import check_grad, explosion
 from lds.hypergrad._problem import HypergradientResult, Problem
 from lds.hypergrad._trajectory import Trajectory
 from lds.hypergrad.memory import Memory
-from lds.hypergrad.memory._tape import ResumableTape
+from lds.hypergrad.memory._tape import ResumableTape, closed_on_error
 from lds.updaters import Objective
 
 
@@ -55,7 +55,9 @@ class Reverse:
 
     def solve(self, problem: Problem) -> HypergradientResult[SweepDiagnostics]:
         """Run the inner problem and return the hypergradient."""
-        return self.differentiate(problem.record(self.horizon, self.memory), problem.outer_objective)
+        trajectory = problem.record(self.horizon, self.memory)
+        with closed_on_error(*(segment.tape for segment in trajectory.segments)):
+            return self.differentiate(trajectory, problem.outer_objective)
 
     def differentiate(
         self, trajectory: Trajectory, outer_objective: Objective

@@ -15,7 +15,7 @@ from lds.hypergrad._finite import check_losses
 from lds.hypergrad._heap import keep_freed_memory
 from lds.hypergrad._logs import ScalarLog
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
-from lds.hypergrad.memory._tape import ResumableTape
+from lds.hypergrad.memory._tape import ResumableTape, closed_on_error
 from lds.updaters import Objective, PyTree, State, Updater
 
 
@@ -116,28 +116,28 @@ def record(
     end = begin + steps
     kept = steps if horizon is None else min(horizon, steps)
     first = end - kept
-    tape = (KeepGraphs() if memory is None else memory).tape(dynamics, leaves, first, end) if kept else None
     segments, reach = _within_reach(after, dynamics, None if horizon is None else horizon - kept)
+    tape = (KeepGraphs() if memory is None else memory).tape(dynamics, leaves, first, end) if kept else None
     losses = ScalarLog(max(kept, 1))
-    if isinstance(tape, ResumableTape) and (resumed := tape.resume()) is not None:
-        begin, leaves = resumed.t, resumed.leaves
-        for earlier in resumed.losses:
-            losses.append(torch.tensor(earlier, dtype=torch.float64))
-
-    with forked(dynamics.cuda), torch.no_grad():
-        for t in range(begin, end):
-            if tape is None or t < first:
-                leaves = dynamics.advance(t, leaves, dynamics.draws(t))
-            else:
-                leaves = tape.advance(t, leaves)
-            if (loss := dynamics.inner.take()) is not None:
-                losses.append(loss)
-    try:
-        check_losses(losses, bind, start, end)
-    except NumericalError:
-        if isinstance(tape, ResumableTape):
-            tape.remove()  # A second call would not see the steps before the horizon again.
-        raise
+    with closed_on_error(tape):
+        if isinstance(tape, ResumableTape) and (resumed := tape.resume()) is not None:
+            begin, leaves = resumed.t, resumed.leaves
+            for earlier in resumed.losses:
+                losses.append(torch.tensor(earlier, dtype=torch.float64))
+        with forked(dynamics.cuda), torch.no_grad():
+            for t in range(begin, end):
+                if tape is None or t < first:
+                    leaves = dynamics.advance(t, leaves, dynamics.draws(t))
+                else:
+                    leaves = tape.advance(t, leaves)
+                if (loss := dynamics.inner.take()) is not None:
+                    losses.append(loss)
+        try:
+            check_losses(losses, bind, start, end)
+        except NumericalError:
+            if isinstance(tape, ResumableTape):
+                tape.remove()  # A second call would not see the steps before the horizon again.
+            raise
     final = dynamics.spec.unflatten(leaves, dynamics.start + end)
     if tape is not None:
         segments = (*segments, Segment(first, dynamics, tape))

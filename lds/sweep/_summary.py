@@ -51,7 +51,7 @@ class Setting:
         values = [result.get(name) for result in self.results]
         numbers = [float(value) for value in values if isinstance(value, int | float)]
         if len(numbers) < len(values):
-            raise InputError(f"every run of a setting needs {name}, but one lacks it; repeat the runs of {self.setting}")
+            raise InputError(f"every run of a setting needs {name}, but one lacks it; repeat those of {self.setting}")
         return mean(numbers)
 
 

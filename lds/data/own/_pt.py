@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lds._read import checked_sparse
 from lds.data.splits import MASKS
 from lds.errors import DataError
 
@@ -32,7 +33,7 @@ def read_pt(path: Path) -> Data:
     from torch_geometric.data.storage import AttrType, GlobalStorage
 
     parts_of_data = [AttrType, DataEdgeAttr, DataTensorAttr, GlobalStorage]
-    with path.open("rb") as file, torch.serialization.safe_globals(parts_of_data):
+    with path.open("rb") as file, torch.serialization.safe_globals(parts_of_data), checked_sparse():
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:

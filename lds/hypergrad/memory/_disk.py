@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from lds.errors import DataError, InputError
 from lds.hypergrad._arguments import check_count
 from lds.hypergrad._dynamics import Dynamics
 from lds.hypergrad._steady import TensorVariable
-from lds.hypergrad.memory._tape import Resumed, Step
+from lds.hypergrad.memory._tape import Resumed, Step, closed_on_error
 
 # Leaves of a state that are no tensors take 8 bytes each.
 NUMBERS = {int: "<q", bool: "<q", float: "<d"}
@@ -82,16 +83,14 @@ class DiskTape:
             self._file = os.open(self._states, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
-        if not lock(self._file):
-            raise InputError(f"{folder} is in use by another process; give each trajectory a folder of its own")
-        self._claim(folder, {"first": first, "last": last, **_identity(dynamics, leaves)})
+        self._close = weakref.finalize(self, os.close, self._file)  # Once, however often it is called.
+        with closed_on_error(self):
+            if not lock(self._file):
+                raise InputError(f"{folder} is in use by another process; give each trajectory a folder of its own")
+            self._claim(folder, {"first": first, "last": last, **_identity(dynamics, leaves)})
         # A row that was being written when the process ended does not count.
         self._rows = os.fstat(self._file).st_size // self._row_size
         self._resumable = self._progress.exists()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
 
     def resume(self) -> Resumed | None:
         """Return the last state on file, and the losses of the steps that led to it."""
@@ -143,6 +142,10 @@ class DiskTape:
             path.unlink(missing_ok=True)
         if not any(self._states.parent.iterdir()):
             self._states.parent.rmdir()
+
+    def close(self) -> None:
+        """Close the file of states, which also unlocks the folder."""
+        self._close()
 
     def _claim(self, folder: Path, header: dict[str, Any]) -> None:
         """Write whose trajectory this is, or check that it is the one on file."""

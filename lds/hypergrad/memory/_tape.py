@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,6 +72,22 @@ class ResumableTape(Tape, Protocol):
     def remove(self) -> None:
         """Forget everything."""
         ...
+
+    def close(self) -> None:
+        """Let others go on with what is kept; the tape is of no use then."""
+        ...
+
+
+@contextmanager
+def closed_on_error(*tapes: Tape | None) -> Iterator[None]:
+    """Close tapes when an error passes: its traceback may keep them alive, and with them what they hold."""
+    try:
+        yield
+    except BaseException:
+        for tape in tapes:
+            if isinstance(tape, ResumableTape):
+                tape.close()
+        raise
 
 
 class Memory(Protocol):
