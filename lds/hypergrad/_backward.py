@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import optree
 import torch
@@ -272,30 +272,26 @@ class Sweep:
 
     def _restore(self, progress: dict[str, Any]) -> int:
         """Go on from what an earlier process saved; return its t."""
-        tape = self._resumable()
+        tape, trajectory = self._resumable(), self._trajectory
         assert tape is not None
-        state = self._dynamics.spec.flatten(self._trajectory.final_state)
-        mine = self._progress(self._trajectory.steps)
-        if not fits(progress, mine, state, self._trajectory.horizon):
+        state, mine = self._dynamics.spec.flatten(trajectory.final_state), self._progress(trajectory.steps)
+        if not fits(progress, mine, state, trajectory.horizon):
             raise tape.damaged_progress()
-        if not torch.equal(progress["outer_loss"], cast("Tensor", self.outer_loss)):
+        if not torch.equal(progress["outer_loss"], outer_loss):
             raise InputError(
-                "the sweep that was interrupted had another outer objective: its value was "
-                f"{progress['outer_loss']:.6g}, now it is {self.outer_loss:.6g}; call with the same one, or remove "
-                "the folder"
+                f"the sweep that was interrupted had another outer objective: {progress['outer_loss']:.6g}, now "
+                f"{outer_loss:.6g}; call with the same one, or remove the folder"
             )
         for accumulator, sums in zip(self._accumulators, progress["sums"], strict=True):
             assert isinstance(accumulator, TensorAccumulator)
             accumulator.sums = sums
         self.cotangents = progress["cotangents"]
-        assert self.outer_loss is not None
-        self.costate_norms.restore(progress["costate_norms"], like=self.outer_loss)
+        self.costate_norms.restore(progress["costate_norms"], like=outer_loss)
         for value in progress["increment_norms"][1:]:  # The first is that of `_start`.
             self._increment_norms.append(torch.tensor(value, dtype=torch.float64))
         self.replay_error = progress["replay_error"]
-        t: int = progress["t"]
-        self._after = tape.load(t).leaves if t < self._trajectory.steps else self._after
-        return t
+        self._after = tape.load(progress["t"]).leaves
+        return int(progress["t"])
 
 
 def _add(a: Any, b: Any) -> Any:
