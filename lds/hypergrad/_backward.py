@@ -272,8 +272,9 @@ class Sweep:
 
     def _restore(self, progress: dict[str, Any]) -> int:
         """Go on from what an earlier process saved; return its t."""
-        tape, trajectory = self._resumable(), self._trajectory
+        tape, trajectory, outer_loss = self._resumable(), self._trajectory, self.outer_loss
         assert tape is not None
+        assert outer_loss is not None
         state, mine = self._dynamics.spec.flatten(trajectory.final_state), self._progress(trajectory.steps)
         if not fits(progress, mine, state, trajectory.horizon):
             raise tape.damaged_progress()
