@@ -1,6 +1,8 @@
 """A check that a pickle holds arrays and lists only, for files without a sum pinned in this package."""
 
+import io
 import pickle
+import pickletools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,16 +36,25 @@ def require_plain(path: Path) -> None:
     Raises:
         DataError: the file names anything else, or is no pickle.
     """
-    with path.open("rb") as file, warnings.catch_warnings():
+    content = path.read_bytes()
+    with warnings.catch_warnings():
         # The old module path inside the files; scipy has moved the class.
         warnings.filterwarnings("ignore", message=".*`scipy.sparse.csr`", category=DeprecationWarning)
         try:
-            _check_sparse(_PlainUnpickler(file, encoding="latin1").load())
+            _check_memo(content)
+            _check_sparse(_PlainUnpickler(io.BytesIO(content), encoding="latin1").load())
         except Exception as error:  # pickle's documentation: a bad file may raise any exception
             raise DataError(
                 f"{path} must be a pickle of plain arrays and lists, but {reason(error)}; "
                 "it was refused, get the file from its official source"
             ) from error
+
+
+def _check_memo(content: bytes) -> None:
+    """Raise ValueError for a place in the memo beyond all that the file can hold: Python makes room up to it."""
+    for operation, argument, _ in pickletools.genops(content):
+        if "PUT" in operation.name and int(argument or 0) > len(content):
+            raise ValueError(f"it names place {argument} of its memo")
 
 
 def _check_sparse(content: Any) -> None:

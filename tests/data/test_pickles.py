@@ -3,7 +3,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.sparse
 
 from lds.data.pickles import require_plain
 from lds.errors import DataError
@@ -37,3 +39,22 @@ def test_plain_data_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["x", "tx", "allx", "y", "ty", "ally", "graph"])
 def test_the_published_files_are_accepted(data_root: Path, part: str) -> None:
     require_plain(data_root / "planetoid" / "CiteSeer" / "raw" / f"ind.citeseer.{part}")
+
+
+def test_a_place_in_the_memo_beyond_the_file(tmp_path: Path) -> None:
+    """Python would make room for a billion places, some GB."""
+    (tmp_path / "x").write_bytes(b"\x80\x02]r" + (1 << 30).to_bytes(4, "little") + b".")
+    with pytest.raises(DataError, match="it names place 1073741824 of its memo"):
+        require_plain(tmp_path / "x")
+
+
+def test_indices_outside_of_a_sparse_matrix(tmp_path: Path) -> None:
+    """Scipy would read beyond the memory of its values."""
+    matrix = scipy.sparse.csr_matrix(np.eye(3))
+    matrix.indices[:] = 10**9
+    content = pickle.dumps(matrix, protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    content = content.replace(b"scipy.sparse._csr", b"scipy.sparse.csr")
+    content = content.replace(b"numpy._core.numeric", b"numpy.core.multiarray")
+    (tmp_path / "x").write_bytes(b"\x80\x02" + content[2:])
+    with pytest.raises(DataError, match="indices"):
+        require_plain(tmp_path / "x")

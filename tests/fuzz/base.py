@@ -32,7 +32,8 @@ class Target:
         files: the files to damage, below the folder.
         make: writes good files into a folder.
         read: reads them.
-        hostile: more contents, by file.
+        contents: hostile contents, by file.
+        warms: whether to read the good files before the first case.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Target:
     make: Callable[[Path], Any]
     read: Callable[[Path], Any]
     contents: Callable[[Path], Contents] = lambda _: []
+    warms: bool = True
+
+    def warm(self, folder: Path) -> None:
+        """Read the good files once."""
+        if self.warms:
+            self.read(folder)
 
     def hostile(self, folder: Path) -> Contents:
         """The hostile contents, made once."""
@@ -105,9 +112,9 @@ def yaml_bombs(field: str) -> list[bytes]:
         f"{field}:\n{indented}".encode(),
         f"name: a\nruns:\n{indented}".encode(),
         f"name: a\nruns:\n- dataset:\n{indented}".encode(),
-        ("[" * 1500 + "]" * 1500).encode(),
-        ("{a: " * 1500).encode(),
-        ("- " * 1500 + "x").encode(),
+        ("[" * 500 + "]" * 500).encode(),
+        ("{a: " * 500).encode(),
+        ("- " * 500 + "x").encode(),
         b"&a [*a]\n", b"dataset: &a [*a]\n", b"&a {dataset: *a}\n", b"dataset: 2001-99-99\n", b"dataset: !!int x\n",
         b"? [a]\n: b\n", b"? {a: b}\n: c\n", b"dataset: !!python/object/apply:os.system [x]\n", b"dataset: \xff\n",
         b"dataset: !!timestamp x\n", b"dataset: !!float x\n", b"dataset: !!bool x\n", b"seed: " + b"1" * 5000 + b"\n",

@@ -44,6 +44,10 @@ def _refuse(folder):
     raise InputError("x" * 3000)
 
 
+def _write_trap(folder):
+    (folder / "file").write_bytes(pickle.dumps(Trap()))
+
+
 CASES = {
     "raises": _divide,
     "runs-code": _unpickle,
@@ -66,6 +70,6 @@ if __name__ == "__main__":
     found = {}
     for name, read in CASES.items():
         runner.SECONDS = 1 if name == "hangs" else 100
-        target = Target(name, ("file",), lambda folder: (folder / "file").write_bytes(pickle.dumps(Trap())), read)
+        target = Target(name, ("file",), _write_trap, read, warms=False)
         found[name] = vars(runner.run(target, range(1)))
     print(json.dumps(found))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lds._read import checked_sparse
+from lds._read import checked_sparse, reason
 from lds.data.splits import MASKS
 from lds.errors import DataError
 
@@ -49,7 +49,10 @@ def read_pt(path: Path) -> Data:
             ) from error
     if not isinstance(saved, Data | Mapping):
         raise DataError(f"{path} must hold a torch_geometric Data or a dict, but holds {_kind(saved)}; save one graph")
-    parts = saved.to_dict() if isinstance(saved, Data) else dict(saved)
+    try:
+        parts = saved.to_dict() if isinstance(saved, Data) else dict(saved)
+    except Exception as error:  # A Data that is made up, or of an older version, lacks parts of itself.
+        raise DataError(f"{path} must hold a whole Data, but {reason(error)}; save it again") from error
     for name in ("edge_weight", "adj_t"):
         if parts.get(name) is not None:
             raise DataError(

@@ -97,3 +97,20 @@ def test_cut_off(tmp_path, share):
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(DataError, match=r"a\.pt must"):
         read(path)
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_indices_outside_of_a_sparse_tensor(tmp_path, layout):
+    """torch itself would read beyond the memory of its values."""
+    x = DATA.x.relu().to_sparse(layout=layout)
+    (x.col_indices() if layout == torch.sparse_csr else x._indices()[1])[:] = 10**9
+    path = write(tmp_path / "a.pt", {"x": x, "y": DATA.y})
+    with pytest.raises(DataError, match=r"must be a file of torch\.save, but it is damaged"):
+        read(path)
+
+
+def test_a_data_without_its_parts(tmp_path):
+    data = Data(x=DATA.x, y=DATA.y)
+    del data.__dict__["_store"]
+    with pytest.raises(DataError, match="must hold a whole Data"):
+        read(write(tmp_path / "a.pt", data))
