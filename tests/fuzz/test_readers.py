@@ -1,6 +1,6 @@
 """Whatever a file holds: the reader returns, or raises a documented error, within bounds of memory and time.
 
-Cases are drawn with a fixed seed; LDS_EXAMPLES=2000 draws so many of each reader, where 100 are drawn otherwise, and
+Cases are drawn with a fixed seed; LDS_EXAMPLES=2000 draws so many of each reader, where 40 are drawn otherwise, and
 `scripts/fuzz.py` draws as many as one likes.
 """
 
@@ -35,7 +35,7 @@ def fuzz(*options):
 
 @pytest.fixture(scope="module")
 def reports():
-    return fuzz("--cases", os.environ.get("LDS_EXAMPLES", "100"))
+    return fuzz("--cases", os.environ.get("LDS_EXAMPLES", "40"))
 
 
 def test_every_reader_is_there(reports):
