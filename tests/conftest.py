@@ -13,6 +13,7 @@ with warnings.catch_warnings():
 # The tensors of the tests are small: waiting for a second thread takes longer than the work, and on a machine with
 # other work to do, many times as long.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # Processes that tests start, too: other threads, other bits.
 
 
 @pytest.fixture
