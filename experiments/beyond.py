@@ -9,11 +9,10 @@ experiments/results/beyond/. Needs the raw files of Cora, see `lds data fetch`.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from tables import Row, plus_minus
+from tables import Row, plus_minus, write
 
 from lds._statistics import mean, paired
 from lds.sweep import Outcome, ProcessEngine, Setting, Spec, run_sweep, summary
@@ -87,12 +86,7 @@ def main() -> None:
     spec = Spec.read(HERE / "beyond.yaml", quick=options.quick)
     out = options.out or HERE / "results" / spec.name
     rows = make_rows(run_sweep(spec, out, ProcessEngine(options.jobs), keep="metrics"))
-    with (out / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    (out / "table.md").write_text(markdown(rows))
-    print(markdown(rows))
+    write(rows, list(dict.fromkeys(name for row in rows for name in row)), markdown(rows), out)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ Writes table.csv and table.md to experiments/results/retrain/. Needs the raw fil
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tables import Row, plus_minus
+from tables import Row, plus_minus, write
 
 from lds._statistics import mean, paired
 from lds.learner import extract
@@ -80,12 +79,7 @@ def main() -> None:
     seeds, epochs = ((0, 1), 1) if options.quick else (range(5), None)
     configs = [TrainConfig("cora", "lds", retain=0.25, max_epochs=epochs, seed=seed) for seed in seeds]
     rows = make_rows([accuracies(config, out) for config in configs])
-    with (out / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    (out / "table.md").write_text(markdown(rows))
-    print(markdown(rows))
+    write(rows, list(dict.fromkeys(name for row in rows for name in row)), markdown(rows), out)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ def sweep_and_tabulate(name: str, text: str, *, setting: str, reference: str) ->
     outcomes = run_sweep(spec, out, ProcessEngine(options.jobs), keep="metrics")
     by = ("dataset", "retain", "method") if setting == "graph-given" else ("dataset", "method")
     rows = make_rows(outcomes, read_published(HERE / "published.csv", setting), reference, by)
-    write(rows, out, reference)
-    print((out / "table.md").read_text())
+    write(rows, COLUMNS, markdown(rows, reference), out)
 
 
 def make_rows(
@@ -91,13 +90,14 @@ def read_published(path: Path, setting: str) -> list[Row]:
         ]
 
 
-def write(rows: Sequence[Row], out: Path, reference: str) -> None:
-    """Write table.csv and table.md."""
+def write(rows: Sequence[Row], columns: Sequence[str], text: str, out: Path) -> None:
+    """Write table.csv with these columns, and the text to table.md; print the text."""
     with (out / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    (out / "table.md").write_text(markdown(rows, reference))
+    (out / "table.md").write_text(text)
+    print(text)
 
 
 def markdown(rows: Sequence[Row], reference: str) -> str:
