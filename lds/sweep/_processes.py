@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
+from lds._signals import stop_requests
 from lds.sweep._worker import Failure, Job, Reply, execute
 
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -44,7 +45,11 @@ class ProcessEngine:
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
-                    running.append(self._start(context, waiting.popleft()))
+                    # An interrupt in the middle would leave a child that never gets its job, and says so.
+                    with stop_requests() as request:
+                        running.append(self._start(context, waiting.popleft()))
+                    if request.number is not None:
+                        signal.raise_signal(request.number)
                 wait([end for child in running for end in (child.connection, child.process.sentinel)])
                 for child in [child for child in running if _has_ended(child)]:
                     reply = _collect(child)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -63,6 +65,30 @@ def test_the_environment_is_left_as_it_was(monkeypatch):
 
 def test_an_interrupt_at_the_terminal_is_the_parents():
     assert run((jobs.ignores_sigint,))[0].result
+
+
+INTERRUPTED = """
+import os, signal, sys
+from lds.sweep import Job, ProcessEngine
+from tests.sweep import jobs
+
+duplicate = os.dup
+
+def interrupted(descriptor):  # by which the child has been forked, but has not been sent its job
+    signal.raise_signal(signal.SIGINT)
+    return duplicate(descriptor)
+
+os.dup = interrupted
+try:
+    list(ProcessEngine(1).run([Job("slow", jobs.square, (1,))] * 3))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_while_a_process_starts_waits_for_it():
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "interrupted\n", "")
 
 
 def test_so_many_at_a_time(tmp_path):
