@@ -16,9 +16,9 @@ HERE = Path(__file__).resolve().parent
 QUICK = ["--seeds", "0", "--max-epochs", "1", "--fidelity-steps", "20"]
 
 
-def arguments(*, quick: bool, jobs: int) -> list[str]:
+def arguments(*, quick: bool, jobs: int, out: Path | None = None) -> list[str]:
     """Return the command line of `lds`."""
-    out = HERE / "results" / ("truncation-quick" if quick else "truncation")
+    out = out or HERE / "results" / ("truncation-quick" if quick else "truncation")
     command = ["ablate", "--config", str(HERE / "truncation.yaml"), "--jobs", str(jobs), "--out", str(out)]
     return command + (QUICK if quick else [])
 
@@ -27,5 +27,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed and one outer epoch at most")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the results")
     options = parser.parse_args()
-    sys.exit(main(arguments(quick=options.quick, jobs=options.jobs)))
+    sys.exit(main(arguments(quick=options.quick, jobs=options.jobs, out=options.out)))
