@@ -285,6 +285,17 @@ class TestNotFinite:
 
 
 class TestNotRepeatable:
+    def test_a_slot_that_holds_nan_is_none(self):
+        class Noting(SGD):
+            def init(self, params):
+                return {"seen": torch.tensor(math.nan)}
+
+            def step(self, state, outer, inner):
+                new = super().step(state._replace(slots=super().init(state.params)), outer, inner)
+                return new._replace(slots=state.slots)
+
+        check_hypergradient(*small(), updater=Noting(0.05), steps=3)
+
     def test_an_iterator_that_moves_on(self):
         batches = itertools.count()
         problem = small(inner=lambda w, o: (w - next(batches) % 7).square().sum() + o["a"] * w.pow(2).sum())

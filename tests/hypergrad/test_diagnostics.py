@@ -93,6 +93,9 @@ class TestSuggestedHorizon:
     def test_nothing_is_left_after_a_zero(self):
         assert diagnostics([1.0, 0.5, 0.0, 0.0]).suggested_horizon() == 2
 
+    def test_a_zero_is_no_part_of_the_contraction(self):
+        assert diagnostics([1.0, 0.5, 0.25, 0.125, 0.0]).contraction == pytest.approx(0.5)
+
     def test_one_norm_tells_nothing(self):
         assert math.isnan(diagnostics([1.0]).contraction)
         assert diagnostics([1.0]).suggested_horizon() is None

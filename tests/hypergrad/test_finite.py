@@ -301,7 +301,15 @@ class TestExplosion:
 
     @pytest.mark.parametrize(
         ("norms", "depth"),
-        [([], None), ([0.0, 1.0], None), ([1.0], None), ([1.0, 1e7, 1.0], 1), ([1.0, math.nan], 1), ([2.0, 1e6], None)],
+        [
+            ([], None),
+            ([0.0, 1.0], None),
+            ([1.0], None),
+            ([1.0, 1e7, 1.0], 1),
+            ([1.0, math.nan], 1),
+            ([2.0, 1e6], None),
+            ([1.0, EXPLOSION], None),
+        ],
     )
     def test_of_norms(self, norms, depth):
         assert explosion(norms) == depth

@@ -80,7 +80,7 @@ def test_a_derived_variable_counts_by_its_theta():
 
 def test_horizon_of_an_error_that_rises_again():
     curve = TruncationCurve([1.0, 0.04, 0.2, 0.03, 0.0], [0.0] * 5, [0.0] * 5)
-    assert curve.horizon(0.05) == 3
+    assert curve.horizon() == curve.horizon(0.05) == 3
     assert curve.horizon(2.0) == 0
 
 

@@ -1,5 +1,6 @@
 """A trajectory on disk goes on where it was interrupted, and only where it was."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from lds.errors import DataError, InputError, NumericalError
-from lds.hypergrad import Disk, KeepStates, Reverse, hypergradient
+from lds.hypergrad import Disk, KeepStates, Reverse, hypergradient, record, sweep
 from lds.updaters import SGD, Adam, State
 from tests.oracles import DOUBLE, regression, same_bits
 
@@ -129,6 +130,36 @@ def test_refuses_the_files_of_another_trajectory(tmp_path, change, differing):
     with pytest.raises(InputError, match=rf"holds another trajectory: it differs in {differing}; call with the same"):
         run(tmp_path, change.pop("updater", Interrupting()), **change)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_refuses_the_files_of_another_constant(tmp_path):
+    def interrupted(w, outer):
+        raise InterruptedStepError
+
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path, SGD(0.1), problem=regression()._replace(outer_objective=interrupted))
+    with pytest.raises(InputError, match="it differs in updater; call with the same"):
+        run(tmp_path, SGD(0.2), problem=regression())
+
+
+def test_saves_after_every_so_many_steps_of_the_sweep(tmp_path):
+    problem = regression()
+    memory = Disk(tmp_path, save_every=5)
+    trajectory = record(problem.inner, *problem[2:], updater=SGD(0.1), steps=STEPS, memory=memory)
+    saved = [(tmp_path / "sweep.pt").exists() for _ in sweep(trajectory, problem.outer_objective)]
+    assert saved.index(True) == 5
+
+
+def test_goes_on_from_the_last_step_of_the_sweep(tmp_path):
+    problem = regression()
+    for yielded in (7, 1):
+        trajectory = record(
+            problem.inner, *problem[2:], updater=SGD(0.1), steps=STEPS, horizon=6, memory=Disk(tmp_path, save_every=2)
+        )
+        steps = sweep(trajectory, problem.outer_objective)
+        assert next(itertools.islice(steps, yielded - 1, None)).t == STEPS - 6
+        steps.close()
+        del steps, trajectory
 
 
 def test_refuses_to_go_on_with_another_outer_objective(tmp_path):
@@ -255,6 +286,12 @@ def test_a_full_disk_is_one_error_and_what_is_there_is_kept(tmp_path, expected, 
     monkeypatch.undo()
     assert same_bits(run(tmp_path, Interrupting()).grad, expected.grad)
     del kept  # Until here: the traceback holds the tape, but the folder is free.
+
+
+def test_makes_the_folders_above_and_no_programs(tmp_path):
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path / "above" / "t", Interrupting(7))
+    assert (tmp_path / "above" / "t" / "states.bin").stat().st_mode & 0o111 == 0
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

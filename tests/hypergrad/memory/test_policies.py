@@ -3,6 +3,7 @@
 import math
 from functools import cache
 
+import optree
 import pytest
 import torch
 
@@ -167,6 +168,10 @@ class TestGraphs:
         assert sizes == sorted(sizes)
         assert sizes[0] == 0
         assert sizes[-1] == 12
+
+    def test_there_is_none_where_the_iterates_take_all(self):
+        size = sum(x.nbytes for x in optree.tree_leaves(regression().params))
+        assert sum(self.graphs(12 * 3 * size)) == 0  # The params and Adam's two moments.
 
     def test_what_every_step_saves_counts_once(self):
         """Data and θ are saved by every step, and are there without it."""
