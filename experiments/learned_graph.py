@@ -74,7 +74,7 @@ def draw(table: list[dict[str, Any]], histogram: list[dict[str, Any]], path: Pat
             left.plot(LABELS, shares, color=color, label=f"{row['pairs']}, {row['moment']}", **style)
         left.set(yscale="log", xlabel="edge probability θ", ylabel="share of the pairs")
         left.set_title(f"{run[0]['method']} on {run[0]['dataset']}: pairs within and between classes")
-        left.legend()
+        left.legend(loc="lower left")
         for shift, row in enumerate(run):
             heights = [row["node_homophily_correct"], row["node_homophily_wrong"], row["edge_homophily"]]
             right.bar([x + 0.4 * shift for x in range(3)], heights, 0.4, label=row["moment"])

@@ -47,7 +47,7 @@ def run_section(run: Run, name: str, options: Options) -> Section:
     graph = learned(run.path)
     facts = None if graph is None else known(run, options.data_root, graph.num_nodes)
     initial = facts.initial.shape[1] if isinstance(facts, Known) else None
-    section = Section(f"{run.setting} on {run.dataset}, seed {run.seed}", f"Run in {run.path}")
+    section = Section(f"{run.setting} on {run.dataset}, seed {run.seed}", f"Run in {_shown(run.path)}")
     section.parts.append(Part("", [_run_facts(run)]))
     section.parts.append(Part("Configuration", config_tables(run.config)))
     section.parts.append(Part("Learning curves", curves(run, name, initial)))
@@ -60,7 +60,7 @@ def run_section(run: Run, name: str, options: Options) -> Section:
 
 def sweep_section(sweep: Sweep, name: str, options: Options) -> Section:
     """Return the section of a sweep."""
-    section = Section(f"Sweep: {sweep.path.resolve().name}", f"Sweep in {sweep.path}")
+    section = Section(f"Sweep: {sweep.path.resolve().name}", f"Sweep in {_shown(sweep.path)}")
     section.parts.append(Part("", [_sweep_facts(sweep), *_unfinished(sweep)]))
     section.parts.extend(_sweep_parts(sweep, name, options))
     return section
@@ -70,7 +70,7 @@ def ablation_section(ablation: Ablation, name: str, options: Options) -> Section
     """Return the section of an ablation."""
     config = ablation.config
     dataset = f" on {source(config)}" if source(config) is not None else ""
-    section = Section(f"Ablation of the horizon{dataset}", f"Ablation in {ablation.path}")
+    section = Section(f"Ablation of the horizon{dataset}", f"Ablation in {_shown(ablation.path)}")
     section.parts.append(Part("", _recommendation(ablation)))
     if config:
         rows = [[field, value(thing)] for field, thing in config.items()]
@@ -99,6 +99,12 @@ def comparison_section(runs: Sequence[Run]) -> Section:
         blocks.insert(0, Text("Of runs of the same configuration, only the last counts."))
     section.parts.append(Part("", blocks))
     return section
+
+
+def _shown(folder: Path) -> str:
+    """Return the path from here where there is one: a page that is passed on need not say more."""
+    here = Path.cwd()
+    return str(folder.resolve().relative_to(here) if folder.resolve().is_relative_to(here) else folder)
 
 
 def _run_facts(run: Run) -> Facts | Text:

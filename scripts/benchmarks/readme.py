@@ -52,16 +52,6 @@ EXACTNESS_NAMES = {
     "boat": "BOAT",
     "bergson": "bergson",
 }
-# Franceschi et al., ICML 2019, tables 1 and 2: test accuracy in percent.
-PUBLISHED = {
-    ("cora", "gcn", 1.0): 79.8,
-    ("cora", "lds", 1.0): 84.1,
-    ("citeseer", "lds", 1.0): 75.0,
-    ("cora", "knn-gcn", 1.0): 66.5,
-    ("cora", "knn-lds", 1.0): 71.5,
-    ("citeseer", "knn-gcn", 1.0): 68.3,
-    ("citeseer", "knn-lds", 1.0): 71.5,
-}
 
 
 def outer_step() -> str:
@@ -99,20 +89,61 @@ def breakdown() -> str:
     )
 
 
-def citation() -> str:
-    groups: dict[tuple[str, str, float, str], list[float]] = defaultdict(list)
-    with (RESULTS / "citation.csv").open() as file:
-        for row in csv.DictReader(file):
-            k = row["k"] if row["method"].startswith("knn") else ""
-            groups[row["dataset"], row["method"], float(row["retain"]), k].append(100 * float(row["test_accuracy"]))
-    lines = ["| data set | method | edges kept | seeds | test accuracy, % | published |", "|---|---|--:|--:|--:|--:|"]
-    for (dataset, method, retain, k), values in groups.items():
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        name = f"{method}, k = {k}" if k else method
-        kept = "" if k else f"{100 * retain:.0f} %"
-        published = PUBLISHED.get((dataset, method, retain), "")
-        mean = f"{statistics.fmean(values):.1f}{spread}"
-        lines.append(f"| {dataset} | {name} | {kept} | {len(values)} | {mean} | {published} |")
+def accuracy() -> str:
+    """Return LDS next to the GCN that starts from the same edges, and the paper's own figure."""
+    found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for experiment in ("table1", "missing_edges"):
+        with (RESULTS / experiment / "table.csv").open() as file:
+            for row in csv.DictReader(file):
+                method = row["method"].removeprefix("knn-")
+                given = f"{100 * float(row['retain']):.0f} %" if experiment == "missing_edges" else "none: kNN graph"
+                cells = found[row["dataset"], given]
+                if method in ("gcn", "lds") and row["mean"]:
+                    cells[method] = f"{float(row['mean']):.1f} ± {float(row['std']):.1f}"
+                if method == "lds" and row["source"].startswith("LDS paper"):
+                    cells["published"] = f"{float(row['published_mean']):.1f} ± {float(row['published_std']):.1f}"
+    lines = ["| data set | edges given | GCN | LDS | LDS, as published |", "|---|---|--:|--:|--:|"]
+    for (dataset, given), cells in found.items():
+        lines.append(f"| {dataset} | {given} | {cells['gcn']} | {cells['lds']} | {cells.get('published', '')} |")
+    return "\n".join(lines)
+
+
+def table(experiment: str) -> str:
+    """Return the table that an experiment has written."""
+    return (RESULTS / experiment / "table.md").read_text().rstrip()
+
+
+def truncation() -> str:
+    """Return accuracy, cost and fidelity of each horizon."""
+    folder = RESULTS / "truncation"
+    with (folder / "ablation.csv").open() as runs, (folder / "fidelity.csv").open() as depths:
+        groups: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for row in csv.DictReader(runs):
+            groups[row["horizon"]].append(row)
+        fidelity = {row["depth"]: row for row in csv.DictReader(depths)}
+    lines = ["| horizon | seeds | test accuracy, % | early stopping, % | seconds | MiB | relative error | cosine |"]
+    lines.append("|--:|" + "--:|" * 7)
+    for horizon, rows in groups.items():
+        splits = [[100 * float(row[f"{split}_accuracy"]) for row in rows] for split in ("test", "es")]
+        accuracies = [f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}" for values in splits]
+        costs = [statistics.median(float(row[name]) for row in rows) for name in ("seconds", "peak_rss_mb")]
+        errors = [float(fidelity[horizon][name]) for name in ("relative_error", "cosine")]
+        cells = [horizon, len(rows), *accuracies, *(f"{c:.0f}" for c in costs), *(f"{e:.2f}" for e in errors)]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def learned_graph() -> str:
+    """Return the learned structures before and after training."""
+    with (RESULTS / "learned_graph" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| run | | expected edges | θ within classes | between | edge homophily | correct nodes | wrong nodes |"]
+    lines.append("|---|---|" + "--:|" * 6)
+    for row in rows:
+        shares = ("edge_homophily", "node_homophily_correct", "node_homophily_wrong")
+        cells = [f"{row['method']} on {row['dataset']}", row["moment"], f"{float(row['expected_edges']):,.0f}"]
+        cells += [f"{float(row[name]):.2g}" for name in ("within", "between")]
+        lines.append(f"| {' | '.join([*cells, *(f'{float(row[name]):.2f}' for name in shares)])} |")
     return "\n".join(lines)
 
 
@@ -208,7 +239,13 @@ def exactness(path: Path = RESULTS / "exactness.json") -> str:
 
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"outer_step": outer_step, "scaling": scaling, "breakdown": breakdown, "citation": citation},
+    "README.md": {"outer_step": outer_step, "scaling": scaling, "breakdown": breakdown, "accuracy": accuracy},
+    "docs/experiments.md": {
+        "truncation": truncation,
+        "learned_graph": learned_graph,
+        **{name: partial(table, name) for name in ("table1", "missing_edges")},
+    },
+    "docs/own-data.md": {"retrain": partial(table, "retrain")},
     "docs/hypergradients.md": {"engine": engine, "exactness": exactness, "derived": derived},
     "docs/choosing.md": {
         "memory": partial(longest, [case for case in ENGINE_NAMES if case.startswith(("plain", "lds"))]),
