@@ -113,6 +113,30 @@ def table(experiment: str) -> str:
     return (RESULTS / experiment / "table.md").read_text().rstrip()
 
 
+def choices() -> str:
+    """Return, for kNN-LDS, how well early-stopping nodes tell settings apart, and how far splits do."""
+    with (RESULTS / "table1" / "results.csv").open() as file:
+        runs = [row for row in csv.DictReader(file) if row["method"] == "knn-lds"]
+    lines = ["| data set | settings | tie at the best early stopping | their test accuracy, % | validation | by split |"]
+    lines.append("|---|" + "--:|" * 5)
+    for dataset in dict.fromkeys(row["dataset"] for row in runs):
+        settings: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        splits = defaultdict(list)
+        for row in (row for row in runs if row["dataset"] == dataset):
+            here = settings[tuple(row[name] for name in ("tau", "outer_lr", "k", "metric"))]
+            for split in ("es", "test", "val"):
+                here[split].append(100 * float(row[f"{split}_accuracy"]))
+            splits[row["seed"]].append(100 * float(row["test_accuracy"]))
+        best = max(statistics.fmean(found["es"]) for found in settings.values())
+        ties = [found for found in settings.values() if statistics.fmean(found["es"]) >= best - 1e-9]
+        spans = [[statistics.fmean(found["test"]) for found in ties], [statistics.fmean(v) for v in splits.values()]]
+        tests, by_split = (f"{min(values):.1f} to {max(values):.1f}" for values in spans)
+        fitted = statistics.fmean(statistics.fmean(found["val"]) for found in ties)
+        cells = [dataset, len(settings), f"{len(ties)} at {best:.1f}", tests, f"{fitted:.1f}", by_split]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
 def truncation() -> str:
     """Return accuracy, cost and fidelity of each horizon."""
     folder = RESULTS / "truncation"
@@ -241,6 +265,7 @@ def exactness(path: Path = RESULTS / "exactness.json") -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"outer_step": outer_step, "scaling": scaling, "breakdown": breakdown, "accuracy": accuracy},
     "docs/experiments.md": {
+        "choices": choices,
         "truncation": truncation,
         "learned_graph": learned_graph,
         **{name: partial(table, name) for name in ("table1", "missing_edges")},

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import signal
 import time
@@ -37,13 +38,15 @@ def table(folder):
     return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
 
 
-def test_killed_three_times(spec, tmp_path):
+def test_killed_again_and_again(spec, tmp_path):
+    """LDS_KILLS=10 for the long drill."""
+    kills = int(os.environ.get("LDS_KILLS", "3"))
     alone = Sweep(spec, tmp_path / "alone", "--jobs", "2")
     code, shown, _ = alone.finish()
     assert code == 0
     moments = random.Random(5)
     before = []
-    for ended in (2, 8, 14):
+    for ended in ((RUNS - 4) * kill // kills for kill in range(1, kills + 1)):
         sweep = Sweep(spec, tmp_path / "killed", "--jobs", "2")
         sweep.wait_for(lambda sweep=sweep, ended=ended: len(sweep.lines()) >= ended)
         time.sleep(moments.uniform(0, 0.6))
