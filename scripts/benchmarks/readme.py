@@ -117,7 +117,7 @@ def choices() -> str:
     """Return, for kNN-LDS, how well early-stopping nodes tell settings apart, and how far splits do."""
     with (RESULTS / "table1" / "results.csv").open() as file:
         runs = [row for row in csv.DictReader(file) if row["method"] == "knn-lds"]
-    lines = ["| data set | settings | tie at the best early stopping | their test accuracy, % | validation | by split |"]
+    lines = ["| data set | settings | tie on early stopping | their test accuracy, % | validation | by split |"]
     lines.append("|---|" + "--:|" * 5)
     for dataset in dict.fromkeys(row["dataset"] for row in runs):
         settings: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
