@@ -213,7 +213,9 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check("dropout", values["dropout"], "a number in [0, 1)", lambda x: 0 <= x < 1)
         check("validation_fraction", values["validation_fraction"], "a number in (0, 1)", lambda x: 0 < x < 1)
         check("graph_threshold", values["graph_threshold"], "a number in [0, 1)", lambda x: 0 <= x < 1)
-        KNNGraph(metric=values["metric"])  # Checks the metric where a graph is given, too.
+        if values["metric"] not in ("cosine", "minkowski"):
+            advice = "; for words, put TfidfTransformer before" if values["metric"] == "tfidf" else ""
+            raise InputError(f'metric must be "cosine" or "minkowski", got {values["metric"]!r}{advice}')
         return values
 
 

@@ -33,7 +33,7 @@ class TrainConfig(DataConfig):
         hidden: hidden units.
         dropout: dropout after the first layer.
         k: number of neighbours in the kNN graph.
-        metric: distance of the kNN graph.
+        metric: distance of the kNN graph; tfidf is cosine with rare words weighted more, for bags of words.
         random_edges: gcn-rnd: expected number of edges added in a step, as a share of the given ones; 0.5 when not
             given.
         patience: outer epochs without improvement on the early-stopping nodes.
@@ -55,7 +55,7 @@ class TrainConfig(DataConfig):
     hidden: int = 16
     dropout: float = 0.5
     k: int = 10
-    metric: Literal["cosine", "minkowski"] = "cosine"
+    metric: Literal["cosine", "minkowski", "tfidf"] = "cosine"
     random_edges: float | None = None
     patience: int = 20
     max_epochs: int | None = None

@@ -303,6 +303,7 @@ def test_feature_names():
         ({"n_neighbors": 0}, "n_neighbors must be an integer >= 1, got 0"),
         ({"n_neighbors": 60}, "smaller than the number of rows, but n_neighbors=60 came with n_samples=60"),
         ({"metric": "euclid"}, "metric must be"),
+        ({"metric": "tfidf"}, "put TfidfTransformer before"),
         ({"tau": 0}, "tau must be an integer >= 1, got 0"),
         ({"outer_lr": -1}, "outer_lr must be finite and >= 0"),
         ({"hidden": 1.5}, "hidden must be an integer >= 1, got 1.5"),

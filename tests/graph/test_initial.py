@@ -81,8 +81,38 @@ def test_k_is_smaller_than_the_number_of_nodes(k):
 
 
 def test_unknown_metric():
-    with pytest.raises(InputError, match=r'"cosine" or "minkowski", got \'manhattan\''):
+    with pytest.raises(InputError, match=r'"cosine", "minkowski" or "tfidf", got \'manhattan\''):
         KNNGraph(3, "manhattan")
+
+
+class TestTfidf:
+    def words(self):
+        """Counts of 12 words, each in about a third of 30 texts; a word of all texts and one of none."""
+        x = features(f=12).abs() * (features(f=12, zeros=0.67) != 0)
+        x[:, 0] = 0.3
+        x[:, 1] = 0
+        return x
+
+    @pytest.mark.parametrize("layout", [torch.strided, torch.sparse_csr])
+    def test_rare_words_weigh_more(self, layout):
+        x = self.words()
+        seen = (x != 0).sum(0).double()
+        weighted = x * (1 + ((1 + 30) / (1 + seen)).log())
+        data = Data(x=x.to_sparse_csr() if layout == torch.sparse_csr else x, num_nodes=30)
+        pairs = as_set(KNNGraph(4, "tfidf")(data))
+        assert pairs == brute_force(weighted, 4, "cosine")
+        assert pairs != brute_force(x, 4, "cosine")
+
+    def test_the_length_of_a_text_does_not_matter(self):
+        x = self.words()
+        scaled = x * torch.linspace(0.1, 10, 30, dtype=x.dtype)[:, None]
+        assert torch.equal(KNNGraph(4, "tfidf")(Data(x=x)), KNNGraph(4, "tfidf")(Data(x=scaled)))
+
+    def test_words_are_not_counted_less_than_never(self):
+        x = self.words()
+        x[3, 4] = -0.5
+        with pytest.raises(InputError, match="none of them negative, but a feature is -0.5"):
+            KNNGraph(4, "tfidf")(Data(x=x))
 
 
 class TestGiven:
