@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from lds.errors import StorageError
+from lds.errors import InputError, StorageError
 
 if sys.platform != "win32":
     import fcntl
@@ -31,6 +31,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         with suppress(OSError):  # The first error says what is wrong.
             temporary.unlink(missing_ok=True)
         raise _cannot(path, error) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
 
 
 def append(path: Path, line: str) -> None:

@@ -64,7 +64,8 @@ def paired(a: Sequence[float], b: Sequence[float]) -> PairedDifference:
     from scipy import stats
 
     difference = mean([x - y for x, y in zip(a, b, strict=True)])
-    if difference.count == 1 or difference.std == 0:
+    # Differences that are equal but for rounding would pass for certain.
+    if difference.count == 1 or difference.std <= 1e-12 * max(map(abs, (*a, *b))):
         return PairedDifference(difference, math.nan)
     t = difference.mean / (difference.std / math.sqrt(difference.count))
     return PairedDifference(difference, float(2 * stats.t.sf(abs(t), difference.count - 1)))

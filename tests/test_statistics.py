@@ -29,6 +29,10 @@ def test_paired_by_hand():
 
 def test_equal_differences_have_no_p_value():
     assert math.isnan(paired([1.0, 2.0], [0.0, 1.0]).p_value)
+    # One of 148 nodes each, which rounding tells apart.
+    first, second = [130 / 148, 134 / 148], [129 / 148, 133 / 148]
+    assert first[0] - second[0] != first[1] - second[1]
+    assert math.isnan(paired(first, second).p_value)
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [1.0, 2.0])])

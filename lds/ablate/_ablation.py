@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lds._files import write_atomically
+from lds._files import make_folder, write_atomically
 from lds._statistics import Mean, PairedDifference, mean, paired
 from lds.errors import InputError
 from lds.hypergrad import TruncationCurve
@@ -53,10 +53,12 @@ class Ablation:
     Attributes:
         rows: the runs, by horizon and seed.
         curve: relative error, cosine and costate norm by depth, averaged over trajectories; None if not measured.
+        left_out: the trajectories that failed, which the curve leaves out: a line each, with the reason.
     """
 
     rows: tuple[Row, ...]
     curve: TruncationCurve | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def horizons(self) -> list[int]:
@@ -95,41 +97,65 @@ class Ablation:
         return Recommendation(chosen, self._reason(chosen, best))
 
     def table(self) -> str:
-        """Return the table that the command line prints."""
-        lines = ["horizon  test accuracy, %  es accuracy, %   seconds  peak MiB  error of G  cosine"]
+        """Return the table that the command line prints; differences are to the longest horizon, paired by seed."""
+        if not self.rows:
+            return "no run has ended well: there is no accuracy to show"
+        longest = self.horizons[-1]
+        less = f"less horizon {longest} (± 95 %)"
+        lines = [f"horizon  test accuracy, %  {less}  es accuracy, %   seconds  peak MiB  error of G  cosine"]
         for h in self.horizons:
             test, es = (_percent(self.mean(h, name)) for name in ("test_accuracy", "es_accuracy"))
             seconds, peak = self.mean(h, "seconds").mean, self.mean(h, "peak_rss_mb").mean
             error, cosine = self._fidelity(h)
             lines.append(
-                f"{h:>7}  {test:>16}  {es:>14}  {seconds:>8.1f}  {peak:>8.0f}  {_plain(error):>10}  {_plain(cosine):>6}"
+                f"{h:>7}  {test:>16}  {self._less(h, longest):>{len(less)}}  {es:>14}  {seconds:>8.1f}  {peak:>8.0f}  "
+                f"{_plain(error):>10}  {_plain(cosine):>6}"
             )
         return "\n".join(lines)
 
     def write(self, folder: Path) -> None:
-        """Write ablation.csv, fidelity.csv and recommendation.json."""
+        """Write ablation.csv, fidelity.csv and recommendation.json; without a curve, or runs, the last two are removed.
+
+        Raises:
+            InputError: the folder cannot be made.
+            StorageError: a file cannot be written.
+        """
+        make_folder(folder)
         names = [field.name for field in fields(Row)]
-        _write_csv(folder / "ablation.csv", names, [[getattr(row, name) for name in names] for row in self.rows])
+        contents = {"ablation.csv": _csv(names, [[getattr(row, name) for name in names] for row in self.rows])}
         if self.curve is not None:
             columns = zip(self.curve.relative_error, self.curve.cosine, self.curve.costate_norm, strict=True)
-            _write_csv(
-                folder / "fidelity.csv",
+            contents["fidelity.csv"] = _csv(
                 ["depth", "relative_error", "cosine", "costate_norm"],
                 [[depth, *values] for depth, values in enumerate(columns)],
             )
         if self.rows:
-            text = json.dumps(asdict(self.recommendation()), indent=2, ensure_ascii=False) + "\n"
-            write_atomically(folder / "recommendation.json", text.encode())
+            contents["recommendation.json"] = (
+                json.dumps(asdict(self.recommendation()), indent=2, ensure_ascii=False) + "\n"
+            )
+        for name in ("ablation.csv", "fidelity.csv", "recommendation.json"):
+            if name in contents:
+                write_atomically(folder / name, contents[name].encode())
+            else:
+                # Of an earlier time: it would contradict the others.
+                (folder / name).unlink(missing_ok=True)
 
     def _close(self, horizon: int, best: int) -> bool:
         shortfall = self.difference(best, horizon, "es_accuracy").difference
         return shortfall.count > 1 and shortfall.mean <= shortfall.std / math.sqrt(shortfall.count)
 
     def _fidelity(self, horizon: int) -> tuple[float, float]:
-        if self.curve is None:
+        if self.curve is None or horizon >= len(self.curve.relative_error):
             return math.nan, math.nan
-        depth = min(horizon, len(self.curve.relative_error) - 1)
-        return self.curve.relative_error[depth], self.curve.cosine[depth]
+        return self.curve.relative_error[horizon], self.curve.cosine[horizon]
+
+    def _less(self, horizon: int, longest: int) -> str:
+        if horizon == longest:
+            return "baseline"
+        try:
+            return _percent(self.difference(horizon, longest).difference)
+        except InputError:
+            return "-"
 
     def _reason(self, chosen: int, best: int) -> str:
         es = 100 * self.mean(chosen, "es_accuracy").mean
@@ -146,17 +172,17 @@ class Ablation:
                 f"a run takes {self.mean(chosen, 'seconds').mean:.0f} s, not {self.mean(best, 'seconds').mean:.0f} s"
             )
         error, cosine = self._fidelity(chosen)
-        if self.curve is not None:
+        if error == error:
             text += f". Its hypergradient differs from the full one by {100 * error:.0f} %"
             if cosine == cosine:
                 text += f" (cosine {cosine:.2f})"
         return text + "."
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    write_atomically(path, buffer.getvalue().encode())
+    return buffer.getvalue()
 
 
 def _percent(value: Mean) -> str:

@@ -8,21 +8,20 @@ from typing import Any
 
 import yaml
 
-from lds._files import write_atomically
-from lds._read import load_tensors, parse_yaml, reason
+from lds._files import make_folder, write_atomically
+from lds._read import parse_yaml, reason
 from lds.ablate._ablation import Ablation, Row
 from lds.ablate._config import AblationConfig
-from lds.ablate._fidelity import average, fidelity
+from lds.ablate._curves import curves
+from lds.ablate._fidelity import average
 from lds.errors import DataError, InputError
-from lds.hypergrad import TruncationCurve
-from lds.learner import StructureLearner
-from lds.run import TrainConfig, load_data
-from lds.run._learner import make_learner
-from lds.sweep import Engine, Job, Outcome, ProcessEngine, Spec, run_sweep
-from lds.sweep._identity import folder_name, identity
+from lds.run import load_data
+from lds.sweep import Engine, Outcome, ProcessEngine, Spec, run_sweep
+from lds.sweep._identity import identity
 
 CONFIG = "ablation.yaml"
 RUNS = "sweep"
+CURVES = "fidelity"
 
 
 def ablate(
@@ -35,28 +34,33 @@ def ablate(
 ) -> tuple[Ablation, list[Outcome]]:
     """Train at every horizon with every seed, compare hypergradients of all depths, write the folder `out`.
 
-    The runs are a sweep: what has finished is not repeated when this is called again. Hypergradients are compared for
-    every seed on two trajectories, at the initial graph and at what the longest horizon learned.
+    The runs are a sweep: what has finished is not repeated when this is called again, what failed is. Hypergradients are compared for
+    every seed on two trajectories, at the initial graph and at what the longest horizon learned; a trajectory that
+    fails is left out of the curve, and tried again when this is called again.
 
     Args:
         config: what to ablate.
-        out: folder; gets ablation.yaml, ablation.csv, fidelity.csv, recommendation.json, and the runs as a sweep
-            in the folder sweep.
+        out: folder; gets ablation.yaml, ablation.csv, fidelity.csv, recommendation.json, the runs as a sweep in the
+            folder sweep, and the curve of each trajectory in the folder fidelity.
         engine: where the runs go; one process at a time on this machine when None.
         data_root: folder of the data sets.
-        progress: show a progress bar over runs.
+        progress: show progress bars over runs and trajectories.
 
     Returns:
-        The ablation, and the outcomes of its runs; those that failed have no row.
+        The ablation, and the outcomes of its runs; those that failed have no row. Without a trajectory that succeeds
+        there is no curve.
 
     Raises:
-        InputError: an argument is out of range, or the folder holds something else or another ablation.
-        DataError: the data set is missing or corrupt.
+        InputError: the folder cannot be made, or holds something else or another ablation.
+        DataError: the data set is unknown, missing or corrupt.
+        StorageError: a file cannot be written.
     """
     out = Path(out)
     engine = ProcessEngine(1) if engine is None else engine
+    # Missing data is one error here, before anything is written, and not a failure of every run.
+    load_data(replace(config.train, data_root=data_root))
     _claim(config, out)
-    outcomes = run_sweep(_spec(config), out / RUNS, engine, data_root=data_root, progress=progress)
+    outcomes = run_sweep(_spec(config), out / RUNS, engine, retry_failed=True, data_root=data_root, progress=progress)
     rows = [
         Row(
             o.config["horizon"],
@@ -69,24 +73,8 @@ def ablate(
     rows.sort(key=lambda row: (row.horizon, row.seed))
     result = Ablation(tuple(rows))
     result.write(out)
-    longest = max(config.horizons)
-    jobs = [
-        Job(f"fidelity, seed {seed}, {'learned' if learned else 'initial'} graph", _curve, (run, steps, checkpoint))
-        for seed in config.seeds
-        for run in [replace(config.train, horizon=longest, seed=seed, data_root=data_root)]
-        for steps in [config.fidelity_steps]
-        for learned, checkpoint in (
-            (False, None),
-            (True, out / RUNS / "runs" / folder_name(identity(run)) / "checkpoint.pt"),
-        )
-        if checkpoint is None or checkpoint.exists()
-    ]
-    curves = []
-    for job, reply in engine.run(jobs):
-        if reply.error is not None:
-            raise InputError(f"{job.name}: {reply.error.message}")
-        curves.append(reply.result)
-    result = replace(result, curve=average(curves))
+    found, left_out = curves(config, out / RUNS / "runs", out / CURVES, engine, data_root=data_root, progress=progress)
+    result = replace(result, curve=average(found) if found else None, left_out=tuple(left_out))
     result.write(out)
     return result, outcomes
 
@@ -104,7 +92,7 @@ def _claim(config: AblationConfig, out: Path) -> None:
         raise InputError(
             f"{out} must be new, empty or the folder of an ablation, but holds files; choose another --out"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_atomically(path, yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
 
 
@@ -121,11 +109,3 @@ def _spec(config: AblationConfig) -> Spec:
     common = {n: v for n, v in identity(config.train).items() if n not in ("horizon", "seed")}
     grid = common | {"horizon": list(config.horizons), "seed": list(config.seeds)}
     return Spec.make({"name": "ablation", "description": "truncation depths", "runs": [grid]})
-
-
-def _curve(run: TrainConfig, steps: int, checkpoint: Path | None) -> TruncationCurve:
-    data = load_data(run)
-    learner = make_learner(run, data)
-    assert isinstance(learner, StructureLearner)
-    theta = None if checkpoint is None else load_tensors(checkpoint)["theta"]
-    return fidelity(learner, data, steps=steps, seed=run.seed, theta=theta)

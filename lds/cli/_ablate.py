@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--out", type=str, required=True, help="folder; started again, the command goes on there")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; more than one disturbs their timing")
-    parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
+    parser.add_argument("--progress", type=bool, default=True, help="show progress bars")
     commands.add_subcommand("ablate", parser)
 
 
@@ -41,12 +41,14 @@ def run(options: Namespace) -> int:
     config = AblationConfig(TrainConfig(**values), **lists)
     result, outcomes = ablate(config, out, ProcessEngine(jobs), data_root=config.train.data_root, progress=progress)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
+    print(result.table())
     if result.rows:
-        print(result.table())
         recommendation = result.recommendation()
         print(f"recommended horizon: {recommendation.horizon}: {recommendation.reason}")
-        write_report([out], out / "report.html", data_root=config.train.data_root)
-        print(f"report {out / 'report.html'}")
+    write_report([out], out / "report.html", data_root=config.train.data_root)
+    print(f"report {out / 'report.html'}")
+    for line in result.left_out:
+        print(f"lds: warning: {line}", file=sys.stderr)
     if failed:
         print(f"lds: {failed} of {len(outcomes)} runs failed; the report has their tracebacks", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or result.left_out else 0

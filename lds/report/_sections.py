@@ -74,9 +74,9 @@ def ablation_section(ablation: Ablation, name: str, options: Options) -> Section
     section.parts.append(Part("", _recommendation(ablation)))
     if config:
         rows = [[field, value(thing)] for field, thing in config.items()]
-        section.parts.append(Part("Configuration", [Table("Values", ("field", "value"), rows, folded=True)]))
+        section.parts.append(Part("Configuration", [Table("Values", ("field", "value"), rows)]))
     section.parts.append(Part("Accuracy", _accuracy_by_horizon(ablation, name)))
-    fidelity: list[Block] = [Text("fidelity.csv is not there yet.")]
+    fidelity: list[Block] = [Text("There is no fidelity.csv: no trajectory has been swept yet, or all have failed.")]
     if ablation.fidelity:
         fidelity = [
             Text("The hypergradient truncated at each depth, next to that of the full sweep."),
@@ -169,23 +169,26 @@ def _representative(runs: Sequence[Run]) -> Run | None:
 
 
 def _structure(run: Run, graph: Learned | None, facts: Known | str | None, name: str, options: Options) -> list[Part]:
-    if graph is None:
+    if graph is None or graph.pairs.size == 0:
         if run.result is None:
             why = "The learned structure is saved when the run ends."
-        elif not run.epochs:
+        elif not run.epochs or run.method == "ffnn":
             why = "This method uses no graph."
-        else:
+        elif graph is None:
             why = "The learned structure is not in the folder: graph.npz is missing."
+        else:
+            why = "No pair of nodes has an edge probability above 0.01."
         return [Part("Learned structure", [Text(why)])]
     blocks: list[Block]
     if isinstance(facts, Known):
         blocks = structure_blocks(graph, facts, name)
     else:
+        if run.config.get("data") is None:
+            advice = "Name its folder with --data-root."
+        else:
+            advice = "Put the file back, or write the report where the run was started: its path may begin there."
         blocks = [
-            Text(
-                f"Classes and initial edges are not shown, since the data set cannot be loaded: {facts}. "
-                "Name its folder with --data-root."
-            )
+            Text(f"Classes and initial edges are not shown, since the data set cannot be loaded: {facts}. {advice}")
         ]
     try:
         near = neighbourhood(graph, facts if isinstance(facts, Known) else None, options.node, f"{name}-node")
@@ -197,7 +200,7 @@ def _structure(run: Run, graph: Learned | None, facts: Known | str | None, name:
 def _recommendation(ablation: Ablation) -> list[Block]:
     found = ablation.recommendation
     if found is None:
-        return [Text("In progress, or cut off: there is no recommendation yet.")]
+        return [Text("No run has ended well so far: there is no recommendation yet.")]
     facts = Facts([("recommended horizon", str(found.get("horizon"))), ("runs", str(len(ablation.runs)))])
     return [facts, Text(f"Reason: {found.get('reason')}")]
 

@@ -7,6 +7,7 @@ places.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import matplotlib
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 INK, GRID, PAPER = "#010101", "#020202", "#030303"
 SERIES = tuple(f"#0a00{number:02d}" for number in range(1, 9))
@@ -71,8 +72,14 @@ def whole_numbers(axes: Axes) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """Make the y axis logarithmic, its ticks as plain numbers."""
+    """Make the y axis logarithmic, its ticks as plain numbers; linear it stays where nothing drawn is positive."""
+    least, most = axes.dataLim.minposy, axes.dataLim.y1
+    if not math.isfinite(least):
+        return
     axes.set_yscale("log")
+    if most < 30 * least:
+        # Powers of ten would be one tick, or none.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -56,8 +57,9 @@ class TestRecommendation:
             "differs from the full one by 50 % (cosine 0.90)"
             in ablation({1: [0.9]}, curve=CURVE).recommendation().reason
         )
-        beyond = ablation({9: [0.9]}, curve=CURVE).recommendation().reason
-        assert "differs from the full one by 0 %" in beyond
+        assert "differs from the full one by 0 %" in ablation({3: [0.9]}, curve=CURVE).recommendation().reason
+        beyond = ablation({4: [0.9]}, curve=CURVE).recommendation().reason
+        assert "with one seed may be luck." in beyond
         assert "cosine" not in ablation({0: [0.9]}, curve=CURVE).recommendation().reason
 
     def test_no_runs(self):
@@ -100,6 +102,23 @@ def test_files(tmp_path):
     assert recommendation["horizon"] == 2
 
 
+def test_files_in_a_new_folder_and_after_others(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    result = ablation({0: [0.7]}, curve=CURVE)
+    result.write(folder)
+    assert len(list(folder.iterdir())) == 3
+    replace(result, curve=None).write(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["ablation.csv", "recommendation.json"]
+    Ablation(()).write(folder)
+    assert [path.name for path in folder.iterdir()] == ["ablation.csv"]
+
+
+def test_files_where_a_file_is(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file cannot be made: File exists; choose another folder"):
+        ablation({0: [0.7]}).write(tmp_path / "file")
+
+
 def test_table():
     lines = ablation({0: [0.7, 0.8], 2: [0.9, 0.9]}, curve=CURVE).table().splitlines()
     assert lines[0].split()[0] == "horizon"
@@ -107,3 +126,23 @@ def test_table():
     assert "75.0 ± 63.5" in lines[1]
     assert lines[1].split()[-2:] == ["1.000", "-"]
     assert lines[2].split()[-2:] == ["0.250", "0.950"]
+
+
+def test_table_of_horizons_beyond_the_curve():
+    lines = ablation({3: [0.7], 4: [0.8]}, curve=CURVE).table().splitlines()
+    assert lines[1].split()[-2:] == ["0.000", "1.000"]
+    assert lines[2].split()[-2:] == ["-", "-"]
+
+
+def test_table_has_paired_differences_to_the_longest_horizon():
+    tests = {(0, 1): 0.80, (0, 2): 0.90, (2, 1): 0.79, (2, 7): 0.10, (3, 8): 0.5, (5, 1): 0.82, (5, 2): 0.94}
+    rows = [Row(h, seed, test, 0, 0, 0) for (h, seed), test in tests.items()]
+    header, *lines = Ablation(tuple(rows)).table().splitlines()
+    start = header.index("less horizon 5 (± 95 %)")
+    cells = [line[start:][: len("less horizon 5 (± 95 %)")].strip() for line in lines]
+    # −2 and −4 points: mean −3, standard error 1, Student's t 12.706.
+    assert cells == ["-3.0 ± 12.7", "-3.0", "-", "baseline"]
+
+
+def test_table_of_no_runs():
+    assert Ablation(()).table() == "no run has ended well: there is no accuracy to show"

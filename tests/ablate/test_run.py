@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -61,13 +62,49 @@ def test_recommendation_and_report(folder):
 
 def test_goes_on_and_grows(folder, capsys):
     before = {row["seed"] + row["horizon"]: row for row in table(folder / "ablation.csv")}
+    swept = {path.name: path.stat().st_mtime_ns for path in (folder / "fidelity").iterdir()}
+    assert len(swept) == 4
     assert run(*SHORT, "--horizons", 0, 2, 7, "--seeds", 1, 2, "--out", folder) == 0
     after = {row["seed"] + row["horizon"]: row for row in table(folder / "ablation.csv")}
     assert {name: after[name] for name in before} == before
     assert len(after) == 6
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "fidelity").iterdir()} == swept
     printed = capsys.readouterr().out
     assert "recommended horizon: " in printed
     assert printed.splitlines()[0].split()[:3] == ["horizon", "test", "accuracy,"]
+
+
+def test_a_trajectory_that_fails_is_left_out(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "fidelity" / "seed-1-horizon-7.json").unlink()
+    for config in (tmp_path / "copy" / "sweep" / "runs").glob("*/config.yaml"):
+        values = yaml.safe_load(config.read_text())
+        if (values["horizon"], values["seed"]) == (7, 1):
+            (config.parent / "checkpoint.pt").write_text("damaged")
+    before = (tmp_path / "copy" / "fidelity.csv").read_text()
+    assert run(*SHORT, "--horizons", 0, 7, "--seeds", 1, 2, "--out", tmp_path / "copy") == 1
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "lds: warning: fidelity, seed 1, learned graph, is left out: it is not what torch.save writes\n"
+    )
+    assert "recommended horizon: " in captured.out
+    assert len(table(tmp_path / "copy" / "fidelity.csv")) == 9
+    assert (tmp_path / "copy" / "fidelity.csv").read_text() != before
+
+
+def test_everything_fails(tmp_path, capsys):
+    assert run(*SHORT, "--horizons", 0, "--seeds", 3, "--inner-lr", 1e30, "--out", tmp_path / "all") == 1
+    captured = capsys.readouterr()
+    assert captured.out == (
+        f"no run has ended well: there is no accuracy to show\nreport {tmp_path / 'all' / 'report.html'}\n"
+    )
+    warning, failed = captured.err.splitlines()
+    assert warning.startswith("lds: warning: fidelity, seed 3, initial graph, is left out: the inner objective must be")
+    assert failed == "lds: 1 of 1 runs failed; the report has their tracebacks"
+    page = (tmp_path / "all" / "report.html").read_text()
+    for text in ("1 run has failed", "there is no recommendation yet", "There is no fidelity.csv"):
+        assert text in page
+    assert not (tmp_path / "all" / "fidelity.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -86,11 +123,34 @@ def test_bad_input(folder, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_missing_data_is_one_error(tmp_path, capsys):
+    options = ["ablate", "--dataset", "cora", "--data-root", tmp_path, "--horizons", 0, 1, "--out", tmp_path / "out"]
+    assert run(*options) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_failed_is_tried_again(tmp_path, capsys):
+    options = [*SHORT, "--horizons", 0, "--fidelity-steps", 1, "--out", tmp_path / "out"]
+    assert run(*options, "--seeds", 3) == 0
+    ledger = tmp_path / "out" / "sweep" / "results.jsonl"
+    outcome = json.loads(ledger.read_text()) | {"status": "failed", "error": {"type": "X", "message": "no memory"}}
+    ledger.write_text(json.dumps(outcome | {"result": None}) + "\n")
+    assert run(*options, "--seeds", 3) == 0
+    assert [json.loads(line)["status"] for line in ledger.read_text().splitlines()] == ["failed", "done"]
+
+
 def test_a_folder_of_something_else(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("...")
     assert run(*SHORT, "--horizons", 1, "--out", tmp_path) == 2
     assert "must be new, empty or the folder of an ablation" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run(*SHORT, "--horizons", 1, "--out", tmp_path / "file") == 2
+    assert capsys.readouterr().err.endswith("file cannot be made: File exists; choose another folder\n")
 
 
 def test_fidelity_is_that_of_the_sweep():

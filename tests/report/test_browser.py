@@ -79,6 +79,15 @@ def test_it_fits_with_everything_open(browser, page, width):
     assert scroll <= client <= inner == width
 
 
+def test_no_caption_repeats_its_summary(browser, page):
+    look(browser, page)
+    browser.execute_script("document.querySelectorAll('details').forEach((e) => { e.open = true })")
+    repeated = browser.execute_script("""return [...document.querySelectorAll("details")].filter((e) =>
+        [...e.querySelectorAll("caption")].some((c) => c.checkVisibility() && c.innerText == e.firstChild.innerText)
+    ).length""")
+    assert repeated == 0
+
+
 def luminance(colour):
     red, green, blue = (int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
     return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255

@@ -2,6 +2,7 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from lds.cli import main
@@ -51,6 +52,7 @@ def test_an_ablation(tmp_path):
     html = page(samples.ablation_folder(tmp_path / "ablation"), out=tmp_path / "report.html")
     for text in ("recommended horizon", "stays below 5 %", "Costate norm by depth", "Cosine by depth", "baseline"):
         assert text in html
+    assert "<summary>Values</summary>" not in html  # Inside of the fold of the configuration.
 
 
 def test_what_is_not_there_yet(tmp_path):
@@ -77,11 +79,33 @@ def test_a_method_without_network(tmp_path):
         assert text in html
 
 
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [("ffnn", "This method uses no graph."), ("knn-lds", "No pair of nodes has an edge probability above 0.01.")],
+)
+def test_no_learned_edge(tmp_path, method, text):
+    run = samples.run_folder(tmp_path / "run", count=1, method=method)
+    np.savez(run / "graph.npz", edge_index=np.empty((2, 0), np.int64), edge_weight=np.empty(0), num_nodes=178)
+    html = page(run, out=tmp_path / "report.html")
+    assert text in html
+    assert "<svg" not in html
+    assert "Learned neighbourhood" not in html
+
+
 def test_data_that_cannot_be_loaded(tmp_path):
     folder = samples.run_folder(tmp_path / "run", dataset="cora", method="lds")
     html = page(folder, out=tmp_path / "report.html", data_root=tmp_path)
     assert "since the data set cannot be loaded: cora needs the file ind.cora.x" in html
+    assert "Name its folder with --data-root." in html
     assert "chosen because it has the most expected edges" in html
+
+
+def test_a_file_that_is_gone(tmp_path):
+    folder = samples.run_folder(tmp_path / "run", dataset=None, data="gone.csv")
+    html = page(folder, out=tmp_path / "report.html")
+    assert "gone.csv cannot be read: No such file or directory" in html
+    assert "Put the file back, or write the report where the run was started" in html
+    assert "--data-root" not in html
 
 
 def test_several_runs_are_compared(tmp_path):
