@@ -15,7 +15,8 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = Parser(
         description="Write the graph that a run learned, with probabilities as weights: edges above a threshold, the "
-        "strongest edges of each node, or a sample of weight 1. All of θ counts, also what graph.npz leaves out."
+        "strongest edges of each node, or a sample of weight 1. All of θ counts, also what graph.npz leaves out. Nodes "
+        "have the names that the data gave them, or are numbered from 0, in the order of its lines."
     )
     parser.add_argument("folder", type=str, metavar="RUN", help="folder of a run that has ended")
     parser.add_argument("--out", type=str, default=None, help="the file; RUN/learned_graph.FORMAT when not given")
@@ -33,7 +34,7 @@ def add(commands: Any) -> None:
 def run(options: Namespace) -> int:
     """Write the file, print its path, return the exit code."""
     from lds.learner import extract
-    from lds.run import export_graph, read_structure
+    from lds.run import export_graph, read_node_names, read_structure
 
     if options.seed is not None and not options.sample:
         raise InputError(f"--seed belongs to --sample, but --seed {options.seed} came without it; add or drop one")
@@ -41,6 +42,8 @@ def run(options: Namespace) -> int:
     folder = Path(options.folder)
     out = folder / f"learned_graph.{options.format}" if options.out is None else Path(options.out)
     graph = extract(read_structure(folder), options.threshold, top_k=options.top_k, sample=sample)
+    if (names := read_node_names(folder, graph.num_nodes)) is not None:
+        graph.node_names = names
     export_graph(graph, out, options.format, force=options.force)
     print(f"{graph.num_edges // 2} edges of {graph.num_nodes} nodes; file {out}")
     return 0

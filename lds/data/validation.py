@@ -116,7 +116,10 @@ def check_mask(mask: Tensor | None, name: str, nodes: int) -> Tensor:
         DataError: it is not, or does not.
     """
     if mask is None:
-        raise DataError(f"data.{name} must select nodes, but it is missing; set {', '.join(MASKS)}")
+        raise DataError(
+            f"data.{name} must select nodes, but it is missing; set {', '.join(MASKS)}, "
+            "or have them made by data.update(lds.data.complete_masks(data))"
+        )
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (nodes,):
         raise DataError(f"{name} must be bool [{nodes}], one entry a row of x, but {_describe(mask)} came; convert it")
     if not mask.any():

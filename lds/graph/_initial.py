@@ -25,7 +25,7 @@ class GivenGraph:
         Raises:
             InputError: the data has no edges between different nodes.
         """
-        advice = "use a kNN graph, e.g. graph=KNNGraph(k=10)"
+        advice = "use a kNN graph, e.g. graph=KNNGraph(k=10), or on the command line --method knn-lds"
         if data.edge_index is None or data.edge_index.numel() == 0:
             raise InputError(f"the data brings no edges to start from; {advice}")
         pairs = torch.stack(canonical_pairs(data.edge_index, data.num_nodes))
@@ -38,8 +38,7 @@ class GivenGraph:
 class KNNGraph:
     r"""The union of the k nearest neighbours of every node, by features.
 
-    "tfidf" is the cosine distance of a bag of words whose rare words weigh more: with n_f, the number of nodes that have
-    word f,
+    "tfidf" is the cosine distance of bags of words in which rare words weigh more: with n_f nodes that have word f,
 
     .. math:: x_{if} \Big(1 + \ln \frac{1 + N}{1 + n_f}\Big).
 

@@ -103,8 +103,8 @@ def read_progress(folder: Path, data: Data, name: str = PROGRESS) -> tuple[dict[
         )
     if head["data"] != fingerprint(data):
         raise InputError(
-            f"{path} was saved for other data than {folder} is resumed with; give the same --data-root, "
-            f"or remove the file, {again}"
+            f"{path} was saved for other data than {folder} is resumed with; bring that data back to its place, or "
+            f"remove the file, {again}"
         )
     if not isinstance(head["progress"], dict):
         raise DataError(f"{path} must say where a run stands, but does not; remove it, {again}")

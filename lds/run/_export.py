@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lds._files import write_atomically
 from lds.errors import InputError
@@ -20,7 +21,10 @@ def export_graph(graph: Data, path: Path, format: str, *, force: bool = False) -
     * pt: a torch_geometric `Data` with edge_index, edge_weight and num_nodes; `torch.load(path, weights_only=False)`.
     * npz: edge_index [2, E], both directions, edge_weight [E] and num_nodes.
     * graphml: undirected, nodes 0 … N−1, `weight` on the edges.
-    * csv: source,target,weight, a line an edge, source < target.
+    * csv: source,target,weight, a line an edge; the source is the node with the lower number.
+
+    Nodes are numbered from 0. Where the graph has `node_names`, pt and npz hold them too, graphml as `name` of a node,
+    and csv has them in place of the numbers.
 
     Args:
         graph: the graph.
@@ -51,11 +55,14 @@ def _npz(graph: Data) -> bytes:
     import numpy as np
 
     buffer = io.BytesIO()
+    names = graph.get("node_names")
+    named: dict[str, Any] = {} if names is None else {"node_names": np.array(names)}
     np.savez_compressed(
         buffer,
         edge_index=graph.edge_index.cpu().numpy(),
         edge_weight=graph.edge_weight.cpu().numpy(),
         num_nodes=graph.num_nodes,
+        **named,
     )
     return buffer.getvalue()
 
@@ -65,6 +72,7 @@ def _graphml(graph: Data) -> bytes:
 
     result = networkx.Graph()
     result.add_nodes_from(range(graph.num_nodes))
+    networkx.set_node_attributes(result, dict(enumerate(graph.get("node_names") or [])), "name")
     result.add_weighted_edges_from(_edges(graph))
     buffer = io.BytesIO()
     networkx.write_graphml_xml(result, buffer)
@@ -72,8 +80,12 @@ def _graphml(graph: Data) -> bytes:
 
 
 def _csv(graph: Data) -> bytes:
-    lines = (f"{source},{target},{weight!r}\n" for source, target, weight in _edges(graph))
-    return ("source,target,weight\n" + "".join(lines)).encode()
+    names = graph.get("node_names") or range(graph.num_nodes)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("source", "target", "weight"))
+    writer.writerows((names[source], names[target], weight) for source, target, weight in _edges(graph))
+    return buffer.getvalue().encode()
 
 
 def _edges(graph: Data) -> list[tuple[int, int, float]]:

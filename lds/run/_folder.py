@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 # Edges below this probability are left out of the saved graph; a step of θ makes millions of negligible ones.
 GRAPH_THRESHOLD = 0.01
 CONFIG, METRICS, RESULT, PROGRESS = "config.yaml", "metrics.jsonl", "result.json", "progress.pt"
-FAILURE, TENSORBOARD = "failure.pt", "tensorboard"
+FAILURE, TENSORBOARD, NODE_NAMES = "failure.pt", "tensorboard", "node_names.json"
 
 
 class RunFolder(Callback):
     """Writes one run: config.yaml, metrics.jsonl, checkpoint.pt, graph.npz and, last, result.json.
 
-    A baseline of scikit-learn has no epochs and no graph: its predictions.npy stands instead of these.
+    A baseline of scikit-learn has no epochs and no graph: its predictions.npy stands instead of these. Where the data
+    names its nodes, node_names.json says who is who.
 
     Nothing is written before the first outer step or epoch, so a run that fails on its input leaves nothing behind. Use
     it in a `with` statement: from the first file on, it keeps other processes out of the folder.
@@ -92,8 +93,10 @@ class RunFolder(Callback):
         self._begin()
         append(self.path / METRICS, json.dumps(asdict(record)))
 
-    def finish(self, fit: Fit | EstimatorFit, result: Mapping[str, Any]) -> None:
-        """Write what was fitted (checkpoint and learned graph, or predictions), then the result."""
+    def finish(
+        self, fit: Fit | EstimatorFit, result: Mapping[str, Any], node_names: Sequence[str] | None = None
+    ) -> None:
+        """Write what was fitted (checkpoint and learned graph, or predictions) and on which nodes, then the result."""
         from lds.learner import Fit
 
         self._begin()
@@ -101,6 +104,9 @@ class RunFolder(Callback):
             self._write_fit(fit)
         else:
             write_atomically(self.path / "predictions.npy", fit.predictions())
+        if node_names is not None:
+            content = json.dumps(list(node_names), ensure_ascii=False)
+            write_atomically(self.path / NODE_NAMES, (content + "\n").encode())
         write_atomically(self.path / RESULT, (json.dumps(result, indent=2) + "\n").encode())
         for name in (PROGRESS, f".{PROGRESS}.tmp", FAILURE, f".{FAILURE}.tmp"):
             (self.path / name).unlink(missing_ok=True)

@@ -189,7 +189,7 @@ def _run(
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)
-    folder.finish(fit, result)
+    folder.finish(fit, result, data.get("node_names"))
     return result
 
 

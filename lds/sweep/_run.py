@@ -21,7 +21,7 @@ from lds.sweep._worker import Engine, Job, Reply
 SPEC = "sweep.yaml"
 TABLE = "results.csv"
 # What a run folder holds beyond its configuration, metrics and result.
-_BULK = ("checkpoint.pt", "graph.npz", "predictions.npy")
+_BULK = ("checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json")
 _TABLE_SECONDS = 10.0
 
 

@@ -140,7 +140,8 @@ def replaced(key: str, by: Callable[[Data], Any]) -> Callable[[Data], None]:
             (changed(name, *range(NODES), to=False), f"{name} must select at least one node, but it is empty;")
             for name in MASKS
         ),
-        *((replaced(name, lambda _: None), f"data.{name} must select nodes, but it is missing;") for name in MASKS),
+        *((replaced(name, lambda _: None), f"data.{name} must select nodes, but it is missing; set") for name in MASKS),
+        (replaced("es_mask", lambda _: None), "or have them made by data.update(lds.data.complete_masks(data))"),
         (
             replaced("es_mask", lambda d: d.es_mask.int()),
             "es_mask must be bool [12], one entry a row of x, but int32 [12]",

@@ -215,6 +215,8 @@ def hostile_csv(folder: Path) -> Contents:
         b"",
         b"n0,n1\n",
         b"a,b,c\nn0,n1,1\n",
+        b"a,b,weight\nn0,n1,1\nn0,n2,nan\n",
+        b"a,b,weight\nn0,n1,1_0\n",
         b"a,b\nn0,x\n",
         b"\xff",
         b'a,b\n"n0',

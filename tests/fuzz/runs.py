@@ -17,7 +17,7 @@ import yaml
 from lds.cli import main
 from lds.learner import Callback, extract
 from lds.report._structure import learned
-from lds.run import TrainConfig, read_structure, resume, train
+from lds.run import EXPORT_FORMATS, TrainConfig, read_node_names, read_structure, resume, train
 from lds.run._folder import RunFolder
 from lds.sweep import Spec
 from tests.fuzz.base import Contents, Trap, huge_npz, npz_bytes, saved_bytes, yaml_bombs, zip_bomb
@@ -136,12 +136,17 @@ def make_finished(folder: Path) -> None:
     for path in (folder / "run").iterdir():
         path.rename(folder / path.name)
     (folder / "run").rmdir()
+    (folder / "node_names.json").write_text(json.dumps([f"wine {i}" for i in range(178)]) + "\n")
 
 
 def read_finished(folder: Path) -> None:
     result = resume(folder, progress=False)
     _ = f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs"
-    extract(read_structure(folder), 0.5)
+    graph = extract(read_structure(folder), 0.5)
+    if (names := read_node_names(folder, graph.num_nodes)) is not None:
+        graph.node_names = names
+    for write in EXPORT_FORMATS.values():
+        write(graph)
     learned(folder)
 
 
@@ -178,9 +183,15 @@ def hostile_finished(folder: Path) -> Contents:
         {"theta": theta[None]},
         {"theta": torch.zeros(())},
     ]  # fmt: skip
+    named = [f"wine {i}" for i in range(177)]
+    names: list[Any] = [
+        named, [*named, "wine 0"], [*named, 177], [*named, None], [*named, []], [*named, ""], [*named, "\ud800"],
+        [*named, "\0"], [*named, "\ufffe"], [*named, "<&>\"',;\u2028"], [*named, "x" * 100_000], {"wine": named},
+    ]  # fmt: skip
     return (
         [("result.json", text) for text in texts]
         + [("graph.npz", content) for content in graphs]
         + [("checkpoint.pt", content) for content in [*map(saved_bytes, checkpoints), pickle.dumps(Trap()), b""]]
         + [("config.yaml", content) for content in yaml_bombs("dataset")]
+        + [("node_names.json", content) for content in [*(json.dumps(x).encode() for x in names), *texts]]
     )

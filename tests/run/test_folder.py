@@ -64,8 +64,9 @@ def test_the_result_comes_last(tmp_path, monkeypatch):
     monkeypatch.setattr("lds.run._folder.write_atomically", spy)
     folder = RunFolder(tmp_path, {})
     folder.on_epoch(EPOCH)
-    folder.finish(FixedGraphLearner(steps=10).fit(blocks()), {"seed": 1})
-    assert order == ["config.yaml", "checkpoint.pt", "graph.npz", "result.json"]
+    folder.finish(FixedGraphLearner(steps=10).fit(blocks()), {"seed": 1}, ["a", "é"])
+    assert order == ["config.yaml", "checkpoint.pt", "graph.npz", "node_names.json", "result.json"]
+    assert (tmp_path / "node_names.json").read_text(encoding="utf-8") == '["a", "é"]\n'
     assert not list(tmp_path.glob(".*"))
 
 

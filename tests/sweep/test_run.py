@@ -8,6 +8,7 @@ from lds.errors import InputError
 from lds.sweep import Outcome, ProcessEngine, Spec, read_results, run_sweep
 from lds.sweep._progress import SweepBar
 from lds.sweep._worker import execute
+from tests.data.own.test_csv import table
 
 
 class Here:
@@ -107,12 +108,13 @@ def test_a_failed_run_is_recorded_and_repeated_on_demand_only(tmp_path):
 
 
 def test_keep(tmp_path):
-    what = Spec.make({"name": "a", "runs": [{"dataset": "wine", "method": ["knn-gcn", "logreg"]}]})
-    sweep(what, tmp_path)
-    bulk = {"checkpoint.pt", "graph.npz", "predictions.npy"}
+    data = str(table(tmp_path / "own.csv", ids=range(48)))
+    what = Spec.make({"name": "a", "runs": [{"data": data, "method": ["knn-gcn", "logreg"]}]})
+    sweep(what, tmp_path / "old")
+    bulk = {"checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json"}
     assert bulk <= {path.name for path in tmp_path.rglob("*")}
-    sweep(what, tmp_path, keep="metrics")
-    left = [path.name for path in tmp_path.rglob("runs/*/*")]
+    sweep(what, tmp_path / "old", keep="metrics")
+    left = [path.name for path in tmp_path.rglob("old/runs/*/*")]
     assert sorted(left) == ["config.yaml", "config.yaml", "metrics.jsonl", "result.json", "result.json"]
     sweep(what, tmp_path / "new", keep="metrics")
     assert not bulk & {path.name for path in (tmp_path / "new").rglob("*")}

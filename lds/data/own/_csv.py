@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from lds.data.own._labels import numbered
+from lds.data.own._names import fault
 from lds.data.splits import MASKS
 from lds.errors import DataError
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+_BITS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
 def read_csv(path: Path, label: str | None, id: str | None, edges: str | os.PathLike[str] | None) -> Data:
@@ -59,8 +62,7 @@ def _nodes(
     for number, row in lines:
         labels.append(row[target])
         key = str(len(names)) if name is None else row[name].strip()
-        if not key or key in names:
-            what = "is empty" if not key else f"{key!r:.80} came before"
+        if (what := f"{key!r:.80} came before" if key in names else fault(key)) is not None:
             raise DataError(f"{path}, line {number}: the name of a node must be its own, but {what}; rename it")
         names[key] = len(names)
         for mask, place in masks.items():
@@ -88,16 +90,21 @@ def _edges(path: Path, names: dict[str, int]) -> torch.Tensor:
 
 def _pairs(path: Path, lines: Iterator[tuple[int, list[str]]], names: dict[str, int]) -> array[int]:
     columns = _header(path, lines)
-    if len(columns) != 2:
+    if len(columns) < 2 or columns[2:] not in ([], ["weight"]):
         raise DataError(
-            f"{path} must have two columns, the nodes of an edge, since every edge starts with probability 1, "
-            f"but has {', '.join(columns):.80}; keep the edges that count, and drop all else"
+            f"{path} must have two columns, the nodes of an edge, and may have a third, weight, "
+            f"but has {', '.join(columns):.80}; drop all else"
         )
-    if all(column in names for column in columns):
+    if all(column in names for column in columns[:2]):
         raise DataError(f"{path} must begin with two column names, such as source,target, but begins with an edge")
     found = array("q")
-    for number, row in lines:
-        for node in row:
+    for number, (source, target, *weight) in lines:
+        if weight and not _is_one(weight[0]):
+            raise DataError(
+                f"{path}, line {number}: weight must be 1, since every edge starts with probability 1, but "
+                f"{weight[0]!r:.80} came; keep the edges that count and drop the column, or export with --sample"
+            )
+        for node in (source, target):
             if node.strip() not in names:
                 first, last = next(iter(names)), next(reversed(names))
                 raise DataError(
@@ -106,6 +113,13 @@ def _pairs(path: Path, lines: Iterator[tuple[int, list[str]]], names: dict[str, 
                 )
             found.append(names[node.strip()])
     return found
+
+
+def _is_one(cell: str) -> bool:
+    try:
+        return float(cell) == 1
+    except ValueError:
+        return False
 
 
 def _lines(path: Path) -> Generator[tuple[int, list[str]], None, None]:
@@ -137,7 +151,12 @@ def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
     columns = [column.strip() for column in columns]
     if not columns:
         raise DataError(f"{path} must begin with a line of column names, but is empty; write it again")
-    if repeated := [column for column, count in Counter(columns).items() if count > 1 or not column]:
+    if "" in columns:
+        raise DataError(
+            f"{path} must name every column, but column {columns.index('') + 1} has no name; name it, or, where it is "
+            "the index of a pandas table, write the file again with to_csv(…, index=False)"
+        )
+    if repeated := [column for column, count in Counter(columns).items() if count > 1]:
         raise DataError(f"{path} must name every column once, but {repeated[0]!r:.80} came; rename it")
     return columns
 
@@ -166,6 +185,8 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
 
 
 def _bit(path: Path, line: int, column: str, cell: str) -> int:
-    if cell.strip() not in ("0", "1"):
-        raise DataError(f"{path}, line {line}: {column} must be 0 or 1, but {cell!r:.80} came; correct it")
-    return int(cell)
+    if (bit := _BITS.get(cell.strip().lower())) is None:
+        raise DataError(
+            f"{path}, line {line}: {column} must be 0 or 1, or False or True, but {cell!r:.80} came; correct it"
+        )
+    return bit

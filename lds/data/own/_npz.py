@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lds._read import load_arrays, reason
 from lds.data.own._labels import numbered
+from lds.data.own._weights import refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
 from lds.graph._sparse import from_scipy
@@ -39,13 +40,9 @@ def read_npz(path: Path) -> Data:
             f"{path} must be a file of numpy.savez with plain arrays, but {error}; "
             "save it again, with numbers or texts and no Python objects"
         ) from error
+    refuse_weights(path, arrays)
     if unknown := [name for name in arrays if name not in _KNOWN]:
-        advice = (
-            "keep the edges that count: every edge starts with probability 1"
-            if "edge_weight" in unknown
-            else "rename or drop it"
-        )
-        raise DataError(f"{path} must hold some of {', '.join(_KNOWN)}, but {unknown[0]:.80} came; {advice}")
+        raise DataError(f"{path} must hold some of {', '.join(_KNOWN)}, but {unknown[0]:.80} came; rename or drop it")
     sparse = [name for name in _CSR if name in arrays]
     if ("x" in arrays) == bool(sparse) or (sparse and len(sparse) < len(_CSR)):
         found = ", ".join(name for name in arrays if name.startswith("x")) or "none of these"

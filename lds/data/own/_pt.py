@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lds._read import checked_sparse, reason
+from lds.data.own._weights import refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
 
@@ -53,12 +54,7 @@ def read_pt(path: Path) -> Data:
         parts = saved.to_dict() if isinstance(saved, Data) else dict(saved)
     except Exception as error:  # A Data that is made up, or of an older version, lacks parts of itself.
         raise DataError(f"{path} must hold a whole Data, but {reason(error)}; save it again") from error
-    for name in ("edge_weight", "adj_t"):
-        if parts.get(name) is not None:
-            raise DataError(
-                f"{path} must hold plain edges as edge_index, since every edge starts with probability 1, "
-                f"but {name} came; keep the edges that count, and drop it"
-            )
+    refuse_weights(path, parts)
     parts = {name: parts[name] for name in _PARTS if parts.get(name) is not None}
     for name, value in parts.items():
         if name != "num_classes":

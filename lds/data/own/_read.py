@@ -46,18 +46,20 @@ def read(
     * .npz: x [N, F], or x_data, x_indices, x_indptr and x_shape, the parts of a scipy CSR matrix; y [N], integers, or
       texts that name the classes; edge_index [2, E], train_mask, val_mask, es_mask, test_mask and num_classes if there
       are any.
-    * .csv: a line of column names, then a line a node: the label, features that are numbers, and masks (0 or 1) under
-      their names, if there are any. An empty label, or -1, leaves a node unlabelled.
+    * .csv: a line of column names, then a line a node: the label, features that are numbers, and masks (0 or 1, False
+      or True) under their names, if there are any. A label that is empty, nan or -1 (or -1.0) leaves a node unlabelled;
+      2.0 is the class 2. Names of nodes become `data.node_names`.
 
     x becomes float32, sparse where it was sparse; edges lose direction, duplicates and self loops. Edges have no
-    weights: an `edge_weight` is refused.
+    weights: an `edge_weight` is refused. Texts that name classes become `data.class_names`.
 
     Args:
         path: the file.
         label: .csv: column of the labels, "label" when None.
         id: .csv: column of the nodes' names, for `edges`; "id" where there is such a column when None. Without one the
             nodes are numbered from 0, in the order of their lines.
-        edges: .csv: file of edges, a line of column names, then two nodes a line; no edges when None.
+        edges: .csv: file of edges, a line of column names, then two nodes a line; no edges when None. A third column,
+            weight, may hold nothing but 1.
         scale: "standard" brings columns to mean 0 and deviation 1, "row" the absolute values of a row to sum 1.
         train_size: see `lds.data.complete_masks`, as for `val_size` and `es_size`.
         val_size: nodes for the outer objective.

@@ -18,13 +18,13 @@ def write(path, *rows):
     return path
 
 
-def table(path, *, names=NAMES, label="label", ids=None, masks=()):
+def table(path, *, names=NAMES, label="label", ids=None, masks=(), bits=("0", "1")):
     """The data set as a CSV file."""
     head = [f"f{i}" for i in range(8)]
     rows = [[*head[:4], label, *head[4:], *masks, *(["id"] if ids else [])]]
     for node, (x, y) in enumerate(zip(DATA.x.tolist(), DATA.y.tolist(), strict=True)):
-        bits = [int(DATA[mask][node]) for mask in masks]
-        rows.append([*x[:4], names[y], *x[4:], *bits, *([ids[node]] if ids else [])])
+        selected = [bits[int(DATA[mask][node])] for mask in masks]
+        rows.append([*x[:4], names[y], *x[4:], *selected, *([ids[node]] if ids else [])])
     return write(path, *rows)
 
 
@@ -57,8 +57,9 @@ def test_other_names_of_columns(tmp_path):
     assert same(read(path, label="species", id="key", edges=edges(tmp_path / "e.csv", ids)))
 
 
-def test_masks(tmp_path):
-    data = read(table(tmp_path / "a.csv", masks=MASKS))
+@pytest.mark.parametrize("bits", [("0", "1"), ("False", "True"), (" FALSE", "true ")])
+def test_masks(tmp_path, bits):
+    data = read(table(tmp_path / "a.csv", masks=MASKS, bits=bits))
     assert all(torch.equal(data[mask], DATA[mask]) for mask in MASKS)
     assert data.edge_index.shape == (2, 0)
 
@@ -70,6 +71,10 @@ def test_masks(tmp_path):
         (["10", "9", "-1", "10"], [1, 0, -1, 1], ["9", "10"]),
         (["10", "9", "x", ""], [0, 1, 2, -1], ["10", "9", "x"]),
         (["1", "01", "1", "1"], [1, 0, 1, 1], ["01", "1"]),
+        (["10.0", "9.00", "-1.0", "10"], [1, 0, -1, 1], ["9", "10"]),
+        (["1.0", "1.5", "nan", "-1e0"], [0, 1, -1, -1], ["1", "1.5"]),
+        (["v1.0", "1.", "NaN", "1.0.0"], [2, 0, -1, 1], ["1.", "1.0.0", "v1.0"]),
+        (["-2", "-1.5", "-01", "-1"], [1, 0, -1, -1], ["-1.5", "-2"]),
     ],
 )
 def test_labels(tmp_path, labels, numbers, names):
@@ -95,7 +100,7 @@ GOOD = ["label,f,g", *["a,1,2", "b,3,4"] * 6]
         (0, "y,f,g", "must have a column 'label' with the labels, but has y, f, g; name the right one with label"),
         (0, "label;f;g", "has label;f;g; name the right one with label, and put commas between cells"),
         (0, "label,f,f", "must name every column once, but 'f' came"),
-        (0, "label,f,", "must name every column once, but '' came"),
+        (0, "label,f,", r"must name every column, but column 3 has no name; .* to_csv\(…, index=False\)"),
         (0, "label,id,train_mask", "has only label, id, train_mask|must be its own"),
         (3, "a,1", "line 4: a line must have 3 cells, as the first has, but 2 came"),
         (3, "a,1,2,3", "line 4: a line must have 3 cells, as the first has, but 4 came"),
@@ -128,9 +133,12 @@ def test_damage(tmp_path, place, line, message):
         (b"label,f\n" + b"-1,1\n1,2\n" * 20, "at least 2 classes, but 1 came .-1 marks unlabelled nodes"),
         (b"label,f\n" + b",1\n" * 20, "label some nodes"),
         (b"label,f\na,1\nb,1\n", "needs 7 labelled nodes, but 2 came"),
-        (b"label,f,train_mask\na,1,yes\nb,1,0\n", "line 2: train_mask must be 0 or 1, but 'yes' came"),
+        (b"label,f,train_mask\na,1,yes\nb,1,0\n", "line 2: train_mask must be 0 or 1, or False or True, but 'yes'"),
         (b"label,f,id\na,1,p\nb,1,p\n", "line 3: the name of a node must be its own, but 'p' came before"),
         (b"label,f,id\na,1,p\nb,1,\n", "line 3: the name of a node must be its own, but is empty"),
+        (b"label,f,id\na,1,p\x01\n", "line 2: the name of a node must be its own, but holds a control character"),
+        (b'label,f,id\na,1,"p\nq"\n', "the name of a node must be its own, but holds a control character; rename it"),
+        (b"label,f,id\na,1," + b"p" * 1001 + b"\n", "but has 1001 characters, more than 1000; rename it"),
     ],
 )
 def test_content(tmp_path, content, message):
@@ -147,7 +155,11 @@ def test_content(tmp_path, content, message):
         ([("0", "1"), ("1", "2")], "must begin with two column names, such as source,target, but begins with an edge"),
         ([("source", "target"), ("0", "48")], "line 2: '48' must be one of the 48 nodes, 0 … 47; correct it"),
         ([("source", "target"), ("0", "-1")], "line 2: '-1' must be one of the 48 nodes"),
-        ([("source", "target", "weight"), ("0", "1", "0.5")], "must have two columns, the nodes of an edge, since"),
+        ([("source", "target", "year"), ("0", "1", "1")], "must have two columns, the nodes of an edge, and may have"),
+        ([("a", "b", "weight", "weigh"), ("0", "1", "1", "1")], "and may have a third, weight, but has a, b, weight"),
+        ([("a", "b", "weight"), ("0", "1", "1"), ("0", "2", "0.5")], "line 3: weight must be 1, .* but '0.5' came"),
+        ([("a", "b", "weight"), ("0", "1", "")], "line 2: weight must be 1, since every edge .* but '' came"),
+        ([("0", "1", "weight"), ("1", "2", "1")], "must begin with two column names"),
         ([("source",), ("0",)], "must have two columns"),
         ([("source", "target"), ("0",)], "line 2: a line must have 2 cells"),
         ([], "must begin with a line of column names, but is empty"),
@@ -169,4 +181,9 @@ def test_no_such_file(tmp_path):
 
 def test_edges_lose_direction_duplicates_and_loops(tmp_path):
     path = write(tmp_path / "e.csv", ("from", "to"), (1, 0), (0, 1), (2, 2), (3, 2))
+    assert read(table(tmp_path / "a.csv"), edges=path).edge_index.tolist() == [[0, 1, 2, 3], [1, 0, 3, 2]]
+
+
+def test_weights_of_one(tmp_path):
+    path = write(tmp_path / "e.csv", ("from", "to", "weight"), (1, 0, 1), (3, 2, "1.0"))
     assert read(table(tmp_path / "a.csv"), edges=path).edge_index.tolist() == [[0, 1, 2, 3], [1, 0, 3, 2]]

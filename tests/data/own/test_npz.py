@@ -77,6 +77,8 @@ def test_masks_and_classes(tmp_path):
         ({"y": None}, "must hold the labels y, with -1 on unlabelled nodes"),
         ({"labels": np.ones(3)}, "but labels came; rename or drop it"),
         ({"edge_weight": np.ones(3)}, "but edge_weight came; keep the edges that count"),
+        ({"x": None, "y": None, "edge_weight": np.ones(3)}, "but has no x and no y, like a graph of lds export; save"),
+        ({"x": None, "edge_weight": np.ones(3), **csr()}, "but edge_weight came; keep the edges that count"),
         ({"x": np.array([{}] * 48)}, "plain arrays, but Object arrays cannot be loaded"),
         ({"y": np.array(["a", None] * 24)}, "plain arrays, but Object arrays cannot be loaded"),
         ({"x": np.array([["1"]] * 48)}, "x must hold numbers, but <U1 came"),

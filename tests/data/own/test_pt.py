@@ -68,6 +68,8 @@ def test_no_code_runs(tmp_path, where):
         (Data(x=DATA.x, y=DATA.y.float()), r"y must be integer \[48\]"),
         (Data(x=[1.0], y=DATA.y), "x must be a tensor, but a list came; convert it"),
         (Data(x=DATA.x, y=DATA.y, edge_index=DATA.edge_index, edge_weight=torch.ones(3)), "but edge_weight came"),
+        (Data(edge_index=DATA.edge_index, edge_weight=torch.ones(3)), "has no x and no y, like a graph of lds export"),
+        (Data(x=DATA.x, edge_weight=torch.ones(3)), "but has no y, like a graph of lds export; save x and y of your"),
         (Data(x=DATA.x, y=DATA.y, adj_t=torch.eye(48).to_sparse()), "but adj_t came; keep the edges that count"),
         (Data(x=DATA.x, y=DATA.y, train_mask=torch.ones(48, 10, dtype=torch.bool)), "are missing; add or drop masks"),
         (Data(x=DATA.x, y=DATA.y, **{name: torch.ones(48, dtype=torch.bool) for name in MASKS}), "disjoint"),
