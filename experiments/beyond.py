@@ -2,9 +2,9 @@
 
     python experiments/beyond.py [--quick] [--jobs 2]
 
-Runs beyond.yaml, then what variants.py adds, on two seeds. Finished runs are not repeated, so the command can be stopped
-and started again. Writes table.csv and table.md to experiments/results/beyond/. Needs the raw files of Cora, see `lds
-data fetch`.
+Runs beyond.yaml, then what variants.py adds, on two seeds. Finished runs are not repeated, so the command can be
+stopped and started again. Writes table.csv and table.md to experiments/results/beyond/. Needs the raw files of Cora,
+see `lds data fetch`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tables import Row, plus_minus, write
+from tables import Row, plus_minus, provenance, write
 from variants import run_variants
 
 from lds._statistics import mean, paired
@@ -86,7 +86,9 @@ def main() -> None:
     seeds, epochs = ((0,), 1) if options.quick else (range(2), None)
     outcomes += run_variants(out / "variants.jsonl", seeds, options.jobs, max_epochs=epochs)
     rows = make_rows(outcomes)
-    write(rows, list(dict.fromkeys(name for row in rows for name in row)), markdown(rows), out)
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    text = markdown(rows) + provenance("beyond", results, quick=options.quick)
+    write(rows, list(dict.fromkeys(name for row in rows for name in row)), text, out)
 
 
 if __name__ == "__main__":

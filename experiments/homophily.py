@@ -23,6 +23,8 @@ class Portrait:
         within: mean of θ_ij over all pairs of one class.
         between: mean of θ_ij over all other pairs.
         edge_homophily: share of the expected edges that lie within a class.
+        node_within: mean of θ_ij over the other nodes j of the class of i, shape [N]; NaN where there is none.
+        node_between: mean of θ_ij over the nodes j of other classes, shape [N]; NaN where there is none.
         node_homophily: h_i = Σ_j θ_ij [y_i = y_j] / Σ_j θ_ij, shape [N]; NaN without an edge.
         histogram: for (within, between), pairs with θ = 0, then pairs in each bin.
     """
@@ -31,14 +33,15 @@ class Portrait:
     within: float
     between: float
     edge_homophily: float
+    node_within: Tensor
+    node_between: Tensor
     node_homophily: Tensor
     histogram: tuple[list[int], list[int]]
 
-    def homophily_of(self, nodes: Tensor) -> float:
-        """Return the mean h_i over the nodes of a mask that have an edge; NaN where none has."""
-        values = self.node_homophily[nodes]
-        values = values[~values.isnan()]
-        return float(values.mean()) if values.numel() else math.nan
+
+def mean_over(values: Tensor, nodes: Tensor) -> float:
+    """Return the mean over the nodes of a mask, NaNs left out; NaN where nothing is left."""
+    return float(values[nodes].nanmean())
 
 
 def portrait(structure: Structure, y: Tensor) -> Portrait:
@@ -55,11 +58,14 @@ def portrait(structure: Structure, y: Tensor) -> Portrait:
     for end in (row, col):
         total.index_add_(0, end, theta)
         kind.index_add_(0, end, theta * same)
+    mates = counts[y] - 1.0
     return Portrait(
         expected_edges=mass[True] + mass[False],
         within=mass[True] / pairs[True] if pairs[True] else math.nan,
         between=mass[False] / pairs[False] if pairs[False] else math.nan,
         edge_homophily=mass[True] / (mass[True] + mass[False]) if theta.numel() else math.nan,
+        node_within=kind / mates,
+        node_between=(total - kind) / (n - 1 - mates),
         node_homophily=kind / total,
         histogram=(_histogram(theta[same], pairs[True]), _histogram(theta[~same], pairs[False])),
     )

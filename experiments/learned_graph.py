@@ -3,8 +3,8 @@
     python experiments/learned_graph.py [--quick]
 
 Trains LDS on Cora with half of its edges and kNN-LDS on wine, or reads the runs where they have finished. Writes
-table.csv, histogram.csv and picture.png to experiments/results/learned_graph/. Needs the raw files of Cora, see `lds
-data fetch`, and matplotlib.
+table.csv, table.md, histogram.csv and picture.png to experiments/results/learned_graph/. Needs the raw files of Cora,
+see `lds data fetch`, and matplotlib.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from homophily import BINS, Portrait, portrait
+from homophily import BINS, Portrait, mean_over, portrait
+from tables import provenance, write
 
 from lds.graph import AllPairs
 from lds.run import TrainConfig, load_data, train_once
@@ -24,13 +25,13 @@ from lds.run._learner import make_learner
 HERE = Path(__file__).resolve().parent
 RUNS = (TrainConfig("cora", "lds", retain=0.5), TrainConfig("wine", "knn-lds"))
 QUICK = (TrainConfig("cora", "lds", retain=0.5, max_epochs=2), TrainConfig("wine", "knn-lds", max_epochs=2))
+NODE_FIGURES = ("node_within", "node_between", "node_homophily")
 LABELS = ["0", *(f"≤{bound:g}" for bound in BINS)]
 
 
-def portraits(config: TrainConfig, out: Path) -> tuple[dict[str, Portrait], dict[str, torch.Tensor]]:
+def portraits(config: TrainConfig, run: Path) -> tuple[dict[str, Portrait], dict[str, torch.Tensor]]:
     """Return the structure before and after a run, and the test nodes that are classified right and wrong."""
-    train_once(config, out / "runs" / f"{config.dataset}-{config.method}")
-    checkpoint = torch.load(out / "runs" / f"{config.dataset}-{config.method}" / "checkpoint.pt", weights_only=True)
+    checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
     data = load_data(config)
     structure = AllPairs(data.num_nodes, make_learner(config, data).graph(data))
     before = portrait(structure, data.y)
@@ -49,7 +50,8 @@ def rows(
         place = {"dataset": config.dataset, "method": config.method, "retain": config.retain, "moment": moment}
         figures = {name: getattr(graph, name) for name in ("expected_edges", "within", "between", "edge_homophily")}
         for name, mask in nodes.items():
-            figures |= {f"nodes_{name}": int(mask.sum()), f"node_homophily_{name}": graph.homophily_of(mask)}
+            figures[f"nodes_{name}"] = int(mask.sum())
+            figures |= {f"{figure}_{name}": mean_over(getattr(graph, figure), mask) for figure in NODE_FIGURES}
         table.append(place | figures)
         for part, counts in zip(("within", "between"), graph.histogram, strict=True):
             histogram.append(place | {"pairs": part} | dict(zip(LABELS, counts, strict=True)))
@@ -86,6 +88,22 @@ def draw(table: list[dict[str, Any]], histogram: list[dict[str, Any]], path: Pat
     plt.close(figure)
 
 
+def markdown(table: list[dict[str, Any]]) -> str:
+    """Return the table for people."""
+    lines = ["| run | | expected edges | edge homophily | test nodes | θ within classes | between | homophily |"]
+    lines.append("|---|---|--:|--:|---|--:|--:|--:|")
+    for row in table:
+        place = [f"{row['method']} on {row['dataset']}", row["moment"]]
+        graph = [f"{row['expected_edges']:,.0f}", f"{row['edge_homophily']:.2f}"]
+        whole = [f"{row['within']:.2g}", f"{row['between']:.2g}", ""]
+        lines.append(f"| {' | '.join([*place, *graph, 'all pairs', *whole])} |")
+        for name in ("correct", "wrong"):
+            within, between, homophily = (row[f"{figure}_{name}"] for figure in NODE_FIGURES)
+            cells = [f"{row[f'nodes_{name}']} {name}", f"{within:.2g}", f"{between:.2g}", f"{homophily:.2f}"]
+            lines.append(f"| {' | '.join(['', '', '', '', *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two outer epochs at most")
@@ -94,16 +112,18 @@ def main() -> None:
     out = options.out or HERE / "results" / ("learned_graph-quick" if options.quick else "learned_graph")
     table: list[dict[str, Any]] = []
     histogram: list[dict[str, Any]] = []
+    results = []
     for config in QUICK if options.quick else RUNS:
-        for lines, new in zip((table, histogram), rows(config, *portraits(config, out)), strict=True):
+        run = out / "runs" / f"{config.dataset}-{config.method}"
+        results.append(train_once(config, run))
+        for lines, new in zip((table, histogram), rows(config, *portraits(config, run)), strict=True):
             lines += new
-    for name, lines in (("table", table), ("histogram", histogram)):
-        with (out / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, lines[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
+    with (out / "histogram.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, histogram[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(histogram)
     draw(table, histogram, out / "picture.png")
-    print((out / "table.csv").read_text())
+    write(table, list(table[0]), markdown(table) + provenance("learned_graph", results, quick=options.quick), out)
 
 
 if __name__ == "__main__":

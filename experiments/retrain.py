@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tables import Row, plus_minus, write
+from tables import Row, plus_minus, provenance, write
 
 from lds._statistics import mean, paired
 from lds.learner import extract
@@ -31,9 +31,8 @@ GRAPHS: Mapping[str, Mapping[str, Any]] = {"θ > 0.5": {}, "top 5": {"top_k": 5}
 WEIGHTS = 5
 
 
-def accuracies(config: TrainConfig, out: Path) -> dict[str, float]:
+def accuracies(config: TrainConfig, run: Path) -> dict[str, float]:
     """Return test accuracies in percent: of LDS itself, and of the plain GCN by the graph that it is trained on."""
-    run = out / "runs" / f"{config.dataset}-{config.retain}-{config.seed}"
     found = {"LDS": 100 * train_once(config, run)["test_accuracy"]}
     data = load_data(config)
     structure = read_structure(run)
@@ -78,8 +77,11 @@ def main() -> None:
     out = options.out or HERE / "results" / ("retrain-quick" if options.quick else "retrain")
     seeds, epochs = ((0, 1), 1) if options.quick else (range(5), None)
     configs = [TrainConfig("cora", "lds", retain=0.25, max_epochs=epochs, seed=seed) for seed in seeds]
-    rows = make_rows([accuracies(config, out) for config in configs])
-    write(rows, list(dict.fromkeys(name for row in rows for name in row)), markdown(rows), out)
+    runs = {out / "runs" / str(config.seed): config for config in configs}
+    rows = make_rows([accuracies(config, run) for run, config in runs.items()])
+    results = [train_once(config, run) for run, config in runs.items()]
+    text = markdown(rows) + provenance("retrain", results, quick=options.quick)
+    write(rows, list(dict.fromkeys(name for row in rows for name in row)), text, out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import argparse
 import csv
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ def sweep_and_tabulate(name: str, text: str, *, setting: str, reference: str) ->
     outcomes = run_sweep(spec, out, ProcessEngine(options.jobs), keep="metrics")
     by = ("dataset", "retain", "method") if setting == "graph-given" else ("dataset", "method")
     rows = make_rows(outcomes, read_published(HERE / "published.csv", setting), reference, by)
-    write(rows, COLUMNS, markdown(rows, reference), out)
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    write(rows, COLUMNS, markdown(rows, reference) + provenance(name, results, quick=options.quick), out)
 
 
 def make_rows(
@@ -98,6 +99,14 @@ def write(rows: Sequence[Row], columns: Sequence[str], text: str, out: Path) -> 
         writer.writerows(rows)
     (out / "table.md").write_text(text)
     print(text)
+
+
+def provenance(name: str, results: Iterable[Mapping[str, Any]], *, quick: bool) -> str:
+    """Return a line on how results came about: command, seeds, versions."""
+    found = list(results)
+    seeds = ", ".join(map(str, sorted({result["seed"] for result in found})))
+    sets = dict.fromkeys(", ".join(f"{n} {v}" for n, v in result["versions"].items()) for result in found)
+    return f"\n`python experiments/{name}.py{' --quick' * quick}`, seeds {seeds}; {' or '.join(sets)}.\n"
 
 
 def markdown(rows: Sequence[Row], reference: str) -> str:

@@ -171,7 +171,7 @@ def run(dataset: str, name: str, seed: int, max_epochs: int | None) -> list[dict
     began = time.perf_counter()
     learner = StructureLearner(graph=KNNGraph(30, "tfidf"), max_epochs=max_epochs)
     found = VARIANTS[name](learner, load(dataset, seed=seed), seed)
-    of_all = {"seconds": time.perf_counter() - began, "versions": versions()}
+    of_all = {"seed": seed, "seconds": time.perf_counter() - began, "versions": versions()}
     fixed = {"dataset": dataset, "method": METHOD, "seed": seed}
     return [{"config": fixed | change, "status": "done", "result": scores | of_all} for change, scores in found]
 

@@ -43,9 +43,11 @@ def test_against_the_dense_matrix(homophily):
     assert expected[:5].isnan().all()
     nodes = torch.zeros(n, dtype=torch.bool)
     nodes[3:9] = True
-    assert found.homophily_of(nodes) == pytest.approx(float(expected[5:9].mean()))
+    assert homophily.mean_over(found.node_homophily, nodes) == pytest.approx(float(expected[5:9].mean()))
     nodes[5:] = False
-    assert math.isnan(found.homophily_of(nodes))
+    assert math.isnan(homophily.mean_over(found.node_homophily, nodes))
+    torch.testing.assert_close(found.node_within, (theta * same).sum(1) / (same * off).sum(1))
+    torch.testing.assert_close(found.node_between, (theta * (1 - same)).sum(1) / (1 - same).sum(1))
     for counts, part in zip(found.histogram, (same, 1 - same), strict=True):
         values = theta[(part * torch.ones(n, n).triu(1)).bool()]
         edges = [0.0, *homophily.BINS]
@@ -59,9 +61,14 @@ def test_a_run_becomes_tables_and_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "RUNS", (config,))
     monkeypatch.setattr("sys.argv", ["learned_graph.py", "--out", str(tmp_path)])
     script.main()
-    before, after = script.rows(config, *script.portraits(config, tmp_path))[0]
+    before, after = script.rows(config, *script.portraits(config, tmp_path / "runs" / "wine-knn-lds"))[0]
     assert before["expected_edges"] == 1199
     assert after["expected_edges"] != 1199
     assert before["nodes_correct"] + before["nodes_wrong"] == 148
     assert before["within"] > before["between"]
-    assert {path.name for path in tmp_path.iterdir()} == {"runs", "table.csv", "histogram.csv", "picture.png"}
+    assert before["node_within_correct"] > before["node_within_wrong"]
+    names = {"runs", "table.csv", "table.md", "histogram.csv", "picture.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    text = (tmp_path / "table.md").read_text()
+    assert "`python experiments/learned_graph.py`, seeds 0; lds " in text
+    assert f"|  |  |  |  | {after['nodes_wrong']} wrong | " in text

@@ -13,10 +13,10 @@ def retrain():
 def test_every_graph_is_trained_on(retrain, tmp_path, monkeypatch):
     monkeypatch.setattr(retrain, "WEIGHTS", 1)
     config = retrain.TrainConfig("wine", "knn-lds", max_epochs=1)
-    found = retrain.accuracies(config, tmp_path)
+    found = retrain.accuracies(config, tmp_path / "run")
     assert list(found) == ["LDS", "GCN on kept edges", *(f"GCN on {name}" for name in retrain.GRAPHS)]
     assert all(80 < value <= 100 for value in found.values())
-    assert retrain.accuracies(config, tmp_path) == found  # The run is there, and is not repeated.
+    assert retrain.accuracies(config, tmp_path / "run") == found  # The run is there, and is not repeated.
 
 
 def test_rows(retrain):

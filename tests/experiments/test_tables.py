@@ -103,4 +103,7 @@ def test_from_sweep_to_table(tables, tmp_path, monkeypatch, capsys):
         rows = [row for row in csv.DictReader(file) if row["mean"]]
     assert [row["method"] for row in rows] == ["knn-gcn", "ffnn", "svm"]
     assert all(70 < float(row["mean"]) <= 100 for row in rows)
-    assert (out / "table.md").read_text() in capsys.readouterr().out
+    text = (out / "table.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "`python experiments/small.py --quick`, seeds 0, 1; lds " in text
+    assert "torch 2." in text
