@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +73,9 @@ class Callback:
         """An outer epoch was evaluated; True ends learning, and `fit` returns the best epoch so far."""
 
     def on_resumable(self, dump: Callable[[], dict[str, Any]]) -> None:
-        """Learning could go on from here later: after outer epochs, and outer steps unless a sweep goes beyond one.
+        """Learning could go on later: after outer epochs and outer steps.
+
+        It goes on from here, or, where sweeps go back over more than one outer step, from the start of the epoch.
 
         Args:
             dump: returns what to hand to `fit` as `resume`: numbers, texts, tensors.
@@ -87,10 +89,12 @@ class Callbacks(Callback):
     """Several callbacks as one: all are told, in their order, and each may end learning.
 
     Raises:
-        InputError: one of them is no callback.
+        InputError: they are no list, or one of them is no callback.
     """
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
+        if not isinstance(callbacks, Iterable):
+            raise InputError(f"callbacks must be a list of callbacks, got {callbacks!r:.80}; put it into a list")
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -165,8 +166,8 @@ class StructureLearner:
             stop = told.on_step(
                 StepRecord(epoch, progress.outer_step, inner_loss, outer_loss, structure.expected_edges)
             )
-            if self._reach <= self._interval:
-                told.on_resumable(progress.dump)
+            # A sweep over earlier windows needs iterates that no dump holds: this epoch is run again.
+            told.on_resumable(progress.dump if start is None else partial(dict, start))
         weights = progress.state.params
         with forked(task.cuda):
             reseed(seed, EVALUATE, cuda=task.cuda)

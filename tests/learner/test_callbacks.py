@@ -51,7 +51,7 @@ class TestOrder:
     def test_a_sweep_beyond_an_outer_step(self):
         teller = Teller()
         StructureLearner(**SHORT, horizon=4).fit(blocks(), callbacks=[teller])
-        assert teller.told == ["start", *["step", "step", "step", "epoch", "resumable"] * 3, "end"]
+        assert teller.told == ["start", *EPOCH * 3, "end"]
 
     def test_a_fixed_graph(self):
         teller = Teller()
@@ -119,3 +119,8 @@ class TestErrors:
     def test_something_else(self, make):
         with pytest.raises(InputError, match=r"derived from lds.learner.Callback, got <built-in function print>"):
             make().fit(blocks(), callbacks=[print])
+
+    @pytest.mark.parametrize("make", [StructureLearner, FixedGraphLearner])
+    def test_one_without_a_list(self, make):
+        with pytest.raises(InputError, match=r"a list of callbacks, got <.*Callback object .*; put it into a list"):
+            make().fit(blocks(), callbacks=Callback())
