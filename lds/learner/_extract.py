@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,9 +30,9 @@ def extract(
 
     check_criterion(threshold, top_k=top_k, sample=sample)
     if top_k is not None:
-        pairs, weight = _strongest(structure, top_k)
+        pairs, weight = _strongest(structure, int(top_k))
     elif sample is not None:
-        pairs, weight = _sample(structure, sample)
+        pairs, weight = _sample(structure, int(sample))
     else:
         pairs, weight = structure.edges(0.5 if threshold is None else threshold)
     return Data(
@@ -49,12 +50,17 @@ def check_criterion(threshold: float | None, *, top_k: int | None = None, sample
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) > 1:
         raise InputError(f"a graph needs one of threshold, top_k and sample, but {' and '.join(given)} came; drop one")
-    if threshold is not None and not 0 <= threshold < 1:
-        raise InputError(f"threshold must lie in [0, 1), got {threshold}")
-    if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
+    if threshold is not None and (not _is_number(threshold, Real) or not 0 <= threshold < 1):
+        raise InputError(f"threshold must lie in [0, 1), got {threshold!r}")
+    if top_k is not None and (not _is_number(top_k, Integral) or top_k < 1):
         raise InputError(f"top_k must be an integer >= 1, got {top_k!r}")
-    if sample is not None and (not isinstance(sample, int) or isinstance(sample, bool)):
+    if sample is not None and not _is_number(sample, Integral):
         raise InputError(f"sample must be an integer, the seed of the draw, got {sample!r}")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    """Return whether it is a number of this kind, one of numpy's too."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _strongest(structure: Structure, k: int) -> tuple[Tensor, Tensor]:

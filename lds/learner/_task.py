@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lds._random import cuda_devices, forked
+from lds._random import INIT, cuda_devices, forked, reseed
 from lds.data import MASKS, num_classes, validate
 from lds.errors import InputError
 from lds.graph import SampledGraph, SparseMatrix
@@ -35,6 +35,7 @@ class Task:
 
     Raises:
         DataError: the data is inconsistent.
+        InputError: the model is no such factory.
     """
 
     def __init__(self, data: Data, model: ModelFactory, weight_decay: float) -> None:
@@ -45,9 +46,17 @@ class Task:
         self.dtype: torch.dtype = data.x.dtype
         self.y: Tensor = data.y.long()
         self.nodes: dict[str, Tensor] = {name.removesuffix("_mask"): data[name].nonzero().flatten() for name in MASKS}
-        self._model = partial(model, data.x.shape[1], num_classes(data))
-        with forked(self.cuda):  # The caller's random numbers are not this module's to draw.
+        if isinstance(model, nn.Module) or not callable(model):
+            raise InputError(
+                "model must be a factory, (number of features, number of classes) -> module, since every epoch starts "
+                f"from new weights, but {type(model).__name__} came; give its class, or a function that makes it"
+            )
+        self.num_classes = num_classes(data)
+        self._model = partial(model, data.x.shape[1], self.num_classes)
+        with forked(self.cuda):  # Neither draws the caller's random numbers nor has buffers that depend on them.
+            reseed(INIT, cuda=self.cuda)
             self.module = self._new_module()
+        self._buffers = {name: (buffer, buffer._version) for name, buffer in self.module.named_buffers()}
         self.x = _features(data.x, sparse=getattr(self.module, "accepts_sparse", False))
         self._weight_decay = weight_decay
         named = dict(self.module.named_parameters())
@@ -64,10 +73,16 @@ class Task:
         return {name: value.detach().clone() for name, value in self._new_module().named_parameters()}
 
     def inner_loss(self, params: Params, graph: SampledGraph) -> Tensor:
-        """Return the training loss: cross-entropy, with dropout, plus the penalty."""
+        """Return the training loss: cross-entropy, with dropout, plus the penalty.
+
+        Raises:
+            InputError: the model is no function of weights and graph, for it changes a buffer.
+        """
         self.module.train()
         weight = params[self._penalised].flatten()
-        return self.loss(self.logits(params, graph), "train") + 0.5 * self._weight_decay * weight.dot(weight)
+        logits = self.logits(params, graph)
+        self._check_buffers()
+        return self.loss(logits, "train") + 0.5 * self._weight_decay * weight.dot(weight)
 
     def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the validation loss: cross-entropy, without dropout or penalty."""
@@ -84,9 +99,29 @@ class Task:
         return total / samples
 
     def logits(self, params: Params, graph: SampledGraph) -> Tensor:
-        """Return the logits of the model at these weights, shape [N, C]."""
+        """Return the logits of the model at these weights, shape [N, C].
+
+        Raises:
+            InputError: the model returns something else.
+        """
         result: Tensor = functional_call(self.module, params, (self.x, graph))
+        shape = (self.num_nodes, self.num_classes)
+        if getattr(result, "shape", None) != shape:
+            came = f"shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+            raise InputError(
+                f"model must return logits [N, C], here {list(shape)}, but {came} came; return a number for every node "
+                "and class"
+            )
         return result
+
+    def _check_buffers(self) -> None:
+        for name, buffer in self.module.named_buffers():
+            known, version = self._buffers.get(name, (None, 0))
+            if buffer is not known or buffer._version != version:
+                raise InputError(
+                    "model must leave its buffers as they are, or a step that is run again would see other ones, but "
+                    f"training changed {name}; set track_running_stats=False in a BatchNorm, or use LayerNorm"
+                )
 
     def loss(self, logits: Tensor, split: str) -> Tensor:
         """Return the cross-entropy on a split."""

@@ -21,11 +21,16 @@ class Backbone(nn.Module):
 
     Args:
         model: the module, such as `torch_geometric.nn.GCN(in_channels, 16, 2, out_channels)`.
+
+    Raises:
+        InputError: a part of the model ignores edge weights, or keeps the first graph that it sees.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        for part in self.modules():
+            _check(part)
 
     @classmethod
     def factory(cls, model: Callable[[int, int], nn.Module]) -> Callable[[int, int], Backbone]:
@@ -42,3 +47,15 @@ class Backbone(nn.Module):
             raise InputError("a backbone needs edge weights, which only edges=CandidatePairs has; set it")
         logits: Tensor = self.model(x, graph.edge_index, edge_weight=graph.edge_weight)
         return logits
+
+
+def _check(part: nn.Module) -> None:
+    name = type(part).__name__
+    # torch_geometric's models take edge weights and drop them where this attribute is False.
+    if getattr(part, "supports_edge_weight", None) is False:
+        raise InputError(
+            f"a backbone must use edge weights, but {name} ignores them, and would learn nothing; take lds.nn.SAGE, "
+            "layers of lds.nn.gat.WeightedGATConv, or a model that supports edge weights"
+        )
+    if getattr(part, "cached", None) is True:
+        raise InputError(f"a backbone sees another graph in every step, but {name} keeps the first; set cached=False")

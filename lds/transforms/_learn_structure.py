@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from lds.data import complete_masks
+from lds.errors import DataError
 from lds.learner import StructureLearner, check_criterion
-
-if TYPE_CHECKING:
-    from torch_geometric.data import Data
 
 
 class LearnStructure(BaseTransform):  # type: ignore[misc]  # torch_geometric has no types that mypy could follow.
@@ -47,9 +44,14 @@ class LearnStructure(BaseTransform):  # type: ignore[misc]  # torch_geometric ha
         """Return the data with the learned edges; called on a copy.
 
         Raises:
-            DataError: the data is inconsistent, or its masks cannot be completed.
+            DataError: this is no `Data`, it is inconsistent, or its masks cannot be completed.
             InputError: the initial graph cannot be made.
         """
+        if not isinstance(data, Data):
+            raise DataError(
+                "LearnStructure needs a torch_geometric Data, one graph with nodes of one kind, but "
+                f"{type(data).__name__} came; call it on each graph"
+            )
         data.update(complete_masks(data, seed=self.seed))
         graph = self.learner.fit(data, seed=self.seed).graph(self.threshold, top_k=self.top_k)
         data.num_nodes = graph.num_nodes  # Without old edges, a node that has no new one still counts.

@@ -1,5 +1,6 @@
 """One graph from edge probabilities, next to the same from a dense matrix."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,6 +76,12 @@ def test_sample(structure):
     assert float((mean - theta()).abs().max()) < 0.1  # 4 standard deviations of 0.025.
 
 
+def test_numbers_of_numpy(structure):
+    for name, value in (("threshold", np.float32(0.25)), ("top_k", np.int64(3)), ("sample", np.int64(1))):
+        found, expected = (extract(structure, **{name: number}) for number in (value, value.item()))
+        assert torch.equal(dense(found), dense(expected))
+
+
 @pytest.mark.parametrize(
     ("criterion", "message"),
     [
@@ -85,6 +92,7 @@ def test_sample(structure):
         ({"sample": 0.5}, "sample must be an integer, the seed of the draw, got 0.5"),
         ({"sample": True}, "sample must be an integer"),
         ({"threshold": 1.0}, "threshold must lie in"),
+        ({"threshold": "a"}, r"threshold must lie in \[0, 1\), got 'a'"),
     ],
 )
 def test_refused(criterion, message):

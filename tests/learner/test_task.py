@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch_geometric.nn import BatchNorm, HeteroBatchNorm, InstanceNorm
 
+from lds.errors import InputError
 from lds.graph import AllPairs, SparseMatrix
 from lds.learner._task import Task
 from lds.nn import GCN
@@ -85,3 +87,101 @@ def test_features_in_the_form_that_is_fastest(data, layout, share):
         pass
 
     assert torch.equal(Task(data, DenseOnly, 0.0).x, x)
+
+
+class Normed(nn.Module):
+    """A graph network around a module that turns features into others."""
+
+    def __init__(self, norm, features, classes):
+        super().__init__()
+        self.norm, self.last = norm, nn.Linear(features, classes)
+
+    def forward(self, x, graph):
+        return graph.propagate(self.last(self.norm(x)))
+
+
+class Counter(nn.Module):
+    def __init__(self, *, in_place):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.in_place = in_place
+
+    def forward(self, x):
+        self.calls = self.calls.add_(1) if self.in_place else self.calls + 1
+        return x / self.calls
+
+
+class ByType(HeteroBatchNorm):
+    def forward(self, x):
+        return super().forward(x, torch.arange(len(x)) % 2)
+
+
+class Frozen(nn.BatchNorm1d):
+    def train(self, mode=True):
+        return super().train(False)
+
+
+@pytest.mark.parametrize(
+    ("norm", "name"),
+    [
+        (lambda f: nn.BatchNorm1d(f), "norm.num_batches_tracked"),
+        (lambda f: BatchNorm(f), "norm.module.num_batches_tracked"),
+        (lambda f: ByType(f, 2), "norm.running_mean"),
+        (lambda f: InstanceNorm(f, track_running_stats=True), "norm.running_mean"),
+        (lambda f: nn.utils.parametrizations.spectral_norm(nn.Linear(f, f)), "norm.parametrizations.weight.0._u"),
+        (lambda f: Counter(in_place=True), "norm.calls"),
+        (lambda f: Counter(in_place=False), "norm.calls"),
+    ],
+)
+def test_a_model_that_changes_its_buffers(data, graphs, norm, name):
+    """Replay, a resume and the order of evaluations would see other ones."""
+    task = Task(data, lambda f, c: Normed(norm(f), f, c), 0.0)
+    params = task.initial_params()
+    task.outer_loss(params, graphs[0])
+    with pytest.raises(InputError, match=f"training changed {name}; set track_running_stats=False .* LayerNorm"):
+        task.inner_loss(params, graphs[0])
+
+
+def test_buffers_drawn_at_random_do_not_depend_on_the_caller(data):
+    class Projected(nn.Linear):
+        def __init__(self, features, classes):
+            super().__init__(features, classes)
+            self.register_buffer("projection", torch.randn(features, features))
+
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(Task(data, Projected, 0.0).module.projection)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("norm", [lambda f: nn.BatchNorm1d(f, track_running_stats=False), nn.LayerNorm, Frozen])
+def test_a_norm_that_keeps_nothing(data, graphs, norm):
+    task = Task(data, lambda f, c: Normed(norm(f), f, c), 0.0)
+    params = task.initial_params()
+    assert torch.equal(task.inner_loss(params, graphs[0]), task.inner_loss(params, graphs[0]))
+
+
+@pytest.mark.parametrize(
+    ("output", "came"),
+    [
+        (lambda logits: logits[:, 0], r"shape \[48\]"),
+        (lambda logits: logits[:, :2], r"shape \[48, 2\]"),
+        (lambda logits: logits.T, r"shape \[3, 48\]"),
+        (lambda logits: (logits, None), "tuple"),
+    ],
+)
+def test_logits_of_another_shape(data, graphs, output, came):
+    class Model(GCN):
+        def forward(self, x, graph):
+            return output(super().forward(x, graph))
+
+    task = Task(data, Model, 0.0)
+    with pytest.raises(InputError, match=rf"logits \[N, C\], here \[48, 3\], but {came} came; return a number"):
+        task.inner_loss(task.initial_params(), graphs[0])
+
+
+@pytest.mark.parametrize("model", [GCN(8, 3), "gcn"])
+def test_a_model_that_is_no_factory(data, model):
+    with pytest.raises(InputError, match=f"must be a factory, .* but {type(model).__name__} came; give its class"):
+        Task(data, model, 0.0)

@@ -50,6 +50,18 @@ def test_needs_candidate_pairs():
         learner.fit(blocks())
 
 
+@pytest.mark.parametrize("model", [gnn.GraphSAGE, gnn.GIN, gnn.GAT])
+def test_edge_weights_must_count(model):
+    with pytest.raises(InputError, match=rf"{model.__name__} ignores them.* take lds.nn.SAGE, .*WeightedGATConv"):
+        Backbone(torch.nn.Sequential(torch.nn.Identity(), model(4, 8, 2, 2)))
+
+
+@pytest.mark.parametrize("model", [gnn.GCN(4, 8, 2, 2, cached=True), gnn.SGConv(4, 2, cached=True)], ids=["gcn", "sgc"])
+def test_no_layer_may_keep_the_first_graph(model):
+    with pytest.raises(InputError, match=r"but (GCNConv|SGConv) keeps the first; set cached=False"):
+        Backbone(model)
+
+
 class TestGAT:
     def graph(self):
         generator = torch.Generator().manual_seed(0)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from torch_geometric.nn import GCN
 from torch_geometric.transforms import Compose, NormalizeFeatures
 
 from lds.data import MASKS, validate
-from lds.errors import InputError
+from lds.errors import DataError, InputError
 from lds.graph import KNNGraph
 from lds.learner import StructureLearner
 from lds.transforms import LearnStructure
@@ -104,3 +104,9 @@ def test_the_text_tells_transforms_apart():
 def test_refused(options):
     with pytest.raises(InputError, match=r"threshold|top_k"):
         LearnStructure(**options)
+
+
+@pytest.mark.parametrize("data", [HeteroData(), [blocks()]], ids=["HeteroData", "list"])
+def test_something_else_than_a_data(data):
+    with pytest.raises(DataError, match=f"needs a torch_geometric Data, .* but {type(data).__name__} came"):
+        LearnStructure(LEARNER)(data)
