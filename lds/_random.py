@@ -25,7 +25,7 @@ def mix(*numbers: int) -> int:
     """Return a 63-bit seed that depends on all numbers and their order (splitmix64)."""
     h = 0
     for number in numbers:
-        h = (h + (number & _MASK) + 0x9E3779B97F4A7C15) & _MASK
+        h = (h + (int(number) & _MASK) + 0x9E3779B97F4A7C15) & _MASK
         h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK
         h ^= h >> 31

@@ -305,6 +305,9 @@ class TestSeeds:
     def test_order_and_sign_matter(self):
         assert len({mix(1, 2), mix(2, 1), mix(-1, 2), mix(1, -2), mix(1), mix(1, 2, 0)}) == 6
 
+    def test_integers_of_numpy_are_integers(self):
+        assert mix(np.int64(-3), np.int32(7)) == mix(-3, 7)
+
     def test_streams_differ(self):
         drawn = []
         with forked():
