@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from lds.errors import InputError, StorageError
@@ -30,7 +31,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):  # The first error says what is wrong.
             temporary.unlink(missing_ok=True)
-        raise _cannot(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def make_folder(path: Path) -> None:
@@ -55,7 +56,26 @@ def append(path: Path, line: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
-        raise _cannot(path, error) from error
+        raise cannot_write(path, error) from error
+
+
+def extend(file: FileIO, path: Path, content: bytes) -> None:
+    """Write at the end of an open file of this path; on return it is on the disk.
+
+    Raises:
+        StorageError: it cannot be written; the file is as long as before.
+    """
+    end = file.seek(0, os.SEEK_END)
+    try:
+        rest = memoryview(content)
+        while rest:
+            # A disk that fills up takes a part and says nothing; the next write fails.
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):  # The first error says what is wrong.
+            file.truncate(end)
+        raise cannot_write(path, error) from error
 
 
 def lock(descriptor: int) -> bool:
@@ -69,6 +89,14 @@ def lock(descriptor: int) -> bool:
     return True
 
 
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """Return what to raise where a file cannot be written, and what was there before is whole."""
+    return StorageError(
+        f"{path} cannot be written: {error.strerror}; what was saved before is whole: make room or give the rights, "
+        "and go on from there"
+    )
+
+
 def _sync_folder(folder: Path) -> None:
     """Have the new name of a file survive a power cut too."""
     if sys.platform != "win32":
@@ -77,10 +105,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _cannot(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"{path} cannot be written: {error.strerror}; what was saved before is whole: make room or give the rights, "
-        "and go on from there"
-    )

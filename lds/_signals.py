@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, NoReturn
 
 
 class Interrupted(KeyboardInterrupt):
@@ -19,6 +20,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}" + (f"; {hint}" if hint else ""))
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -29,11 +31,23 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Note the first SIGINT or SIGTERM instead of ending there; a second one interrupts at once.
+def stops_at_once(hint: str = "") -> Iterator[None]:
+    """Have SIGINT and SIGTERM raise `Interrupted`.
 
-    Outside the main thread, where Python lets nobody handle signals, nothing is noted.
+    Args:
+        hint: that of `Interrupted`.
     """
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise Interrupted(number, hint)
+
+    with _handled_by(stop):
+        yield
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Note the first SIGINT or SIGTERM instead of ending there; a second one interrupts at once."""
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -41,12 +55,35 @@ def stop_requests() -> Iterator[StopRequest]:
             raise Interrupted(number)
         request.number = number
 
+    with _handled_by(note):
+        yield request
+
+
+@contextmanager
+def stops_later() -> Iterator[None]:
+    """Have the first SIGINT or SIGTERM act when what is inside is done; a second one interrupts at once."""
+    with stop_requests() as request:
+        yield
+    if request.number is not None:
+        signal.raise_signal(request.number)
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM, but for one that is ignored, as by nohup or in the background of a shell.
+
+    Outside the main thread, where Python lets nobody handle signals, nothing is handled.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[signal.Signals, Any] = {}
     try:
-        yield request
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # None: by code outside of Python, which could not be put back.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, handler)
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -1,8 +1,10 @@
 """The command line, in process but for the few tests of what only a process shows."""
 
+import builtins
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -133,6 +135,42 @@ class TestTrain:
         monkeypatch.setattr("lds.cli._train.train", interrupt)
         assert run(*SHORT, "--out", tmp_path / "run") == 130
         assert capsys.readouterr().err == "lds: interrupted\n"
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize(
+        ("files", "hint"),
+        [
+            ([], "nothing was saved"),
+            (["config.yaml"], "nothing was saved; lds train --resume {out} starts anew"),
+            (["config.yaml", "progress.pt"], "lds train --resume {out} goes on from here"),
+            (["config.yaml", "progress.pt", "result.json"], "the run in {out} has ended"),
+        ],
+    )
+    def test_a_stop_at_any_time(self, monkeypatch, tmp_path, capsys, number, files, hint):
+        out = tmp_path / "run"
+
+        def stopped(*args, **kwargs):
+            out.mkdir()
+            for name in files:
+                (out / name).touch()
+            signal.raise_signal(number)
+
+        monkeypatch.setattr("lds.cli._train.train", stopped)
+        assert run(*SHORT, "--out", out) == 128 + number
+        assert capsys.readouterr().err == f"lds: stopped by {number.name}; {hint.format(out=out)}\n"
+
+    def test_a_stop_before_the_command(self, monkeypatch, capsys):
+        def import_(name, *args):
+            if name == "lds.cli._parser":
+                signal.raise_signal(signal.SIGTERM)
+                done.append(name)
+            return real(name, *args)
+
+        real, done = builtins.__import__, []
+        monkeypatch.setattr("builtins.__import__", import_)
+        assert run("data", "list") == 143
+        assert done  # An import is not cut off.
+        assert capsys.readouterr() == ("", "lds: stopped by SIGTERM; nothing was begun\n")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def loaded(statement):
         ("import lds.hypergrad", "lds.hypergrad", OPTIONAL | SCIPY | {"scipy", "torch_geometric"}),
         ("from lds import StructureLearner", "lds.learner", OPTIONAL | SCIPY | {"torch_geometric"}),
         ("from lds import LDSClassifier", "sklearn", OPTIONAL - {"sklearn"} | {"torch_geometric"}),
-        ("import lds.cli", "jsonargparse", OPTIONAL - {"jsonargparse"} | HEAVY),
+        ("from lds.cli import _train", "jsonargparse", OPTIONAL - {"jsonargparse"} | HEAVY),
     ],
 )
 def test_an_import_brings_no_more_than_it_needs(statement, module, without):

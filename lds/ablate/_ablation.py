@@ -53,7 +53,8 @@ class Ablation:
     Attributes:
         rows: the runs, by horizon and seed.
         curve: relative error, cosine and costate norm by depth, averaged over trajectories; None if not measured.
-        left_out: the trajectories that failed, which the curve leaves out: a line each, with the reason.
+        left_out: the trajectories that the curve leaves out, for they failed or their run did: a line each, with the
+            reason.
     """
 
     rows: tuple[Row, ...]

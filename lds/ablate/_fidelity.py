@@ -42,6 +42,8 @@ def average(curves: Sequence[TruncationCurve]) -> TruncationCurve:
     """Return the mean over trajectories, depth for depth."""
 
     def mean(name: str) -> list[float]:
-        return [math.fsum(values) / len(curves) for values in zip(*(getattr(c, name) for c in curves), strict=True)]
+        # Divided first: the sum of large norms may overflow.
+        rows = zip(*(getattr(c, name) for c in curves), strict=True)
+        return [math.fsum(value / len(curves) for value in values) for values in rows]
 
     return TruncationCurve(mean("relative_error"), mean("cosine"), mean("costate_norm"))

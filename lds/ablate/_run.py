@@ -16,6 +16,7 @@ from lds.ablate._curves import curves
 from lds.ablate._fidelity import average
 from lds.errors import DataError, InputError
 from lds.run import load_data
+from lds.run._lock import alone
 from lds.sweep import Engine, Outcome, ProcessEngine, Spec, run_sweep
 from lds.sweep._identity import identity
 
@@ -34,9 +35,9 @@ def ablate(
 ) -> tuple[Ablation, list[Outcome]]:
     """Train at every horizon with every seed, compare hypergradients of all depths, write the folder `out`.
 
-    The runs are a sweep: what has finished is not repeated when this is called again, what failed is. Hypergradients are compared for
-    every seed on two trajectories, at the initial graph and at what the longest horizon learned; a trajectory that
-    fails is left out of the curve, and tried again when this is called again.
+    The runs are a sweep: what has finished is not repeated when this is called again, what failed is. Hypergradients
+    are compared for every seed on two trajectories, at the initial graph and at what the longest horizon learned; a
+    trajectory that fails is left out of the curve, and tried again when this is called again.
 
     Args:
         config: what to ablate.
@@ -51,7 +52,8 @@ def ablate(
         there is no curve.
 
     Raises:
-        InputError: the folder cannot be made, or holds something else or another ablation.
+        InputError: the folder cannot be made, or holds something else or another ablation, or another process is at
+            work in it; or the data or the version is another than before, see `run_sweep`.
         DataError: the data set is unknown, missing or corrupt.
         StorageError: a file cannot be written.
     """
@@ -59,23 +61,28 @@ def ablate(
     engine = ProcessEngine(1) if engine is None else engine
     # Missing data is one error here, before anything is written, and not a failure of every run.
     load_data(replace(config.train, data_root=data_root))
-    _claim(config, out)
-    outcomes = run_sweep(_spec(config), out / RUNS, engine, retry_failed=True, data_root=data_root, progress=progress)
-    rows = [
-        Row(
-            o.config["horizon"],
-            o.config["seed"],
-            *(o.result[name] for name in ("test_accuracy", "es_accuracy", "seconds", "peak_rss_mb")),
+    with alone(out):
+        _claim(config, out)
+        outcomes = run_sweep(
+            _spec(config), out / RUNS, engine, retry_failed=True, data_root=data_root, progress=progress
         )
-        for o in outcomes
-        if o.result is not None
-    ]
-    rows.sort(key=lambda row: (row.horizon, row.seed))
-    result = Ablation(tuple(rows))
-    result.write(out)
-    found, left_out = curves(config, out / RUNS / "runs", out / CURVES, engine, data_root=data_root, progress=progress)
-    result = replace(result, curve=average(found) if found else None, left_out=tuple(left_out))
-    result.write(out)
+        rows = [
+            Row(
+                o.config["horizon"],
+                o.config["seed"],
+                *(o.result[name] for name in ("test_accuracy", "es_accuracy", "seconds", "peak_rss_mb")),
+            )
+            for o in outcomes
+            if o.result is not None
+        ]
+        rows.sort(key=lambda row: (row.horizon, row.seed))
+        result = Ablation(tuple(rows))
+        result.write(out)
+        found, left_out = curves(
+            config, out / RUNS / "runs", out / CURVES, engine, data_root=data_root, progress=progress
+        )
+        result = replace(result, curve=average(found) if found else None, left_out=tuple(left_out))
+        result.write(out)
     return result, outcomes
 
 

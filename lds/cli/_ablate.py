@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from lds.cli._goes_on import goes_on
 from lds.cli._parser import ConfigFile, Parser
 from lds.run import TrainConfig
 
@@ -39,7 +40,8 @@ def run(options: Namespace) -> int:
     out, jobs, progress = Path(values.pop("out")), values.pop("jobs"), values.pop("progress")
     lists = {name: values.pop(name) for name in ("horizons", "seeds", "fidelity_steps")}
     config = AblationConfig(TrainConfig(**values), **lists)
-    result, outcomes = ablate(config, out, ProcessEngine(jobs), data_root=config.train.data_root, progress=progress)
+    with goes_on(out):
+        result, outcomes = ablate(config, out, ProcessEngine(jobs), data_root=config.train.data_root, progress=progress)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     print(result.table())
     if result.rows:

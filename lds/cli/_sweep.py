@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 
+from lds.cli._goes_on import goes_on
 from lds.cli._parser import Parser
 from lds.errors import InputError
 
@@ -46,21 +43,16 @@ def run(options: Namespace) -> int:
     engine = _engine(options)
     spec = Spec.read(options.spec, quick=options.quick)
     out = Path(options.out or Path("runs") / spec.name)
-    terminated: list[int] = []
-    try:
-        with _terminable(terminated):
-            outcomes = run_sweep(
-                spec,
-                out,
-                engine,
-                keep=options.keep,
-                retry_failed=options.retry_failed,
-                data_root=options.data_root,
-                progress=options.progress,
-            )
-    except KeyboardInterrupt:
-        print(f"lds: interrupted; the same command goes on with what is in {out}", file=sys.stderr)
-        return 143 if terminated else 130
+    with goes_on(out):
+        outcomes = run_sweep(
+            spec,
+            out,
+            engine,
+            keep=options.keep,
+            retry_failed=options.retry_failed,
+            data_root=options.data_root,
+            progress=options.progress,
+        )
     settings = summary(outcomes)
     print(_table(settings))
     failed = sum(setting.failed for setting in settings)
@@ -89,22 +81,6 @@ def _engine(options: Namespace) -> Engine:
 def _processors() -> int:
     # Those that this process may use, where the system tells.
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-@contextmanager
-def _terminable(terminated: list[int]) -> Iterator[None]:
-    """Have SIGTERM end things as an interrupt does, so that what is open is closed, and add it to the list."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        # Noted aside: an exception of a class of its own would not come through Ray as it is.
-        terminated.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _table(settings: list[Setting]) -> str:

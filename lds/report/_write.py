@@ -30,9 +30,10 @@ def write_report(
         The path of the page.
 
     Raises:
-        InputError: a folder is not what it must be, there is no such node, the page cannot be written, or matplotlib
-            or Jinja2 is not installed.
+        InputError: a folder is not what it must be, there is no such node, the folder of the page cannot be made, or
+            matplotlib or Jinja2 is not installed.
         DataError: a file of a folder is malformed.
+        StorageError: the page cannot be written: the disk is full, or the folder read-only.
     """
     for package in ("matplotlib", "jinja2"):
         try:
@@ -55,7 +56,7 @@ def write_report(
     page = render_page(title_of(paths[0].resolve(), len(paths)), sections)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, page.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror}; choose another --out") from error
+    write_atomically(out, page.encode("utf-8", "backslashreplace"))
     return out

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from lds._callbacks import Callback
 from lds.data import MASKS, validate
+from lds.errors import DataError, InputError
 from lds.run._baseline_config import BaselineConfig
 
 if TYPE_CHECKING:
@@ -79,13 +80,16 @@ class EstimatorLearner:
         """Fit on one data set; there is no epoch to tell the callbacks of.
 
         Raises:
-            DataError: the data is inconsistent.
+            DataError: the data is inconsistent, or its training nodes are of one class and the method tells classes
+                apart.
+            InputError: there are fewer nodes than neighbours.
         """
         validate(data)
         x, y = _features(data), data.y.numpy()
         nodes = {name.removesuffix("_mask"): data[name].numpy() for name in MASKS}
         estimator = _estimator(self.config, seed)
         train = nodes["train"]
+        self._check(y, train)
         if self.config.method == "label-propagation":
             estimator.fit(x, np.where(train, y, -1))
             return EstimatorFit(y, estimator.transduction_, _logs(estimator, estimator.label_distributions_, y), nodes)
@@ -93,6 +97,16 @@ class EstimatorLearner:
         # Support vectors come without probabilities.
         probability = estimator.predict_proba(x) if hasattr(estimator, "predict_proba") else None
         return EstimatorFit(y, estimator.predict(x), _logs(estimator, probability, y), nodes)
+
+    def _check(self, y: npt.NDArray[np.int64], train: npt.NDArray[np.bool_]) -> None:
+        method, neighbors = self.config.method, self.config.n_neighbors
+        if method in ("logreg", "svm") and np.unique(y[train]).size < 2:
+            raise DataError(
+                f"{method} needs training nodes of two classes or more, but all are of class {y[train][0]}; take "
+                "another split or random-forest"
+            )
+        if neighbors is not None and neighbors > y.size:
+            raise InputError(f"n_neighbors must be at most the number of nodes, {y.size}, got {neighbors}; lower it")
 
 
 def _estimator(config: BaselineConfig, seed: int) -> Any:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from lds._callbacks import Callback
 from lds._files import write_atomically
-from lds._read import load_tensors
+from lds._read import load_tensors, reason
 from lds._signals import Interrupted, StopRequest
 from lds._version import __version__
 from lds.errors import DataError, InputError
-from lds.run._folder import PROGRESS
+from lds.run._folder import CONFIG, PROGRESS
+from lds.run._train import versions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 # Saving takes at most this share of the time, by the cost of the last one.
 _SHARE = 0.02
-_FORMAT = 1
+_FORMAT = 2
+_HEAD = {"versions": dict, "threads": int, "config": dict, "data": str, "seconds": float, "progress": dict}
+_PLAIN = bool | int | float | str | None
+# The packages that numbers depend on.
+_NUMERICAL = ("lds", "torch", "numpy", "scipy", "scikit-learn")
+# Of a configuration: where the data lies, which may change. What it holds may not.
+_PLACES = ("data_root", "data", "edges")
 
 
 class Checkpointer(Callback):
@@ -31,13 +38,15 @@ class Checkpointer(Callback):
 
     Args:
         folder: the run folder.
-        data: the data set; another one is refused when the run is resumed.
+        config: that of the run; another one is refused when it is resumed.
+        data: the data set; another one is refused, too.
         spent: seconds that earlier processes spent on the run.
         request: whether to stop.
     """
 
-    def __init__(self, folder: Path, data: Data, spent: float, request: StopRequest) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], data: Data, spent: float, request: StopRequest) -> None:
         self._path = folder / PROGRESS
+        self._config = config
         self._fingerprint = fingerprint(data)
         self._spent = spent
         self._request = request
@@ -64,51 +73,95 @@ class Checkpointer(Callback):
             raise Interrupted(self._request.number, f"lds train --resume {self._path.parent} goes on from here")
 
     def _save(self, progress: Mapping[str, Any]) -> None:
-        write_atomically(self._path, pack(self._fingerprint, self.seconds, progress))
+        write_atomically(self._path, pack(self._config, self._fingerprint, self.seconds, progress))
 
 
-def pack(data_fingerprint: str, seconds: float, progress: Mapping[str, Any]) -> bytes:
+def pack(config: Mapping[str, Any], data_fingerprint: str, seconds: float, progress: Mapping[str, Any]) -> bytes:
     """Return the content of a file that `read_progress` reads."""
     import torch
 
+    saved = {
+        "format": _FORMAT,
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "config": dict(config),
+        "data": data_fingerprint,
+        "seconds": seconds,
+        "progress": progress,
+    }
     buffer = io.BytesIO()
-    head = {"format": _FORMAT, "version": __version__, "data": data_fingerprint, "seconds": seconds}
-    torch.save(head | {"progress": progress}, buffer)
+    torch.save(saved, buffer)
     return buffer.getvalue()
 
 
-def read_progress(folder: Path, data: Data, name: str = PROGRESS) -> tuple[dict[str, Any] | None, float]:
+def read_progress(
+    folder: Path, config: Mapping[str, Any], data: Data, name: str = PROGRESS
+) -> tuple[dict[str, Any] | None, float]:
     """Return what was saved last and the seconds spent until then; None and 0 where nothing was.
 
     Only numbers, texts and tensors are read: a file that holds anything else runs no code.
 
     Raises:
-        DataError: the file is damaged.
-        InputError: it is that of another version of the package, or of other data.
+        DataError: the file cannot be read, or is damaged.
+        InputError: it is that of another version of a package, another number of threads, another configuration, or
+            other data: the numbers that follow would be others.
     """
     path = folder / name
     again = "and the run starts anew" if name == PROGRESS else f"and lds train --resume {folder} runs into it again"
-    if not path.exists():
-        return None, 0.0
     try:
         saved = load_tensors(path)
-        head = {name: saved[name] for name in ("format", "version", "data", "seconds", "progress")}
-        head["seconds"] = float(head["seconds"])
-    except (DataError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} must be what a run saved, but is damaged; remove it, {again}") from error
-    if (head["format"], head["version"]) != (_FORMAT, __version__):
-        raise InputError(
-            f"{path} was saved by lds {head['version']!s:.80}, but this is lds {__version__}, whose numbers may "
-            f"differ; resume with that version, or remove the file, {again}"
+    except FileNotFoundError:
+        return None, 0.0
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}; check the file and its rights, and try again"
+        ) from error
+    except DataError as error:
+        raise _damaged(path, error, again) from error
+    try:
+        # First: files of another format hold other things.
+        known = bool(saved["format"] == _FORMAT)
+        for part, kind in _HEAD.items() if known else ():
+            if type(saved[part]) is not kind:
+                raise TypeError(f"{part} is no {kind.__name__}")
+            if part in ("versions", "config") and not all(isinstance(x, _PLAIN) for x in saved[part].values()):
+                raise TypeError(f"{part} holds more than numbers and texts")
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error, again) from error
+    differs = _difference(saved, config) if known else f"by another version of lds than this one, {__version__}"
+    if differs is None and saved["data"] != fingerprint(data):
+        differs = f"for other data than {folder} is resumed with; bring that data back, or give its --data-root"
+    if differs is not None:
+        raise InputError(f"{path} was saved {differs}, or remove the file, {again}")
+    return saved["progress"], saved["seconds"]
+
+
+def _difference(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return how a file was saved, in what the numbers of a run depend on, where not as this run goes on."""
+    import torch
+
+    for package in _NUMERICAL:
+        here, there = versions()[package], saved["versions"].get(package)
+        if there != here:
+            return (
+                f"with {package} {there!r:.80}, but this is {package} {here}, whose numbers may differ; resume with "
+                "that version"
+            )
+    threads, others = torch.get_num_threads(), saved["threads"]
+    if others != threads:
+        return (
+            f"by a run of {others} threads, but this one has {threads}, whose last digits differ; set "
+            f"OMP_NUM_THREADS={others}, in a sweep --threads {others}"
         )
-    if head["data"] != fingerprint(data):
-        raise InputError(
-            f"{path} was saved for other data than {folder} is resumed with; bring that data back to its place, or "
-            f"remove the file, {again}"
-        )
-    if not isinstance(head["progress"], dict):
-        raise DataError(f"{path} must say where a run stands, but does not; remove it, {again}")
-    return head["progress"], head["seconds"]
+    for field in {**config, **saved["config"]}:
+        now, then = config.get(field), saved["config"].get(field)
+        if field not in _PLACES and now != then:
+            return f"with {field!s:.80} {then!r:.80}, but {CONFIG} says {now!r:.80}; put it back"
+    return None
+
+
+def _damaged(path: Path, error: Exception, again: str) -> DataError:
+    return DataError(f"{path} must be what a run saved, but is damaged: {reason(error)}; remove it, {again}")
 
 
 def fingerprint(data: Data) -> str:

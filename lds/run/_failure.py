@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from lds._callbacks import Callback, StepRecord
+from lds._signals import stops_later
 from lds.errors import DataError, InputError, NumericalError, OuterStepError
+from lds.run._baseline_config import BaselineConfig
+from lds.run._config import TrainConfig
 from lds.run._folder import FAILURE, RunFolder
 from lds.run._load import load_data
-from lds.run._train import read_config
+from lds.run._train import config_of
 
 
 class _NoFailureError(Exception):
@@ -27,26 +30,29 @@ class _StopAfter(Callback):
             raise _NoFailureError
 
 
-def replay_failure(out: Path) -> str:
+def replay_failure(out: Path, *, config: TrainConfig | BaselineConfig | None = None) -> str:
     """Run the outer step again that ended a run, and say so if it no longer fails.
 
     A run whose folder holds no state to begin from, such as one of a fixed graph, is run again from its beginning.
 
     Args:
         out: the run folder, with its failure.pt.
+        config: that of the run, but for the place of its data; what the folder holds when None.
 
     Raises:
         NumericalError: it fails again; the message is that of the run.
-        InputError: there is no failure in the folder, or one of another version or data set.
+        InputError: there is no failure in the folder, or one of another configuration, version or data set, or of
+            another number of threads.
         DataError: as for `train`; also where failure.pt is damaged.
     """
-    from lds.learner import StructureLearner
-    from lds.run._checkpoint import read_progress
-    from lds.run._learner import make_learner
+    with stops_later():
+        from lds.learner import StructureLearner
+        from lds.run._checkpoint import read_progress
+        from lds.run._learner import make_learner
 
-    config = read_config(out)
+    config = config_of(out, config)
     data = load_data(config)
-    saved, _ = read_progress(out, data, FAILURE)
+    saved, _ = read_progress(out, config.as_dict(), data, FAILURE)
     if saved is None:
         raise InputError(f"{out} must hold a {FAILURE} to replay, but does not: no training in it ended on a number")
     step, start = saved.get("outer_step"), saved.get("resume")
@@ -75,5 +81,5 @@ def save_failure(folder: RunFolder, data_fingerprint: str, error: NumericalError
     from lds.run._checkpoint import pack
 
     step, resume = (error.outer_step, error.progress) if isinstance(error, OuterStepError) else (0, None)
-    folder.fail(pack(data_fingerprint, 0.0, {"outer_step": step, "resume": resume}))
+    folder.fail(pack(folder.config, data_fingerprint, 0.0, {"outer_step": step, "resume": resume}))
     return NumericalError(f"{error}; lds train --replay-failure {folder.path} runs into it again")

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ class RunFolder(Callback):
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, resumed: bool = False) -> None:
         self.path = path
-        self._config = config
+        self.config = config
         self._open = resumed
         self._held = ExitStack()
         if resumed:
@@ -81,8 +81,7 @@ class RunFolder(Callback):
     def on_start(self, history: Sequence[EpochRecord], outer_step: int) -> None:
         """Have metrics.jsonl hold the epochs of this history, and no line of one that is run again."""
         if (self.path / METRICS).exists():
-            lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
-            write_atomically(self.path / METRICS, lines.encode())
+            self._write_metrics(history)
 
     def on_step(self, record: StepRecord) -> None:
         """Make the folder, if it is not there yet."""
@@ -96,10 +95,14 @@ class RunFolder(Callback):
     def finish(
         self, fit: Fit | EstimatorFit, result: Mapping[str, Any], node_names: Sequence[str] | None = None
     ) -> None:
-        """Write what was fitted (checkpoint and learned graph, or predictions) and on which nodes, then the result."""
+        """Write what was fitted (checkpoint and learned graph, or predictions) and on which nodes, then the result.
+
+        The configuration and the metrics are written again: whatever became of them since, they are those of the fit.
+        """
         from lds.learner import Fit
 
         self._begin()
+        self._write_config()
         if isinstance(fit, Fit):
             self._write_fit(fit)
         else:
@@ -109,16 +112,25 @@ class RunFolder(Callback):
             write_atomically(self.path / NODE_NAMES, (content + "\n").encode())
         write_atomically(self.path / RESULT, (json.dumps(result, indent=2) + "\n").encode())
         for name in (PROGRESS, f".{PROGRESS}.tmp", FAILURE, f".{FAILURE}.tmp"):
-            (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # The run has ended: nobody reads them any more.
+                (self.path / name).unlink()
 
     def fail(self, content: bytes) -> None:
         """Write failure.pt."""
         self._begin()
         write_atomically(self.path / FAILURE, content)
 
+    def _write_config(self) -> None:
+        write_atomically(self.path / CONFIG, yaml.safe_dump(dict(self.config), sort_keys=False).encode())
+
+    def _write_metrics(self, history: Sequence[EpochRecord]) -> None:
+        lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
+        write_atomically(self.path / METRICS, lines.encode())
+
     def _write_fit(self, fit: Fit) -> None:
         import torch
 
+        self._write_metrics(fit.history)
         buffer = io.BytesIO()
         torch.save({"theta": fit.structure.state(), "params": fit.params, "logits": fit.logits}, buffer)
         write_atomically(self.path / "checkpoint.pt", buffer.getvalue())
@@ -132,6 +144,5 @@ class RunFolder(Callback):
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"{self.path} cannot be made: {error.strerror}; choose another --out") from error
-            config = yaml.safe_dump(dict(self._config), sort_keys=False)
-            write_atomically(self.path / CONFIG, config.encode())
+            self._write_config()
             self._open = True

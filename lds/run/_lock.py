@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lds._files import lock
@@ -34,8 +34,10 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While the lock is held: who opened the file before sees that it is gone, and opens a new one.
-        path.unlink(missing_ok=True)
+        # While the lock is held: who opened the file before sees that it is gone, and opens a new one. One that cannot
+        # be removed is no hindrance.
+        with suppress(OSError):
+            path.unlink()
         os.close(descriptor)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,22 +59,31 @@ class TensorBoard(Callback):
     def on_resumable(self, dump: Callable[[], dict[str, Any]]) -> None:
         """Have nothing left in memory: a run that goes on from here does not report it again."""
         with _storage(self._folder):
+            self._check()
             for writer in self._writers.values():
                 writer.flush()
 
     def on_end(self) -> None:
         """Close the files."""
         with _storage(self._folder):
+            self._check()
             while self._writers:
                 self._writers.popitem()[1].close()
 
     def _write(self, run: str, group: str, values: dict[str, Any], index: int) -> None:
         with _storage(self._folder):
+            self._check()
             if run not in self._writers:
                 self._writers[run] = self._make(str(self._folder / run), purge_step=self._first[run])
             for name, value in values.items():
                 if name not in _NOT_SCALARS and value is not None:
                     self._writers[run].add_scalar(f"{group}/{name}", value, index)
+
+    def _check(self) -> None:
+        """Raise where the files are gone: a writer would find out in a thread of its own, and print its traceback."""
+        if not all((self._folder / run).is_dir() for run in self._writers):
+            self._writers.clear()  # Nor at the end.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 @contextmanager

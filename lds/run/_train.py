@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
 from lds._read import parse_json, parse_yaml
-from lds._signals import stop_requests
+from lds._signals import stop_requests, stops_later
 from lds._version import __version__
 from lds.errors import DataError, InputError, NumericalError
 from lds.run._baseline_config import BaselineConfig
@@ -33,10 +33,11 @@ class ProgressBar(Callback):
             "desc": label,
             "total": max_epochs,
             "unit": "epoch",
-            "disable": True if hide else None,  # None: hidden where stderr is no terminal.
+            "disable": None,  # Hidden where stderr is no terminal.
             "dynamic_ncols": True,
         }
         self._bar: Any = None
+        self._hide = hide
         self._es = "-"
 
     def on_start(self, history: Sequence[EpochRecord], outer_step: int) -> None:
@@ -58,6 +59,8 @@ class ProgressBar(Callback):
             self._bar.close()
 
     def _show(self, epoch: int, inner_loss: float, edges: float, *, epochs: int = 0) -> None:
+        if self._hide:
+            return  # Even a hidden tqdm makes a semaphore, which a process that is killed leaves behind.
         if self._bar is None:
             self._bar = tqdm(**self._options)
         self._bar.set_postfix_str(
@@ -77,7 +80,8 @@ def train(
 
     Accuracies are in [0, 1]; `es_loss`, the loss on the early-stopping nodes, breaks ties between settings, and is None
     for a baseline without probabilities, as is `expected_edges` without a graph; `seconds` is the wall time of the
-    training, `peak_rss_mb` that of the whole process; `data_fingerprint` tells what a file of one's own held.
+    training, `peak_rss_mb` that of the whole process; `versions` and the number of `threads` are what the last digits
+    depend on; `data_fingerprint` tells what a file of one's own held.
 
     Args:
         config: what to train, on which data.
@@ -114,10 +118,7 @@ def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, pro
         DataError, NumericalError, Interrupted, StorageError: as for `train`; DataError also where a file of the run is
             damaged.
     """
-    found = read_config(out)
-    if config is not None and dict(found.as_dict(), data_root=None) != dict(config.as_dict(), data_root=None):
-        raise InputError(f"{out} holds a run of another configuration; choose another folder")
-    config = found if config is None else config
+    config = config_of(out, config)
     with RunFolder(out, config.as_dict(), resumed=True) as folder:
         if (out / RESULT).exists():
             return _read_result(out / RESULT)
@@ -142,12 +143,16 @@ def _run(
     progress: bool,
     log: Literal["tensorboard"] | None,
 ) -> dict[str, Any]:
-    # Here, and not above: the command line must answer without torch.
-    from lds.learner import StructureLearner
-    from lds.run._checkpoint import Checkpointer, fingerprint, read_progress
-    from lds.run._failure import save_failure
-    from lds.run._learner import make_learner
-    from lds.run._tensorboard import TensorBoard
+    # Here, and not above: the command line must answer without torch. An import that is cut off may say so in a
+    # traceback of its own.
+    with stops_later():
+        import torch
+
+        from lds.learner import StructureLearner
+        from lds.run._checkpoint import Checkpointer, fingerprint, read_progress
+        from lds.run._failure import save_failure
+        from lds.run._learner import make_learner
+        from lds.run._tensorboard import TensorBoard
 
     # The baselines of scikit-learn have no epochs.
     max_epochs = config.max_epochs if isinstance(config, TrainConfig) else None
@@ -160,13 +165,13 @@ def _run(
         callbacks.append(TensorBoard(folder.path / TENSORBOARD))
     data = load_data(config)
     learner = make_learner(config, data)
-    saved, spent = read_progress(folder.path, data)
+    saved, spent = read_progress(folder.path, folder.config, data)
     began = time.perf_counter()
     try:
         if isinstance(learner, StructureLearner):
             with stop_requests() as request:
                 # Last, so that all others have written what a saved state takes for reported.
-                callbacks.append(Checkpointer(folder.path, data, spent, request))
+                callbacks.append(Checkpointer(folder.path, folder.config, data, spent, request))
                 fit: Any = learner.fit(data, seed=config.seed, callbacks=callbacks, resume=saved)
         else:
             fit = learner.fit(data, seed=config.seed, callbacks=callbacks)
@@ -186,6 +191,7 @@ def _run(
         "seconds": spent + time.perf_counter() - began,
         "peak_rss_mb": peak_rss_mb(),
         "versions": versions(),
+        "threads": torch.get_num_threads(),
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)
@@ -208,6 +214,18 @@ def read_config(out: Path) -> TrainConfig | BaselineConfig:
         raise InputError(
             f"{path} must be the configuration of a run, but is not: {' '.join(str(error).split())}"
         ) from error
+
+
+def config_of(out: Path, config: TrainConfig | BaselineConfig | None) -> TrainConfig | BaselineConfig:
+    """Return the configuration to go on with in a run folder: that which it holds, or one with its data elsewhere.
+
+    Raises:
+        InputError: the folder holds none, or another one.
+    """
+    found = read_config(out)
+    if config is not None and dict(found.as_dict(), data_root=None) != dict(config.as_dict(), data_root=None):
+        raise InputError(f"{out} holds a run of another configuration; choose another folder")
+    return found if config is None else config
 
 
 def _read_result(path: Path) -> dict[str, Any]:
@@ -243,7 +261,7 @@ def versions() -> dict[str, str]:
     return {
         "lds": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # Of a class of its own, which weights_only does not read.
         "torch_geometric": torch_geometric.__version__,
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from lds._files import lock
+from lds._files import extend, lock
 from lds._read import parse_json, reason
 from lds.errors import InputError
 from lds.sweep._identity import key
@@ -49,11 +48,17 @@ class Ledger:
         path: the file; made where there is none.
 
     Raises:
-        InputError: another process has it open, or a line of it is no outcome.
+        InputError: another process has it open, or a line of it is no outcome, or it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b", buffering=0)
+        self._path = path
+        try:
+            self._file = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written: {error.strerror}; give the rights, or choose another --out"
+            ) from error
         try:
             if not lock(self._file.fileno()):
                 raise InputError(f"{path.parent} must be a sweep that no other process runs, but one does; wait for it")
@@ -67,9 +72,12 @@ class Ledger:
             raise
 
     def append(self, outcome: Outcome) -> None:
-        """Add the outcome of a run; on return it is on the disk."""
-        self._file.write(json.dumps(asdict(outcome)).encode() + b"\n")
-        os.fsync(self._file.fileno())
+        """Add the outcome of a run; on return it is on the disk.
+
+        Raises:
+            StorageError: it cannot be written; the ledger is as before.
+        """
+        extend(self._file, self._path, json.dumps(asdict(outcome)).encode() + b"\n")
         self.outcomes[outcome.key] = outcome
 
     def __enter__(self) -> Ledger:

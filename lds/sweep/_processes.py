@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
-from lds._signals import stop_requests
+from lds._signals import Interrupted, stops_later
 from lds.sweep._worker import Failure, Job, Reply, execute
 
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -46,15 +46,13 @@ class ProcessEngine:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
                     # An interrupt in the middle would leave a child that never gets its job, and says so.
-                    with stop_requests() as request:
+                    with stops_later():
                         running.append(self._start(context, waiting.popleft()))
-                    if request.number is not None:
-                        signal.raise_signal(request.number)
                 wait([end for child in running for end in (child.connection, child.process.sentinel)])
                 for child in [child for child in running if _has_ended(child)]:
-                    reply = _collect(child)
+                    # First, so that an interrupt does not find a child that has been closed.
                     running.remove(child)
-                    yield child.job, reply
+                    yield child.job, _collect(child)
         finally:
             for child in running:
                 child.process.kill()
@@ -117,10 +115,14 @@ def _collect(child: _Running) -> Reply:
 
 
 def _child(connection: Connection, job: Job, threads: int) -> None:
-    # An interrupt at the terminal reaches every process there; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An interrupt at the terminal reaches every process there; the parent alone decides what it means. Blocked, and not
+    # ignored: training handles signals itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
-    connection.send(execute(job, threads))
+    try:
+        connection.send(execute(job, threads))
+    except Interrupted as stop:  # By another signal, which was sent to this process.
+        raise SystemExit(stop.exit_code) from None
 
 
 def _die_with_the_parent() -> None:

@@ -13,6 +13,7 @@ from lds.errors import InputError
 from lds.run import BaselineConfig, TrainConfig, train_once
 from lds.sweep._identity import folder_name, identity, key
 from lds.sweep._ledger import LEDGER, Ledger, Outcome
+from lds.sweep._mixture import refuse_other_data, refuse_other_versions
 from lds.sweep._progress import SweepBar
 from lds.sweep._spec import Spec
 from lds.sweep._table import results_csv
@@ -50,20 +51,25 @@ def run_sweep(
         progress: show a progress bar over runs.
 
     Raises:
-        InputError: the folder holds something else or another sweep, or another process runs this sweep.
+        InputError: the folder holds something else or another sweep, or another process runs this sweep; or a file of
+            one's own has changed since a run on it, or runs would be added to those of another version of the package.
+        StorageError: a file cannot be written.
     """
     out = Path(out).absolute()
     _refuse_other_folders(spec, out)
     with Ledger(out / LEDGER) as ledger:
-        write_atomically(out / SPEC, spec.as_yaml().encode())
         configs = {key(identity(config)): config for config in spec.configs}
         kept = {name: ledger.outcomes[name] for name in configs if name in ledger.outcomes}
         if retry_failed:
             kept = {name: outcome for name, outcome in kept.items() if outcome.status == "done"}
+        jobs = [_job(config, out, data_root) for name, config in configs.items() if name not in kept]
+        refuse_other_data(configs, kept)
+        if jobs:
+            refuse_other_versions(out, kept)
+        write_atomically(out / SPEC, spec.as_yaml().encode())
         if keep == "metrics":
             for outcome in kept.values():
                 _trim(out, outcome)
-        jobs = [_job(config, out, data_root) for name, config in configs.items() if name not in kept]
         with SweepBar(spec.name, len(configs), list(kept.values()), hide=not progress) as bar:
             written = time.monotonic()
             with closing(engine.run(jobs)) as replies:
@@ -77,7 +83,10 @@ def run_sweep(
                         write_atomically(out / TABLE, results_csv(spec.configs, ledger.outcomes).encode())
                         written = time.monotonic()
         write_atomically(out / TABLE, results_csv(spec.configs, ledger.outcomes).encode())
-        return [ledger.outcomes[name] for name in configs]
+        outcomes = {name: ledger.outcomes[name] for name in configs}
+        if jobs:
+            refuse_other_data(configs, outcomes)  # It may have changed meanwhile.
+        return list(outcomes.values())
 
 
 def _train(config: TrainConfig | BaselineConfig, folder: Path) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Trajectories of an ablation on an engine that computes nothing."""
 
 import json
+import math
 
 import pytest
 
 from lds.ablate import AblationConfig
 from lds.ablate._curves import curves
+from lds.ablate._fidelity import average
 from lds.hypergrad import TruncationCurve
 from lds.run import TrainConfig
 from lds.sweep import Failure, Reply
 from lds.sweep._identity import folder_name, identity
+from tests.data.own.test_csv import table
 
 TRAIN = TrainConfig("wine", method="knn-lds")
 
@@ -53,15 +56,40 @@ def test_finished_ones_are_not_repeated(tmp_path):
         "fidelity, seed 2, initial graph",
         "fidelity, seed 2, learned graph",
     ]
-    assert (len(found), failed) == (3, [])
+    assert len(found) == 3
+    (line,) = failed
+    assert line.startswith("fidelity, seed 1, learned graph, is left out: the run wine-knn-lds-")
     again = Engine()
-    assert repr(compute(tmp_path, again, config())) == repr((found, []))  # NaN is not equal to itself.
+    assert repr(compute(tmp_path, again, config())) == repr((found, failed))  # NaN is not equal to itself.
     assert again.names == []
     assert sorted(path.name for path in (tmp_path / "fidelity").iterdir()) == [
         "seed-1-initial.json",
         "seed-2-horizon-4.json",
         "seed-2-initial.json",
     ]
+
+
+def test_a_curve_outlives_its_graph(tmp_path):
+    learned(tmp_path, 1)
+    found, _ = compute(tmp_path, Engine(), config(seeds=[1]))
+    (graph,) = tmp_path.rglob("checkpoint.pt")
+    graph.unlink()
+    again = Engine()
+    assert repr(compute(tmp_path, again, config(seeds=[1]))) == repr((found, []))
+    assert again.names == []
+
+
+def test_a_curve_of_other_data(tmp_path):
+    data = table(tmp_path / "own.csv")
+    what = AblationConfig(TrainConfig(data=str(data), method="knn-lds"), [4], [1], 3)
+    compute(tmp_path, Engine(), what)
+    same = Engine()
+    compute(tmp_path, same, what)
+    assert same.names == []
+    table(data, names=("virginica", "setosa", "versicolor"))
+    other = Engine()
+    compute(tmp_path, other, what)
+    assert other.names == ["fidelity, seed 1, initial graph"]
 
 
 def test_what_is_another_trajectory(tmp_path):
@@ -78,27 +106,35 @@ def test_what_is_another_trajectory(tmp_path):
 
 
 def test_one_that_fails_is_named_and_tried_again(tmp_path):
-    found, failed = compute(tmp_path, Engine(failing="seed 2"), config(seeds=[1, 2, 3]))
-    assert len(found) == 2
+    for seed in (1, 2, 3):
+        learned(tmp_path, seed)
+    found, failed = compute(tmp_path, Engine(failing="seed 2, initial"), config(seeds=[1, 2, 3]))
+    assert len(found) == 5
     assert failed == ["fidelity, seed 2, initial graph, is left out: it is not finite"]
     again = Engine()
     found, failed = compute(tmp_path, again, config(seeds=[1, 2, 3]))
-    assert (len(found), failed) == (3, [])
+    assert (len(found), failed) == (6, [])
     assert again.names == ["fidelity, seed 2, initial graph"]
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[1]", "{}", '{"relative_error": 1, "cosine": 1, "costate_norm": 1}', None]
+    "content",
+    ["", "{", "[1]", "{}", '{"relative_error": 1, "cosine": 1, "costate_norm": 1}', ["x"] * 4, [-math.inf] * 4],
 )
 def test_a_damaged_one_is_computed_again(tmp_path, content):
     compute(tmp_path, Engine(), config(seeds=[1]))
     (file,) = (tmp_path / "fidelity").iterdir()
     values = json.loads(file.read_text())
-    file.write_text(json.dumps(values | {"cosine": ["x"] * 4}) if content is None else content)
+    file.write_text(json.dumps(values | {"cosine": content}) if isinstance(content, list) else content)
     again = Engine()
     compute(tmp_path, again, config(seeds=[1]))
     assert len(again.names) == 1
     assert json.loads(file.read_text())["relative_error"] == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_the_mean_of_large_norms():
+    curves = [TruncationCurve([0.5], [1.0], [1e308])] * 3
+    assert average(curves).costate_norm == pytest.approx([1e308])
 
 
 def test_progress(tmp_path, monkeypatch, capsys):

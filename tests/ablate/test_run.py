@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from lds.data import load
 from lds.graph import KNNGraph
 from lds.hypergrad import sweep
 from lds.learner import StructureLearner
+from lds.run._lock import alone
+from tests.sweep.processes import Command, linux
 
 SHORT = ["ablate", "--dataset", "wine", "--method", "knn-lds", "--max-epochs", "1", "--samples", "2", "--k", "3"]
 SHORT += ["--hidden", "4", "--interval", "5", "--fidelity-steps", "8", "--progress", "false"]
@@ -92,14 +95,56 @@ def test_a_trajectory_that_fails_is_left_out(folder, tmp_path, capsys):
     assert (tmp_path / "copy" / "fidelity.csv").read_text() != before
 
 
+def test_a_graph_that_is_gone(folder, tmp_path, capsys):
+    """Its curve is kept; where that is gone, too, the trajectory is named."""
+    out = tmp_path / "copy"
+    shutil.copytree(folder, out)
+    for checkpoint in out.rglob("checkpoint.pt"):
+        checkpoint.unlink()
+    options = [*SHORT, "--horizons", 0, 7, "--seeds", 1, 2, "--out", out]
+    before = (out / "fidelity.csv").read_bytes()
+    assert run(*options) == 0
+    assert (out / "fidelity.csv").read_bytes() == before
+    (out / "fidelity" / "seed-2-horizon-7.json").unlink()
+    assert run(*options) == 1
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("lds: warning: fidelity, seed 2, learned graph, is left out: the run wine-knn-lds-")
+    assert warning.endswith(" has no checkpoint.pt")
+    assert (out / "fidelity.csv").read_bytes() != before
+
+
+def test_one_process_at_a_time(folder, monkeypatch, capsys):
+    """A second one changes nothing."""
+    monkeypatch.setattr("lds.run._lock.PATIENCE_SECONDS", 0.0)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with alone(folder):
+        assert run(*SHORT, "--horizons", 0, 3, 7, "--seeds", 1, 2, "--out", folder) == 2
+    assert "must be a folder that no other process works in, but one does" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@linux
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped(tmp_path, number, code):
+    out = tmp_path / "out"
+    options = [*SHORT[1:], "--max-epochs", "100000", "--patience", "100000", "--horizons", "0", "--seeds", "1"]
+    process = Command("ablate", *options, "--out", out)
+    process.wait_for(lambda: list(out.rglob("config.yaml")))
+    process.process.send_signal(number)
+    name = signal.Signals(number).name
+    assert process.finish() == (code, "", f"lds: stopped by {name}; the same command goes on with what is in {out}\n")
+    assert process.all_gone()
+
+
 def test_everything_fails(tmp_path, capsys):
     assert run(*SHORT, "--horizons", 0, "--seeds", 3, "--inner-lr", 1e30, "--out", tmp_path / "all") == 1
     captured = capsys.readouterr()
     assert captured.out == (
         f"no run has ended well: there is no accuracy to show\nreport {tmp_path / 'all' / 'report.html'}\n"
     )
-    warning, failed = captured.err.splitlines()
-    assert warning.startswith("lds: warning: fidelity, seed 3, initial graph, is left out: the inner objective must be")
+    initial, learned, failed = captured.err.splitlines()
+    assert initial.startswith("lds: warning: fidelity, seed 3, initial graph, is left out: the inner objective must be")
+    assert learned.startswith("lds: warning: fidelity, seed 3, learned graph, is left out: the run wine-knn-lds-")
     assert failed == "lds: 1 of 1 runs failed; the report has their tracebacks"
     page = (tmp_path / "all" / "report.html").read_text()
     for text in ("1 run has failed", "there is no recommendation yet", "There is no fidelity.csv"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lds.cli import main
-from lds.errors import InputError
+from lds.errors import InputError, StorageError
 from lds.report import write_report
 from tests.report import samples
 
@@ -147,6 +147,16 @@ def test_a_package_that_is_missing(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=rf"a report needs {package}; run: pip install 'lds-gnn\[report\]'"):
         write_report([tmp_path], tmp_path / "report.html")
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    folder = samples.run_folder(tmp_path / "run", learned=False)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match="cannot be written: No space left on device"):
+        write_report([folder], tmp_path / "report.html")
 
 
 class TestCommand:

@@ -100,6 +100,25 @@ def test_a_class_without_a_training_node_has_a_finite_loss():
     assert 1 < EstimatorLearner(BaselineConfig("x", "logreg")).fit(data).loss("es") < 40
 
 
+@pytest.mark.parametrize("method", BASELINES)
+def test_one_class_to_train_on(method):
+    data = blocks()
+    data.train_mask &= data.y == 1
+    learner = EstimatorLearner(BaselineConfig("x", method))
+    if method in ("random-forest", "label-propagation"):
+        assert set(learner.fit(data).predicted) == {1}
+        return
+    with pytest.raises(DataError, match=f"{method} needs training nodes of two classes or more, but .* of class 1"):
+        learner.fit(data)
+
+
+def test_as_many_neighbours_as_nodes_at_most():
+    data = blocks()
+    EstimatorLearner(BaselineConfig("x", "label-propagation", n_neighbors=48)).fit(data)
+    with pytest.raises(InputError, match="n_neighbors must be at most the number of nodes, 48, got 49; lower it"):
+        EstimatorLearner(BaselineConfig("x", "label-propagation", n_neighbors=49)).fit(data)
+
+
 def test_bad_data():
     data = blocks()
     data.y = None

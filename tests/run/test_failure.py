@@ -6,7 +6,7 @@ import torch
 from lds.cli import main
 from lds.cli._train import warnings_in_a_line
 from lds.errors import DataError, InputError, NumericalError
-from lds.run import TrainConfig, replay_failure, resume, train
+from lds.run import TrainConfig, load_data, replay_failure, resume, train
 
 WINE = {"dataset": "wine", "k": 3, "hidden": 4, "seed": 2, "samples": 2, "max_epochs": 1}
 HUGE = TrainConfig(method="knn-lds", inner_lr=1e30, **WINE)
@@ -38,6 +38,21 @@ def test_the_same_error(tmp_path, capsys, method):
     torch.load(folder / "failure.pt", weights_only=True)
     assert run("train", "--replay-failure", folder) == 2
     assert capsys.readouterr().err == f"lds: error: {message.split('; lds train')[0]}\n"
+
+
+@pytest.mark.parametrize("lr", ["1e39", "1e308"])
+def test_an_outer_learning_rate_that_is_too_large(tmp_path, capsys, lr):
+    folder = tmp_path / "run"
+    options = [x for name, value in WINE.items() for x in (f"--{name.replace('_', '-')}", value)]
+    assert run("train", "--method", "knn-lds", *options, "--outer-lr", lr, "--out", folder, "--progress", "false") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "lds: error: in outer step 1, epoch 1: a step of θ must be finite in torch.float32, but the"
+    )
+    assert error.endswith(f"lower the outer learning rate; lds train --replay-failure {folder} runs into it again\n")
+    assert error.count("\n") == 1
+    assert run("train", "--replay-failure", folder) == 2
+    assert capsys.readouterr().err == error.split("; lds train")[0] + "\n"
 
 
 def test_in_a_later_step(tmp_path, monkeypatch):
@@ -84,7 +99,7 @@ def test_a_damaged_one(tmp_path):
     fail(tmp_path / "run")
     (tmp_path / "run" / "failure.pt").write_bytes(b"x")
     again = r"remove it, and lds train --resume .*run runs into it again"
-    with pytest.raises(DataError, match=rf"failure\.pt must be what a run saved, but is damaged; {again}"):
+    with pytest.raises(DataError, match=rf"failure\.pt must be what a run saved, but is damaged: .+; {again}"):
         replay_failure(tmp_path / "run")
 
 
@@ -96,6 +111,38 @@ def test_one_of_another_content(tmp_path, change):
     torch.save(saved | {"progress": {} if change is None else saved["progress"] | change}, path)
     with pytest.raises(DataError, match=r"failure\.pt must say which step failed and where to begin"):
         replay_failure(tmp_path / "run")
+
+
+def test_one_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    fail(tmp_path / "run")
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(DataError, match=r"failure\.pt cannot be read: Permission denied; check the file"):
+        replay_failure(tmp_path / "run")
+
+
+def test_another_configuration(tmp_path):
+    fail(tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("tau: 5", "tau: 6"))
+    with pytest.raises(InputError, match=r"failure\.pt was saved with tau 5, but config\.yaml says 6; put it back"):
+        replay_failure(tmp_path / "run")
+
+
+def test_the_data_may_have_moved(tmp_path, capsys, monkeypatch):
+    message = fail(tmp_path / "run")
+    roots = []
+
+    def load(config):
+        roots.append(config.data_root)
+        return load_data(config)
+
+    monkeypatch.setattr("lds.run._failure.load_data", load)
+    assert run("train", "--replay-failure", tmp_path / "run", "--data-root", tmp_path / "moved") == 2
+    assert capsys.readouterr().err == f"lds: error: {message.split('; lds train')[0]}\n"
+    assert roots == [str(tmp_path / "moved")]
 
 
 @pytest.mark.parametrize("option", [["--tau", "3"], ["--out", "x"], ["--resume", "x"]])

@@ -65,9 +65,38 @@ def test_the_result_comes_last(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path, {})
     folder.on_epoch(EPOCH)
     folder.finish(FixedGraphLearner(steps=10).fit(blocks()), {"seed": 1}, ["a", "é"])
-    assert order == ["config.yaml", "checkpoint.pt", "graph.npz", "node_names.json", "result.json"]
+    last = ["config.yaml", "metrics.jsonl", "checkpoint.pt", "graph.npz", "node_names.json", "result.json"]
+    assert order == ["config.yaml", *last]
     assert (tmp_path / "node_names.json").read_text(encoding="utf-8") == '["a", "é"]\n'
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("change", ["removed", "edited"])
+def test_what_became_of_files_in_between_is_mended(tmp_path, change):
+    folder = RunFolder(tmp_path / "run", {"tau": 5})
+    fit = FixedGraphLearner(steps=10).fit(blocks(), callbacks=[folder])
+    files = [tmp_path / "run" / name for name in ("config.yaml", "metrics.jsonl")]
+    before = [file.read_text() for file in files]
+    for file in files:
+        if change == "removed":
+            file.unlink()
+        else:
+            file.write_text("x")
+    folder.finish(fit, {})
+    assert [file.read_text() for file in files] == before
+
+
+def test_a_result_stands_where_older_files_cannot_be_removed(tmp_path, monkeypatch):
+    def refuse(self, missing_ok=False):
+        raise PermissionError(1, "Operation not permitted")
+
+    folder = RunFolder(tmp_path, {})
+    folder.on_step(STEP)
+    (tmp_path / "progress.pt").write_bytes(b"x")
+    fit = FixedGraphLearner(steps=10).fit(blocks())
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    folder.finish(fit, {"seed": 1})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"seed": 1}
 
 
 @pytest.mark.parametrize("case", ["taken", "a file", "below a file", "too long", "read-only"])

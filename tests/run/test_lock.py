@@ -1,13 +1,14 @@
 """One process at a time in a run folder."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from lds._files import lock
-from lds.errors import InputError
+from lds.errors import InputError, StorageError
 from lds.run import TrainConfig, train_once
 from lds.run._lock import alone
 
@@ -59,6 +60,21 @@ def test_a_lock_on_a_file_that_is_gone_is_none(tmp_path, monkeypatch):
         assert not lock(descriptor)
         os.close(descriptor)
     assert not path.exists()
+
+
+def test_a_lock_file_that_cannot_be_removed(tmp_path, monkeypatch):
+    """As in a folder that turned read-only: what happened inside is told, and the lock is let go."""
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "unlink", refuse)
+        with pytest.raises(StorageError, match="no room"), alone(tmp_path / "run"):
+            raise StorageError("no room")
+    monkeypatch.setattr("lds.run._lock.PATIENCE_SECONDS", 0.0)
+    with alone(tmp_path / "run"):
+        pass
 
 
 def test_a_place_that_cannot_be(tmp_path):

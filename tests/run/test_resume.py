@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import pytest
 import torch
 import yaml
 
+import lds
 from lds._signals import Interrupted
 from lds.cli import main
 from lds.errors import DataError, InputError, StorageError
-from lds.run import TrainConfig, resume, train
-from lds.run._checkpoint import Checkpointer, fingerprint
+from lds.run import TrainConfig, load_data, resume, train
+from lds.run._checkpoint import Checkpointer, fingerprint, read_progress
 from tests.learner.problems import blocks
 
 CONFIG = TrainConfig("wine", "knn-lds", max_epochs=3, samples=2, k=3, hidden=4, seed=2)
@@ -120,10 +122,10 @@ def test_nothing_was_saved(tmp_path, whole):
     same(tmp_path / "run", whole)
 
 
-def kill_and_resume(folder, kills, seed):
+def kill_and_resume(folder, options, kills, seed):
     """Start the run, SIGKILL it so many times at random moments, then let it end; return the kills that hit it."""
     draws, hits = random.Random(seed), 0
-    command = [*COMMAND, *OPTIONS, "--out", str(folder)]
+    command = [*COMMAND, *OPTIONS, *options, "--out", str(folder)]
     for _ in range(kills):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 300
@@ -150,11 +152,15 @@ def kill_and_resume(folder, kills, seed):
     return hits
 
 
-def test_killed_at_random(tmp_path, whole):
+def test_killed_at_random(tmp_path):
     """LDS_KILLS=30 for the long drill."""
     kills = int(os.environ.get("LDS_KILLS", "3"))
-    assert kill_and_resume(tmp_path / "run", kills, seed=0) >= min(kills, 2)
-    same(tmp_path / "run", whole)
+    # An epoch takes longer than a kill is away: every one hits a run that still goes on.
+    epochs = kills + 2
+    train(replace(CONFIG, max_epochs=epochs, patience=epochs), tmp_path / "whole", progress=False)
+    options = ["--max-epochs", str(epochs), "--patience", str(epochs)]
+    assert kill_and_resume(tmp_path / "run", options, kills, seed=0) == kills
+    same(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -178,7 +184,7 @@ class TestDamage:
         folder = interrupted(5)
         content = (folder / "progress.pt").read_bytes()
         (folder / "progress.pt").write_bytes(content[: int(share * len(content))])
-        with pytest.raises(DataError, match=r"progress.pt must be what a run saved, but is damaged; remove it"):
+        with pytest.raises(DataError, match=r"progress.pt must be what a run saved, but is damaged: .+; remove it"):
             resume(folder, progress=False)
 
     def test_code_is_not_run(self, interrupted, tmp_path):
@@ -213,18 +219,61 @@ class TestDamage:
         with pytest.raises(InputError):
             resume(folder, progress=False)
 
-    def test_another_version(self, interrupted):
+    def test_what_digits_depend_on(self, interrupted):
         folder = interrupted(5)
-        torch.save(torch.load(folder / "progress.pt", weights_only=True) | {"version": "0.0.7"}, folder / "progress.pt")
-        with pytest.raises(InputError, match=r"was saved by lds 0\.0\.7, but this is lds"):
-            resume(folder, progress=False)
+        saved = torch.load(folder / "progress.pt", weights_only=True)
+        again = "or remove the file, and the run starts anew"
+        for change, message in (
+            ({"format": 1}, f"by another version of lds than this one, {re.escape(lds.__version__)}, {again}"),
+            ({"versions": saved["versions"] | {"lds": "0.0.7"}}, r"with lds '0\.0\.7', but this is lds"),
+            ({"versions": saved["versions"] | {"torch": "1.9"}}, r"with torch '1\.9', .*resume with that version"),
+            ({"versions": {}}, "with lds None, but this is lds"),
+            ({"threads": 7}, f"a run of 7 threads, but this one has 1, .*set OMP_NUM_THREADS=7, .*, {again}"),
+        ):
+            torch.save(saved | change, folder / "progress.pt")
+            with pytest.raises(InputError, match=rf"progress\.pt was saved .*{message}"):
+                resume(folder, progress=False)
 
-    def test_another_data_set(self, interrupted):
+    def test_another_data_set(self, interrupted, monkeypatch):
         folder = interrupted(5)
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"seed": 3}))
+        monkeypatch.setattr("lds.run._train.load_data", lambda config: load_data(replace(config, seed=3)))
         with pytest.raises(InputError, match="was saved for other data"):
             resume(folder, progress=False)
+
+    def test_an_edited_configuration(self, interrupted, monkeypatch):
+        folder = interrupted(5)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        for field, value in {"outer_lr": 0.5, "tau": 7, "weight_decay": 1, "seed": 3, "max_epochs": None}.items():
+            (folder / "config.yaml").write_text(yaml.safe_dump(config | {field: value}))
+            message = rf"was saved with {field} {config[field]}, but config\.yaml says {value}.*; put it back"
+            with pytest.raises(InputError, match=message):
+                resume(folder, progress=False)
+        saved = torch.load(folder / "progress.pt", weights_only=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        torch.save(saved | {"config": saved["config"] | {"tau": torch.ones(2)}}, folder / "progress.pt")
+        with pytest.raises(InputError, match="is damaged: config holds more than numbers and texts"):
+            resume(folder, progress=False)
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+            (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+            (MemoryError(), "Cannot allocate memory"),
+        ],
+    )
+    def test_a_file_that_cannot_be_read_now(self, interrupted, monkeypatch, error, reason):
+        """It is no damage, and nobody is told to remove the file."""
+        folder = interrupted(5)
+
+        def fail(self):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.read_bytes", fail)
+            with pytest.raises(DataError, match=rf"cannot be read: {reason}; check .*, and try again") as caught:
+                resume(folder, progress=False)
+        assert "remove" not in str(caught.value)
 
     @pytest.mark.parametrize("text", ["", "[1, 2]", "{dataset: wine, tau: x}", "a: b: c", "\x00"])
     def test_a_configuration_that_is_none(self, tmp_path, text):
@@ -275,7 +324,7 @@ def test_saving_costs_little(tmp_path, monkeypatch):
     """By the clock that the rule itself reads: after a save of 1 s, none for 50 s."""
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    checkpointer = Checkpointer(tmp_path, blocks(), 0.0, type("Request", (), {"number": None})())
+    checkpointer = Checkpointer(tmp_path, {}, blocks(), 0.0, type("Request", (), {"number": None})())
     saves = []
 
     def dump():
@@ -300,6 +349,19 @@ def test_fingerprints_tell_data_apart():
 
 
 class TestCommand:
+    def test_the_data_may_have_moved(self, interrupted, tmp_path, monkeypatch):
+        folder = interrupted(5)
+        configs = []
+
+        def run_(config, folder, **_):
+            configs.append(config)
+            assert read_progress(folder.path, folder.config, load_data(config))[0] is not None
+            return {"test_accuracy": 0.0, "outer_epochs": 0}
+
+        monkeypatch.setattr("lds.run._train._run", run_)
+        assert run("train", "--resume", folder, "--data-root", tmp_path / "moved") == 0
+        assert configs == [replace(CONFIG, data_root=str(tmp_path / "moved"))]
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [

@@ -1,5 +1,6 @@
 """Event files, read back with TensorBoard's own reader."""
 
+import shutil
 import sys
 
 import pytest
@@ -135,6 +136,22 @@ def test_without_the_package(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"needs tensorboard, which is not here; pip install 'lds-gnn\[tensorboard\]'"):
         train(SHORT, tmp_path / "run", progress=False, log="tensorboard")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_vanishes(tmp_path):
+    """Nor does a thread say so by a traceback, which would be a warning here."""
+    writer = board(tmp_path / "run")
+    writer.on_start((), 0)
+    writer.on_step(STEP)
+    writer.on_resumable(dict)
+    shutil.rmtree(tmp_path / "run")
+    for tell in (lambda: writer.on_step(STEP), lambda: writer.on_resumable(dict)):
+        with pytest.raises(StorageError, match="cannot be written: No such file or directory; make room or"):
+            tell()
+        writer.on_end()
+        writer.on_epoch(EPOCH)
+        writer.on_resumable(dict)
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -61,6 +61,13 @@ class TestProgressBar:
         bar.on_end()
         assert capsys.readouterr().err == ""
 
+    def test_hidden_it_makes_no_bar(self, monkeypatch):
+        """A tqdm has a semaphore, which a killed process would leave behind."""
+        monkeypatch.setattr("lds.run._train.tqdm", lambda **_: pytest.fail("made one"))
+        bar = ProgressBar("lds on wine", None, hide=True)
+        bar.on_step(STEP)
+        bar.on_end()
+
     def test_may_end_unopened(self, capsys):
         ProgressBar("lds on wine", None).on_end()
         assert capsys.readouterr().err == ""

@@ -1,7 +1,6 @@
 """Jobs for the engines: functions that another process can import."""
 
 import os
-import signal
 import threading
 import time
 import uuid
@@ -9,6 +8,7 @@ import uuid
 import torch
 from threadpoolctl import threadpool_info
 
+from lds._signals import Interrupted, stop_requests
 from lds.run._train import peak_rss_mb
 
 
@@ -53,8 +53,17 @@ def allocate(mib):
     return peak_rss_mb() if held else 0
 
 
-def ignores_sigint():
-    return signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+def is_asked_to_stop(number):
+    """Whether a signal gets through to a training that listens."""
+    with stop_requests() as request:
+        die(number)
+    return request.number is not None
+
+
+def stop(number):
+    with stop_requests() as request:
+        die(number)
+        raise Interrupted(request.number)
 
 
 def count_neighbours(folder):

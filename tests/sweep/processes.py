@@ -1,4 +1,4 @@
-"""The sweep as a process of its own, and what is left of it."""
+"""Commands as processes of their own, and what is left of them."""
 
 import os
 import subprocess
@@ -12,15 +12,14 @@ import pytest
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 
 
-class Sweep:
-    """`lds sweep` in a process whose descendants can be told by a variable of their environment."""
+class Command:
+    """`lds` in a process whose descendants can be told by a variable of their environment."""
 
-    def __init__(self, spec, out, *options):
-        self.out = out
-        self.mark = f"LDS_TEST_SWEEP={uuid.uuid4()}"
+    def __init__(self, *argv):
+        self.mark = f"LDS_TEST_COMMAND={uuid.uuid4()}"
         name, value = self.mark.split("=")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lds", "sweep", spec, "--out", out, *options],
+            [sys.executable, "-m", "lds", *argv],
             env=dict(os.environ, OMP_NUM_THREADS="1", **{name: value}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -31,10 +30,6 @@ class Sweep:
         """Exit code, stdout and stderr."""
         stdout, stderr = self.process.communicate()
         return self.process.returncode, stdout, stderr
-
-    def lines(self):
-        path = self.out / "results.jsonl"
-        return path.read_text().splitlines() if path.exists() else []
 
     def wait_for(self, condition):
         deadline = time.monotonic() + 120
@@ -61,3 +56,15 @@ class Sweep:
                 return False
             time.sleep(0.02)
         return True
+
+
+class Sweep(Command):
+    """`lds sweep`."""
+
+    def __init__(self, spec, out, *options):
+        self.out = out
+        super().__init__("sweep", spec, "--out", out, *options)
+
+    def lines(self):
+        path = self.out / "results.jsonl"
+        return path.read_text().splitlines() if path.exists() else []

@@ -1,7 +1,11 @@
 """`lds sweep`, in process."""
 
+import errno
+import os
+
 import pytest
 
+from tests.sweep.processes import linux
 from tests.test_cli import check_refused, run
 
 SPEC = """\
@@ -40,6 +44,23 @@ def test_a_failed_run(spec, tmp_path, capsys):
     assert captured.err == f"lds: 1 of 2 runs failed; {ledger} has the tracebacks, and --retry-failed repeats them\n"
     assert captured.out.splitlines()[1].split() == ["wine", "lds", "-", "-", "0", "1"]
     assert not list(tmp_path.rglob("predictions.npy"))
+
+
+@linux
+def test_a_full_disk(spec, capsys, monkeypatch):
+    def fsync(descriptor):
+        if os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")) == "results.jsonl":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    assert run("sweep", spec, "--jobs", "1") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lds: error: ")
+    assert "results.jsonl cannot be written: No space left on device; what was saved before is whole" in captured.err
+    assert captured.err.count("\n") == 1
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    assert run("sweep", spec, "--jobs", "1") == 0
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_stopped(spec, tmp_path, number, code):
     sweep.process.send_signal(number)
     returned, stdout, stderr = sweep.finish()
     assert (returned, stdout) == (code, "")
-    assert stderr == f"lds: interrupted; the same command goes on with what is in {tmp_path / 'out'}\n"
+    name = signal.Signals(number).name
+    assert stderr == f"lds: stopped by {name}; the same command goes on with what is in {tmp_path / 'out'}\n"
     assert sweep.all_gone()
     assert 1 <= len(sweep.lines()) < RUNS
 

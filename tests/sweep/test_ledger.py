@@ -1,10 +1,14 @@
 """The ledger, and what makes a run the same run."""
 
+import errno
 import json
+import os
+import subprocess
+from io import FileIO
 
 import pytest
 
-from lds.errors import InputError
+from lds.errors import InputError, StorageError
 from lds.run import BaselineConfig, TrainConfig
 from lds.sweep import Outcome, read_results
 from lds.sweep._identity import folder_name, identity, key
@@ -12,6 +16,8 @@ from lds.sweep._ledger import Ledger
 
 FIRST = Outcome({"dataset": "wine", "method": "gcn", "seed": 0}, "done", {"test_accuracy": 0.5})
 SECOND = Outcome({"dataset": "wine", "method": "gcn", "seed": 1}, "failed", error={"type": "E", "message": "θ"})
+
+THIRD = Outcome({"dataset": "wine", "method": "gcn", "seed": 2}, "done", {"test_accuracy": 0.25})
 
 
 @pytest.fixture
@@ -72,6 +78,74 @@ def test_one_process_at_a_time(path):
     with Ledger(path), pytest.raises(InputError, match="no other process runs"):
         Ledger(path)
     Ledger(path).__exit__(None, None, None)
+
+
+class FullFile(FileIO):
+    """The file of a disk with room for so many bytes more."""
+
+    def __init__(self, path, room):
+        super().__init__(path, "a+b")
+        self.room = room
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = super().write(data[: self.room])
+        self.room -= written
+        return written
+
+
+@pytest.mark.parametrize("room", [0, 1, 40])
+def test_a_full_disk(path, room):
+    """A line is there as a whole or not at all, and the ledger can be gone on with."""
+    before = path.read_bytes()
+    with Ledger(path) as ledger:
+        ledger._file.close()
+        ledger._file = FullFile(path, room)
+        with pytest.raises(StorageError, match=r"results\.jsonl cannot be written: No space left on device; .*make"):
+            ledger.append(THIRD)
+        assert path.read_bytes() == before
+        assert THIRD.key not in ledger.outcomes
+        ledger._file.room = 1000
+        ledger.append(THIRD)
+    assert read_results(path) == [FIRST, SECOND, THIRD]
+
+
+def test_a_line_that_is_taken_in_parts(path, monkeypatch):
+    with Ledger(path) as ledger:
+        ledger._file.close()
+        ledger._file = FullFile(path, 10**6)
+        monkeypatch.setattr(FullFile, "write", lambda file, data: FileIO.write(file, data[:7]))
+        ledger.append(THIRD)
+        ledger.append(FIRST)
+    assert read_results(path) == [FIRST, SECOND, THIRD]
+
+
+def fill(ledger):
+    for seed in range(1000):
+        ledger.append(Outcome(dict(FIRST.config, seed=seed), "done", {"test_accuracy": 0.5}))
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        with Ledger(disk / "results.jsonl") as ledger, pytest.raises(StorageError, match="No space left on device"):
+            fill(ledger)
+        read = read_results(disk)
+        assert [outcome.config["seed"] for outcome in read] == list(range(len(read)))
+        assert len(read) > 50
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_ledger_that_cannot_be_opened(tmp_path):
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"results\.jsonl cannot be written: Is a directory; .*choose another --out"):
+        Ledger(tmp_path / "results.jsonl")
 
 
 def test_nothing_there(tmp_path):

@@ -64,7 +64,14 @@ def test_the_environment_is_left_as_it_was(monkeypatch):
 
 
 def test_an_interrupt_at_the_terminal_is_the_parents():
-    assert run((jobs.ignores_sigint,))[0].result
+    interrupted, terminated = run((jobs.is_asked_to_stop, signal.SIGINT), (jobs.is_asked_to_stop, signal.SIGTERM))
+    assert (interrupted.result, terminated.result) == (False, True)
+
+
+def test_a_job_that_is_asked_to_stop_is_a_failure_without_noise(capfd):
+    (reply,) = run((jobs.stop, signal.SIGTERM))
+    assert reply.error.message == "the process of 0 ended with exit code 143"
+    assert capfd.readouterr().err == ""
 
 
 INTERRUPTED = """
