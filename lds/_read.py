@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import zipfile
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 # Of a YAML file, its aliases written out: a sweep of thousands of runs has some hundred.
 _YAML_NODES = 100_000
 _YAML_DIGITS = 100
+# Of a zip archive, unpacked: where both are exceeded, it is a small file that would fill the memory.
+_UNPACKED_BYTES = 256 << 20
+_UNPACKED_RATIO = 100
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -57,21 +63,32 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
     """Return what torch.save wrote to a file: numbers, texts, tensors, and lists and dicts of them.
 
     Raises:
-        DataError: the file cannot be read, is damaged, or holds anything else; the message is the reason alone.
+        DataError: the file is damaged, or holds anything else; the message is the reason alone.
+        OSError: the file cannot be read, or memory is too small for it.
     """
     import torch
 
     try:
-        with path.open("rb") as file:
-            # Not the format of torch < 1.6: nothing guards it against damage.
-            if not zipfile.is_zipfile(file):
-                raise DataError("it is not what torch.save writes")
-            file.seek(0)
-            with checked_sparse():
-                return torch.load(file, map_location=map_location, weights_only=True)
+        # All at once: what fails from here on is damage, and no disk.
+        file = io.BytesIO(path.read_bytes())
+        # Not the format of torch < 1.6: nothing guards it against damage.
+        if not zipfile.is_zipfile(file):
+            raise DataError("it is not what torch.save writes")
+        check_unpacked(file)
+        file.seek(0)
+        with checked_sparse():
+            return torch.load(file, map_location=map_location, weights_only=True)
+    except DataError:
+        raise
     # torch's documentation names no exceptions: a damaged file raises many, in zip, pickle or tensor code.
     except Exception as error:
-        raise DataError(reason(error)) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+        # Without torch's advice on how to run the code of such a file.
+        text = str(error).rpartition("WeightsUnpickler error: ")[2].partition(". Please use")[0]
+        raise DataError(reason(Exception(text) if text else error)) from error
 
 
 def checked_sparse() -> AbstractContextManager[Any]:
@@ -79,6 +96,21 @@ def checked_sparse() -> AbstractContextManager[Any]:
     import torch
 
     return torch.sparse.check_sparse_tensor_invariants(enable=True)  # type: ignore[no-untyped-call]
+
+
+def check_unpacked(file: BinaryIO) -> None:
+    """Refuse a zip archive that declares to be far larger unpacked than it is, before any of it is unpacked.
+
+    Raises:
+        DataError: it is; the message is the reason alone.
+    """
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    size = file.seek(0, os.SEEK_END)
+    if unpacked > _UNPACKED_BYTES and unpacked > _UNPACKED_RATIO * size:
+        raise DataError(
+            f"{size} compressed bytes would unpack to {unpacked}, more than {_UNPACKED_RATIO} times as many"
+        )
 
 
 def load_arrays(path: Path) -> Arrays:
@@ -92,6 +124,7 @@ def load_arrays(path: Path) -> Arrays:
 
     with path.open("rb") as file:
         try:
+            check_unpacked(file)
             with zipfile.ZipFile(file) as archive:
                 for member in archive.infolist():
                     _check_size(archive, member)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lds.errors import InputError
-from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer
+from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer, check_step
 from lds.graph._sampled import SampledGraph
 from lds.graph._sampler import ThinningSampler, positions_above
 
@@ -105,8 +105,12 @@ class AllPairs:
         Args:
             gradient: G as factor pairs.
             lr: step size η.
+
+        Raises:
+            NumericalError: the gradient or the step is not finite; θ is left as it was.
         """
-        groups, left, right = gradient.groups()
+        groups, left, right, largest = gradient.groups()
+        check_step(largest, lr, self.dtype)
         # In a block the rows of a thin side are a slice of the sorted rows.
         bounds = [torch.searchsorted(group.rows, self._bounds(group.rows.device)).tolist() for group in groups]
         right = right.T.contiguous()

@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from lds.errors import InputError
 from lds.graph._all_pairs import canonical_pairs
-from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer
+from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer, check_step
 from lds.graph._sampled import SampledGraph
 
 
@@ -155,8 +155,14 @@ class CandidatePairs:
         return rows @ rows.T
 
     def project_(self, gradient: CandidateGradient, lr: float) -> None:
-        """Take the step θ ← clip_[0,1](θ − lr · gradient) in place."""
-        self._theta.sub_(gradient.at(self._row, self._col), alpha=lr).clamp_(0, 1)
+        """Take the step θ ← clip_[0,1](θ − lr · gradient) in place.
+
+        Raises:
+            NumericalError: the gradient or the step is not finite; θ is left as it was.
+        """
+        step = gradient.at(self._row, self._col)
+        check_step(float(torch.linalg.vector_norm(step, torch.inf)), lr, step.dtype)
+        self._theta.sub_(step, alpha=lr).clamp_(0, 1)
 
     def edges(self, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the pairs i < j with θ_ij > threshold, int64 of shape [2, E], and their probabilities."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,7 +90,7 @@ class FactorPairs:
 
     def at(self, row: Tensor, col: Tensor) -> Tensor:
         """Return ∂f/∂θ_ij at the pairs (row, col), shape like row; pairs that no thin side touches cost nothing."""
-        groups, left, right = self.groups()
+        groups, left, right, _ = self.groups()
         result = _row_dots(left, row, right, col)
         for group in groups:
             place = torch.full((self.degree.numel(),), -1, dtype=torch.int64, device=row.device)
@@ -100,23 +101,22 @@ class FactorPairs:
                 result[touched] += _row_dots(group.thin, inside[touched], group.full, there[touched])
         return result
 
-    def groups(self) -> tuple[list[RowGroup], Tensor, Tensor]:
-        """Return the factor pairs grouped by their non-zero rows, and two dense sides L, R for all others.
+    def groups(self) -> tuple[list[RowGroup], Tensor, Tensor, float]:
+        """Return the factor pairs grouped by their non-zero rows, two dense sides L, R for all others, and a bound.
 
-        The gradient at i < j is (L Rᵀ)_ij plus, for every group, (T Fᵀ + F Tᵀ)_ij with T its thin side.
+        The gradient at i < j is (L Rᵀ)_ij plus, for every group, (T Fᵀ + F Tᵀ)_ij with T its thin side; neither it nor
+        a part of these sums is larger than the bound.
 
         Raises:
             NumericalError: a factor holds NaN or infinity.
         """
         ones = torch.ones_like(self.degree)
         dense = [(self.degree[:, None], ones[:, None]), (ones[:, None], self.degree[:, None])]
-        if not bool(self.degree.isfinite().all()):
-            raise _not_finite()
+        bound = 2 * float(self.degree.abs().max())
         thin: list[tuple[Tensor, Tensor, Tensor]] = []
         for left, right in self.pairs:
             sizes = [side.abs().sum(1) for side in (left, right)]
-            if not all(bool(size.sum().isfinite()) for size in sizes):
-                raise _not_finite()
+            bound += 2 * float(sizes[0].max()) * float(sizes[1].max())  # NaN if a side holds one.
             masks = [size != 0 for size in sizes]
             counts = [int(mask.sum()) for mask in masks]
             if min(counts) > _DENSE * left.shape[0]:
@@ -125,6 +125,8 @@ class FactorPairs:
                 thin.append((masks[0], left, right))
             else:
                 thin.append((masks[1], right, left))
+        if not math.isfinite(bound):
+            raise _not_finite()
         thin.sort(key=lambda item: int(item[0].sum()))
         merged: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
         for mask, side, other in thin:
@@ -138,7 +140,21 @@ class FactorPairs:
             rows = mask.nonzero().flatten()
             groups.append(RowGroup(rows, torch.cat([side[rows] for side in sides], 1), torch.cat(others, 1)))
         sides = [torch.cat(side, 1) for side in zip(*dense, strict=True)]
-        return groups, sides[0], sides[1]
+        return groups, sides[0], sides[1], bound
+
+
+def check_step(largest: float, lr: float, dtype: torch.dtype) -> None:
+    """Check, before θ changes, that a step of size lr along a gradient of such entries at most can be computed.
+
+    Raises:
+        NumericalError: it overflows the type of θ.
+    """
+    limit = torch.finfo(dtype).max / 2  # Sums are rounded.
+    if not (abs(lr) <= limit and max(abs(lr), 1) * largest <= limit):
+        raise NumericalError(
+            f"a step of θ must be finite in {dtype}, but the outer learning rate is {lr:.3g} and the hypergradient up "
+            f"to {largest:.3g}, so θ is left as it was; lower the outer learning rate"
+        )
 
 
 def _not_finite() -> NumericalError:

@@ -19,7 +19,7 @@ STATEMENTS = (
     "import lds.hypergrad",
     "from lds import StructureLearner",
     "from lds import LDSClassifier",
-    "import lds.cli",
+    "from lds.cli import _train",
 )
 
 

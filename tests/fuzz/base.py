@@ -79,8 +79,11 @@ def npy_bytes(descr: str, shape: str, body: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
 
 
-def zip_bomb(member: str, head: bytes, mib: int) -> bytes:
-    """A zip archive of some kB whose member is `head` and that many MiB of zeros."""
+def zip_bomb(member: str, head: bytes, mib: int = 600, rest: list[tuple[str, bytes]] | None = None) -> bytes:
+    """A zip archive of some kB whose member is `head` and that many MiB of zeros, ahead of the rest.
+
+    They fit the address space that a case may take: only a look at what the archive declares refuses them.
+    """
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     zeros = bytes(1 << 20)
     body = compressor.compress(head) + compressor.flush(zlib.Z_FULL_FLUSH)
@@ -96,7 +99,16 @@ def zip_bomb(member: str, head: bytes, mib: int) -> bytes:
         archive.fp.seek(0)
         archive.fp.write(info.FileHeader(False) + body)
         archive.start_dir = archive.fp.tell()
+        for name, part in rest or []:
+            archive.writestr(name, part)
     return buffer.getvalue()
+
+
+def tensor_bomb() -> bytes:
+    """A bomb that torch.load unpacks."""
+    with zipfile.ZipFile(io.BytesIO(saved_bytes({}))) as archive:
+        members = [(i.filename, archive.read(i)) for i in archive.infolist() if i.filename != "archive/data.pkl"]
+    return zip_bomb("archive/data.pkl", b"\x80\x02", rest=members)
 
 
 def _aliases(depth: int = 40) -> str:
@@ -152,9 +164,9 @@ def huge_npz(rest: dict[str, Any], name: str) -> Contents:
         heads[0],
         npy_bytes("'|O'", "(1,)", pickle.dumps(Trap())),
     ]
-    made += [pickle.dumps(Trap()), zip_bomb(f"{name}.npy", npy_bytes("'<f8'", "(196608000,)"), 1500)]
+    made += [pickle.dumps(Trap()), zip_bomb(f"{name}.npy", npy_bytes("'<f8'", "(78643200,)"))]
     made += [
-        zip_bomb(f"{name}.npy", npy_bytes("'<f8'", "(10,)"), 1500),
+        zip_bomb(f"{name}.npy", npy_bytes("'<f8'", "(10,)")),
         npz_bytes(**rest, extra=np.array([Trap()], dtype=object)),
     ]
     return [("", content) for content in made]

@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 
 from lds.data import load
 from tests.data.own.problems import DATA
-from tests.fuzz.base import Contents, Trap, huge_npz, npz_bytes, saved_bytes, zip_bomb
+from tests.fuzz.base import Contents, Trap, huge_npz, npz_bytes, saved_bytes, tensor_bomb
 from tests.fuzz.mutations import archive_of
 
 # Raw files of Planetoid, as Python 2 wrote them.
@@ -135,7 +135,7 @@ def hostile_pt(folder: Path) -> Contents:
         pickle.dumps({"x": Trap()}, 2),
         b"",
         b"\x80\x02.",
-        zip_bomb("archive/data.pkl", b"\x80\x02", 1500),
+        tensor_bomb(),
     ]
     raw.append(_with_member(saved_bytes(good_parts()), "data/0", lambda part: part[:4]))
     raw.append(_with_member(saved_bytes(good_parts()), "data.pkl", lambda part: b"\x80\x02" + b"(" * 200_000))

@@ -1,27 +1,32 @@
-"""Readers of sweeps, reports and trajectories on disk."""
+"""Readers of sweeps, reports, ablations and trajectories on disk."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
-from lds.hypergrad import Disk, Reverse, hypergradient
+from lds.ablate import AblationConfig, ablate
+from lds.hypergrad import Disk, Reverse, TruncationCurve, hypergradient
 from lds.report._folder import read_folder
 from lds.report._structure import learned
-from lds.sweep import Spec, read_results, select, summary
+from lds.run import TrainConfig
+from lds.sweep import Job, Reply, Spec, read_results, select, summary
 from lds.sweep._ledger import Ledger
 from lds.sweep._table import results_csv
 from lds.updaters import Adam
-from tests.fuzz.base import Contents, Trap, saved_bytes, yaml_bombs, zip_bomb
+from tests.fuzz.base import Contents, Trap, saved_bytes, tensor_bomb, yaml_bombs
 from tests.fuzz.runs import SPEC
 from tests.oracles import regression, same_bits
 from tests.report.samples import run_folder, sweep_rows, write_lines
@@ -140,6 +145,43 @@ def read_report(folder: Path) -> None:
             section(found, "f1", Options(None, None))
 
 
+# An ablation that goes on.
+
+_ABLATION = AblationConfig(TrainConfig("wine", "knn-lds", k=3, hidden=2), [0, 2], [1, 2], 3)
+
+
+class _Curves:
+    """An engine that computes nothing."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Reply]]:
+        for job in jobs:
+            yield job, Reply(TruncationCurve([1.0, 0.5, 0.1, 0.0], [math.nan, 0.5, 0.9, 1.0], [3.0, 2.0, 1.0, 0.5]))
+
+
+def goes_on_ablating(folder: Path) -> None:
+    """`lds ablate` but for the runs: the configuration and the curves are read."""
+    with (
+        mock.patch("lds.ablate._run.run_sweep", return_value=[]),
+        mock.patch("lds.ablate._run.load_data"),
+    ):
+        result, _ = ablate(_ABLATION, folder, _Curves(), progress=False)
+    result.table()
+
+
+def hostile_ablation(folder: Path) -> Contents:
+    good = json.loads((folder / "fidelity" / "seed-1-initial.json").read_bytes())
+    changes: list[Any] = [
+        {"cosine": None}, {"cosine": []}, {"cosine": "1234"}, {"cosine": [1, 1, 1, 1]}, {"cosine": ["x"] * 4},
+        {"cosine": {}}, {"cosine": [[1.0]] * 4}, {"other": 1}, {"costate_norm": [1e308] * 4},
+        {"costate_norm": [math.inf] * 4}, {"costate_norm": [-math.inf] * 4}, {"relative_error": [math.nan] * 4},
+    ]  # fmt: skip
+    jsons = [json.dumps(good | change).encode() for change in changes]
+    jsons += [b"", b"[]", b"3", b"null", b"{}", b"[" * 200_000, b"1" * 5000, b"\xff", b'{"\\ud800": 1}']
+    return [(f"fidelity/seed-{seed}-initial.json", content) for seed in (1, 2) for content in jsons] + [
+        ("ablation.yaml", content) for content in yaml_bombs("dataset")
+    ]
+
+
 # A trajectory on disk.
 
 
@@ -216,7 +258,7 @@ def hostile_disk(folder: Path) -> Contents:
     jsons = [b"", b"[]", b"3", b"[" * 200_000, b"1" * 5000, b"\xff", b"{}"]
     return (
         [("sweep.pt", content) for content in [*map(saved_bytes, values), pickle.dumps(Trap()), b"",
-        zip_bomb("x/data.pkl", b"\x80\x02", 1500)]]
+        tensor_bomb()]]
         + [("states.bin", content) for content in (b"", states[:row], states[: len(states) // 2], states + states,
         bytes(len(states)), b"\xff" * len(states))]
         + [("trajectory.json", content) for content in jsons]

@@ -20,7 +20,7 @@ from lds.report._structure import learned
 from lds.run import EXPORT_FORMATS, TrainConfig, read_node_names, read_structure, resume, train
 from lds.run._folder import RunFolder
 from lds.sweep import Spec
-from tests.fuzz.base import Contents, Trap, huge_npz, npz_bytes, saved_bytes, yaml_bombs, zip_bomb
+from tests.fuzz.base import Contents, Trap, huge_npz, npz_bytes, saved_bytes, tensor_bomb, yaml_bombs
 
 # Configurations.
 
@@ -88,9 +88,9 @@ def make_interrupted(folder: Path) -> None:
         make_learner(config, data).fit(data, seed=config.seed, callbacks=[Saver()])
     (folder / "config.yaml").write_text(yaml.safe_dump(config.as_dict()))
     (folder / "metrics.jsonl").write_text(json.dumps(dumps[-1]["history"][0]) + "\n")
-    (folder / "progress.pt").write_bytes(pack(fingerprint(data), 1.0, dumps[-1]))
+    (folder / "progress.pt").write_bytes(pack(config.as_dict(), fingerprint(data), 1.0, dumps[-1]))
     failure = {"outer_step": dumps[-1]["outer_step"] + 1, "resume": dumps[-1]}
-    (folder / "failure.pt").write_bytes(pack(fingerprint(data), 0.0, failure))
+    (folder / "failure.pt").write_bytes(pack(config.as_dict(), fingerprint(data), 0.0, failure))
 
 
 def hostile_progress(folder: Path, name: str) -> Contents:
@@ -127,7 +127,7 @@ def hostile_progress(folder: Path, name: str) -> Contents:
         changed(state={**inner["state"], "leaves": [x.double() if isinstance(x,
         torch.Tensor) else x for x in inner["state"]["leaves"]]}),
     ]  # fmt: skip
-    raw = [pickle.dumps(Trap()), b"", zip_bomb("progress/data.pkl", b"\x80\x02", 1500)]
+    raw = [pickle.dumps(Trap()), b"", tensor_bomb()]
     return [(name, content) for content in [*map(saved_bytes, values), *raw]]
 
 

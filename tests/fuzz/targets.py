@@ -25,6 +25,8 @@ from tests.fuzz.own import (
     read_planetoid,
 )
 from tests.fuzz.records import (
+    goes_on_ablating,
+    hostile_ablation,
     hostile_disk,
     hostile_sweep,
     make_disk,
@@ -87,6 +89,8 @@ TARGETS = {
         Target("report", ("config.yaml", "metrics.jsonl", "result.json", "graph.npz", "results.jsonl", "ablation.csv",
         "fidelity.csv",
                           "recommendation.json", "ablation.yaml"), make_report, read_report),
+        Target("ablation", ("ablation.yaml", "fidelity/seed-1-initial.json", "fidelity/seed-2-initial.json"),
+        goes_on_ablating, goes_on_ablating, hostile_ablation),
         Target("disk", ("states.bin", "trajectory.json", "sweep.pt"), make_disk, read_disk, hostile_disk),
     )
 }  # fmt: skip

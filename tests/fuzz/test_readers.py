@@ -17,7 +17,7 @@ from tests.fuzz import faulty
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz.py"
 TARGETS = [
     "planetoid", "planetoid-trusted", "own-pt", "own-npz", "own-csv", "spec", "config", "command-line", "progress",
-    "failure", "finished", "sweep", "report", "disk",
+    "failure", "finished", "sweep", "report", "ablation", "disk",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bounds memory and counts open files as Linux does")

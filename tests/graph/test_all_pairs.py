@@ -1,5 +1,7 @@
 """Edge probabilities on all pairs: storage in blocks, the projected step, draws, edges, state."""
 
+import math
+
 import pytest
 import torch
 from scipy import stats
@@ -238,7 +240,7 @@ def test_canonical_pairs_of_narrow_integers(dtype):
 class TestGroups:
     def test_pairs_are_sorted_into_groups(self):
         def rows_of(kind):
-            groups, left, right = pairs_of(kind).groups()
+            groups, left, right, _ = pairs_of(kind).groups()
             assert left.shape == right.shape
             return [group.rows.tolist() for group in groups], left.shape[1] - 2
 
@@ -293,3 +295,35 @@ def test_a_gradient_that_is_not_finite_leaves_theta_alone(bad):
     with pytest.raises(NumericalError, match="NaN or infinity"):
         structure.project_(FactorPairs(((left, randn(N, 2)),), randn(N)), 0.1)
     assert torch.equal(structure.to_dense(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("kind", gradients().keys())
+def test_a_step_that_overflows_leaves_theta_alone(kind, dtype):
+    limit = torch.finfo(dtype).max
+    pairs = pairs_of(kind)
+    pairs = FactorPairs(tuple((u.to(dtype), v.to(dtype)) for u, v in pairs.pairs), pairs.degree.to(dtype))
+    structure = structure_of(theta("random", N).to(dtype))
+    before = structure.state()
+    for lr in (limit, -limit, 1e308):
+        with pytest.raises(NumericalError, match=rf"a step of θ must be finite in {dtype}, .* lower the outer"):
+            structure.project_(pairs, lr)
+        assert torch.equal(structure.state(), before)
+    structure.project_(pairs, limit * 1e-8)
+    assert bool(((structure.state() == 0) | (structure.state() == 1)).any())
+    assert math.isfinite(structure.expected_edges)
+
+
+def test_products_that_overflow_leave_theta_alone():
+    """However small the step: the product is computed first."""
+    structure = structure_of(theta("random", N).float())
+    before = structure.state()
+    with pytest.raises(NumericalError, match="must be finite"):
+        structure.project_(FactorPairs(((torch.full((N, 1), 1e20), torch.full((N, 1), 1e20)),), torch.zeros(N)), 1e-30)
+    assert torch.equal(structure.state(), before)
+
+
+@pytest.mark.parametrize("kind", gradients().keys())
+def test_the_bound(kind):
+    pairs = pairs_of(kind)
+    assert pairs.groups()[-1] >= dense_gradient(pairs).abs().max()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from scipy import stats
 
-from lds.errors import InputError
-from lds.graph import CandidatePairs, SampledGraph, random_pairs
+from lds.errors import InputError, NumericalError
+from lds.graph import CandidatePairs, FactorPairs, SampledGraph, random_pairs
+from lds.graph._candidate_pairs import CandidateGradient
 from lds.hypergrad import OuterVariable, hypergradient
 from lds.updaters import SGD, Adam
 from tests.graph.oracles import MODELS, DenseGraph, dense_adjacency, dense_hypergradient, node_classification
@@ -77,6 +78,19 @@ def test_step():
     assert bool((structure.state() == 0).any())
     assert bool((structure.state() == 1).any())
     assert structure.expected_edges == pytest.approx(float(structure.state().sum()))
+
+
+@pytest.mark.parametrize("lr", [1e38, 1e39, 1e308])
+@pytest.mark.parametrize("bad", [4.0, float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_leaves_theta_alone(bad, lr):
+    structure = structure_of(torch.float32)
+    before = structure.state()
+    weights = torch.ones_like(before)
+    weights[3] = bad
+    gradient = CandidateGradient(FactorPairs((), torch.zeros(N)), weights)
+    with pytest.raises(NumericalError, match=r"a step of θ must be finite in torch.float32, .* lower the outer"):
+        structure.project_(gradient, lr)
+    assert torch.equal(structure.state(), before)
 
 
 def test_no_memory_of_all_pairs(no_large_tensors):

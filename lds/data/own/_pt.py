@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lds._read import checked_sparse, reason
+from lds._read import check_unpacked, checked_sparse, reason
 from lds.data.own._weights import refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 _PARTS = ("x", "y", "edge_index", *MASKS, "num_classes")
+# By these torch tells an archive from a file of torch < 1.6.
+_ZIP = b"PK\x03\x04"
 
 
 def read_pt(path: Path) -> Data:
@@ -36,6 +38,9 @@ def read_pt(path: Path) -> Data:
     parts_of_data = [AttrType, DataEdgeAttr, DataTensorAttr, GlobalStorage]
     with path.open("rb") as file, torch.serialization.safe_globals(parts_of_data), checked_sparse():
         try:
+            if file.read(len(_ZIP)) == _ZIP:
+                check_unpacked(file)
+            file.seek(0)
             saved = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise DataError(

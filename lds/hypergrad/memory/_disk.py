@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -9,8 +10,7 @@ import os
 import struct
 import weakref
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lds._files import lock, write_atomically
+from lds._files import cannot_write, lock, write_atomically
 from lds._read import load_tensors, parse_json
 from lds.errors import DataError, InputError
 from lds.hypergrad._arguments import check_count
@@ -50,7 +50,8 @@ class Disk:
     Raises:
         InputError: `save_every` is no integer ≥ 1; or, when recording, the folder holds another trajectory or is in
             use, the state has leaves other than tensors, ints, floats and bools, or an outer variable is no tensor.
-        DataError: a file in the folder is damaged, or cannot be written.
+        DataError: a file in the folder is damaged.
+        StorageError: a file in the folder cannot be written.
     """
 
     folder: str | os.PathLike[str]
@@ -116,8 +117,7 @@ class DiskTape:
         """Write the sweep's progress in place of what was saved before."""
         buffer = io.BytesIO()
         torch.save(dict(progress), buffer)
-        with _writing(self._progress):
-            write_atomically(self._progress, buffer.getvalue())
+        write_atomically(self._progress, buffer.getvalue())
 
     def progress(self) -> dict[str, Any] | None:
         """Return what an earlier process saved, once: a second sweep in this one starts anew."""
@@ -126,6 +126,10 @@ class DiskTape:
         self._resumable = False
         try:
             progress = load_tensors(self._progress)
+        except OSError as error:
+            raise DataError(
+                f"{self._progress} cannot be read: {error.strerror}; check the file and its rights, and try again"
+            ) from error
         except DataError as error:
             raise self.damaged_progress() from error
         if not isinstance(progress, dict):
@@ -163,16 +167,17 @@ class DiskTape:
         elif os.fstat(self._file).st_size:
             raise DataError(f"{self._header} is missing; remove {folder} and start anew")
         else:
-            with _writing(self._header):
-                write_atomically(self._header, json.dumps(header, indent=2).encode())
+            write_atomically(self._header, json.dumps(header, indent=2).encode())
 
     def _append(self, leaves: Sequence[Any], loss: Tensor | None) -> None:
         row = b"".join(map(_encode, leaves)) + LOSS.pack(loss is not None, 0.0 if loss is None else loss.item())
         row += CHECKSUM.pack(zlib.crc32(row))
-        with _writing(self._states):
+        try:
             written = os.pwrite(self._file, row, self._rows * self._row_size)
             if written < len(row):
-                raise OSError(0, "the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise cannot_write(self._states, error) from error
         self._rows += 1
 
     def _row(self, row: int) -> list[Any]:
@@ -192,17 +197,6 @@ class DiskTape:
         if CHECKSUM.pack(zlib.crc32(content)) != checksum:
             raise DataError(f"{self._states} is damaged; remove {self._states.parent} and start anew")
         return content
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn an OSError into one that says which file could not be written."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error.strerror}); make room and call again, what is there is kept"
-        ) from error
 
 
 def _check_storable(dynamics: Dynamics, leaves: Sequence[Any]) -> None:

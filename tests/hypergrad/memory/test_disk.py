@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lds.errors import DataError, InputError, NumericalError
+from lds.errors import DataError, InputError, NumericalError, StorageError
 from lds.hypergrad import Disk, KeepStates, Reverse, hypergradient, record, sweep
 from lds.updaters import SGD, Adam, State
 from tests.oracles import DOUBLE, regression, same_bits
@@ -200,6 +200,22 @@ def test_damaged_files(tmp_path, name, content, message):
         run(tmp_path, Interrupting())
 
 
+def test_a_file_that_cannot_be_read_now_is_no_damage(tmp_path, expected, monkeypatch):
+    def refuse(self):
+        if self.name == "sweep.pt":
+            raise PermissionError(13, "Permission denied")
+        return read(self)
+
+    read = Path.read_bytes
+    with pytest.raises(InterruptedStepError):
+        run(tmp_path, Interrupting(STEPS + CHECKS + 6))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(DataError, match=r"sweep\.pt cannot be read: Permission denied; check the file and"):
+            run(tmp_path, Interrupting())
+    assert same_bits(run(tmp_path, Interrupting()).grad, expected.grad)
+
+
 def test_one_process_at_a_time(tmp_path):
     seen = []
 
@@ -281,11 +297,38 @@ def test_a_full_disk_is_one_error_and_what_is_there_is_kept(tmp_path, expected, 
         return written(descriptor, content, offset)
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(DataError, match=r"states.bin cannot be written \(No space left on device\); make room") as kept:
+    with pytest.raises(
+        StorageError, match=r"states.bin cannot be written: No space left on device; .* make room"
+    ) as kept:
         run(tmp_path, Interrupting())
     monkeypatch.undo()
     assert same_bits(run(tmp_path, Interrupting()).grad, expected.grad)
     del kept  # Until here: the traceback holds the tape, but the folder is free.
+
+
+@pytest.mark.parametrize("name", ["trajectory.json", "sweep.pt"])
+def test_a_disk_that_is_full_when_a_file_is_replaced(tmp_path, expected, monkeypatch, name):
+    replace = Path.replace
+
+    def full(path, target):
+        if target.name == name:
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageError, match=f"{name} cannot be written: No space left on device; .* make room"):
+        run(tmp_path, Interrupting())
+    monkeypatch.undo()
+    assert same_bits(run(tmp_path, Interrupting()).grad, expected.grad)
+
+
+def test_a_disk_that_takes_a_part(tmp_path, expected, monkeypatch):
+    written = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, content, offset: written(file, content[:-1], offset))
+    with pytest.raises(StorageError, match=r"states.bin cannot be written: No space left on device; .* make room"):
+        run(tmp_path, Interrupting())
+    monkeypatch.undo()
+    assert same_bits(run(tmp_path, Interrupting()).grad, expected.grad)
 
 
 def test_makes_the_folders_above_and_no_programs(tmp_path):
