@@ -1,4 +1,5 @@
 import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,9 @@ with warnings.catch_warnings():
 # other work to do, many times as long.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # Processes that tests start, too: other threads, other bits.
+
+# Where this runs in the background of a shell, SIGINT is ignored, and so it would be in processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -177,8 +177,8 @@ def hostile_ablation(folder: Path) -> Contents:
     ]  # fmt: skip
     jsons = [json.dumps(good | change).encode() for change in changes]
     jsons += [b"", b"[]", b"3", b"null", b"{}", b"[" * 200_000, b"1" * 5000, b"\xff", b'{"\\ud800": 1}']
-    return [(f"fidelity/seed-{seed}-initial.json", content) for seed in (1, 2) for content in jsons] + [
-        ("ablation.yaml", content) for content in yaml_bombs("dataset")
+    return [("ablation.yaml", content) for content in yaml_bombs("dataset")] + [
+        (f"fidelity/seed-{seed}-initial.json", content) for seed in (1, 2) for content in jsons
     ]
 
 
