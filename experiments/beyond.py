@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tables import Row, plus_minus, provenance, write
+from tables import Row, end, plus_minus, provenance, write
 from variants import run_variants
 
 from lds._statistics import mean, paired
@@ -89,6 +89,7 @@ def main() -> None:
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
     text = markdown(rows) + provenance("beyond", results, quick=options.quick)
     write(rows, list(dict.fromkeys(name for row in rows for name in row)), text, out)
+    end(outcomes, out)
 
 
 if __name__ == "__main__":

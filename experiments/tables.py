@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ def sweep_and_tabulate(name: str, text: str, *, setting: str, reference: str) ->
     rows = make_rows(outcomes, read_published(HERE / "published.csv", setting), reference, by)
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
     write(rows, COLUMNS, markdown(rows, reference) + provenance(name, results, quick=options.quick), out)
+    end(outcomes, out)
 
 
 def make_rows(
@@ -99,6 +101,12 @@ def write(rows: Sequence[Row], columns: Sequence[str], text: str, out: Path) -> 
         writer.writerows(rows)
     (out / "table.md").write_text(text)
     print(text)
+
+
+def end(outcomes: Sequence[Outcome], out: Path) -> None:
+    """Leave with exit code 1 where runs failed: a table tells only of the others."""
+    if failed := sum(outcome.status == "failed" for outcome in outcomes):
+        sys.exit(f"{failed} of {len(outcomes)} runs failed; {out / 'results.jsonl'} has their tracebacks")
 
 
 def provenance(name: str, results: Iterable[Mapping[str, Any]], *, quick: bool) -> str:

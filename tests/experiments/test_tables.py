@@ -107,3 +107,9 @@ def test_from_sweep_to_table(tables, tmp_path, monkeypatch, capsys):
     assert text in capsys.readouterr().out
     assert "`python experiments/small.py --quick`, seeds 0, 1; lds " in text
     assert "torch 2." in text
+
+
+def test_runs_that_failed_are_told_of(tables, tmp_path):
+    tables.end(OUTCOMES, tmp_path)
+    with pytest.raises(SystemExit, match="1 of 10 runs failed"):
+        tables.end([*OUTCOMES, Outcome({}, "failed", None, {})], tmp_path)
