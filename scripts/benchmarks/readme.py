@@ -137,6 +137,21 @@ def choices() -> str:
     return "\n".join(lines)
 
 
+def night() -> str:
+    """Return how long the experiments take."""
+    report = json.loads((RESULTS / "night.json").read_text())
+    lines = [
+        "| experiment | runs | hours, as recorded beside other work | hours on a quiet machine |",
+        "|---|--:|--:|--:|",
+    ]
+    rows = report["hours"] | {
+        "together": {n: sum(r[n] for r in report["hours"].values()) for n in ("runs", "recorded", "quiet")}
+    }
+    for name, row in rows.items():
+        lines.append(f"| {name} | {row['runs']} | {row['recorded']:.1f} | {row['quiet']:.1f} |")
+    return "\n".join([*lines, "", f"{report['jobs']} runs at a time; {report['machine']}."])
+
+
 def truncation() -> str:
     """Return accuracy, cost and fidelity of each horizon."""
     folder = RESULTS / "truncation"
@@ -154,20 +169,6 @@ def truncation() -> str:
         errors = [float(fidelity[horizon][name]) for name in ("relative_error", "cosine")]
         cells = [horizon, len(rows), *accuracies, *(f"{c:.0f}" for c in costs), *(f"{e:.2f}" for e in errors)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
-def learned_graph() -> str:
-    """Return the learned structures before and after training."""
-    with (RESULTS / "learned_graph" / "table.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    lines = ["| run | | expected edges | θ within classes | between | edge homophily | correct nodes | wrong nodes |"]
-    lines.append("|---|---|" + "--:|" * 6)
-    for row in rows:
-        shares = ("edge_homophily", "node_homophily_correct", "node_homophily_wrong")
-        cells = [f"{row['method']} on {row['dataset']}", row["moment"], f"{float(row['expected_edges']):,.0f}"]
-        cells += [f"{float(row[name]):.2g}" for name in ("within", "between")]
-        lines.append(f"| {' | '.join([*cells, *(f'{float(row[name]):.2f}' for name in shares)])} |")
     return "\n".join(lines)
 
 
@@ -222,6 +223,28 @@ def derived() -> str:
     return "\n".join(lines)
 
 
+def learners() -> str:
+    """Return what learning a structure costs by other packages and by ours, and what a whole training would."""
+    rows = json.loads((RESULTS / "learners.json").read_text())["rows"]
+    with (RESULTS / "missing_edges" / "results.csv").open() as file:
+        runs = [r for r in csv.DictReader(file) if (r["dataset"], r["method"]) == ("cora", "lds")]
+    steps = sorted(int(r["outer_steps"]) for r in runs if float(r["retain"]) == 1)
+    lines = ["| on Cora | trained for | CPU time | a step | all steps at this pace | peak memory |"]
+    lines.append("|---|---|" + "--:|" * 4)
+    for row in rows:
+        step = row["cpu"] / row["steps"]
+        if row["case"] == "lds":
+            name, length = "**lds**", f"{row['outer_epochs']} outer epochs, {row['steps']} outer steps"
+            whole = f"{steps[0] * step:,.0f} to {steps[-1] * step:,.0f} s"
+        else:
+            name, length = f"{row['case'].split()[1].upper()} by OpenGSL", f"{row['steps']} of {row['of']:,} epochs"
+            whole = f"{row['of'] * step:,.0f} s"
+        times = f"{row['cpu']:.0f} s | {step:.2f} s | {whole}"
+        lines.append(f"| {name} | {length} | {times} | {row['peak_rss_mb']:,.0f} MiB |")
+    lines += ["", f"In the experiments, lds ends after {steps[0]:,} to {steps[-1]:,} outer steps."]
+    return "\n".join(lines)
+
+
 def worst_error(rows: list[dict[str, Any]]) -> str:
     """Return the largest error of rows of `exactness.py`, with that against the package's own formula."""
     if any("failed" in r for r in rows):
@@ -267,8 +290,8 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/experiments.md": {
         "choices": choices,
         "truncation": truncation,
-        "learned_graph": learned_graph,
-        **{name: partial(table, name) for name in ("table1", "missing_edges")},
+        "night": night,
+        **{name: partial(table, name) for name in ("table1", "missing_edges", "beyond", "learned_graph")},
     },
     "docs/own-data.md": {"retrain": partial(table, "retrain")},
     "docs/hypergradients.md": {"engine": engine, "exactness": exactness, "derived": derived},
@@ -278,7 +301,8 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "outer_step": outer_step,
     },
     "docs/comparison.md": {
-        "peers": partial(longest, ("plain unroll", "torchopt", "higher", "betty", "lds", "lds Checkpoint"))
+        "peers": partial(longest, ("plain unroll", "torchopt", "higher", "betty", "lds", "lds Checkpoint")),
+        "learners": learners,
     },
 }
 
