@@ -43,7 +43,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
+        raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from error
 
 
 def append(path: Path, line: str) -> None:

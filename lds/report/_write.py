@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lds._files import write_atomically
+from lds._files import make_folder, write_atomically
 from lds.errors import InputError
 
 
@@ -54,9 +54,6 @@ def write_report(
     if len(paths) > 1 and len(runs) > 1:
         sections.insert(0, comparison_section(runs))
     page = render_page(title_of(paths[0].resolve(), len(paths)), sections)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; choose another --out") from error
+    make_folder(out.parent)
     write_atomically(out, page.encode("utf-8", "backslashreplace"))
     return out

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
-from lds._files import append, write_atomically
+from lds._files import append, make_folder, write_atomically
 from lds.errors import InputError
 from lds.run._export import EXPORT_FORMATS
 from lds.run._lock import alone
@@ -140,9 +140,6 @@ class RunFolder(Callback):
         if not self._open:
             self._held.enter_context(alone(self.path))
             self._refuse_taken()  # By a process that began after this one looked.
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"{self.path} cannot be made: {error.strerror}; choose another --out") from error
+            make_folder(self.path)
             self._write_config()
             self._open = True

@@ -115,7 +115,7 @@ def test_files_in_a_new_folder_and_after_others(tmp_path):
 
 def test_files_where_a_file_is(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file cannot be made: File exists; choose another folder"):
+    with pytest.raises(InputError, match="file cannot be made: File exists; choose another --out"):
         ablation({0: [0.7]}).write(tmp_path / "file")
 
 

@@ -195,7 +195,7 @@ def test_a_folder_of_something_else(tmp_path, capsys):
 def test_a_file_in_the_place_of_the_folder(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert run(*SHORT, "--horizons", 1, "--out", tmp_path / "file") == 2
-    assert capsys.readouterr().err.endswith("file cannot be made: File exists; choose another folder\n")
+    assert capsys.readouterr().err.endswith("file cannot be made: File exists; choose another --out\n")
 
 
 def test_fidelity_is_that_of_the_sweep():

@@ -179,7 +179,7 @@ class TestCommand:
             (["run", "--node", "178"], "node must lie in 0..177, got 178; choose another --node"),
             (["."], "but holds none of these"),
             (["absent"], "but nothing is there"),
-            (["run", "--out", "run/config.yaml/page.html"], "cannot be written"),
+            (["run", "--out", "run/config.yaml/page.html"], "run/config.yaml cannot be made"),
         ],
     )
     def test_refused(self, tmp_path, monkeypatch, capsys, argv, message):
