@@ -21,7 +21,7 @@ from lds.run import TrainConfig, load_data
 from lds.run._checkpoint import fingerprint
 from lds.run._learner import make_learner
 from lds.sweep import Engine, Job
-from lds.sweep._identity import folder_name, identity
+from lds.sweep._spec import folder_name, identity
 
 
 def curves(

@@ -18,7 +18,7 @@ from lds.errors import DataError, InputError
 from lds.run import load_data
 from lds.run._lock import alone
 from lds.sweep import Engine, Outcome, ProcessEngine, Spec, run_sweep
-from lds.sweep._identity import identity
+from lds.sweep._spec import identity
 
 CONFIG = "ablation.yaml"
 RUNS = "sweep"

@@ -1,18 +1,19 @@
-"""The ledger of a sweep: a line of JSON for every run that has ended, written by one process."""
+"""The ledger of a grid: a line of JSON for every run that has ended, written by one process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from lds._files import extend, lock
-from lds._read import parse_json, reason
-from lds.errors import InputError
-from lds.sweep._identity import key
+from lds._read import parse_json
+from lds.errors import DataError, InputError
+from lds.sweep._spec import key
 
 LEDGER = "results.jsonl"
 # What tables and summaries are made of; a baseline without probabilities has no loss.
@@ -42,7 +43,7 @@ class Outcome:
 
 
 class Ledger:
-    """The open ledger of a sweep, locked until it is closed.
+    """The open ledger of a grid, locked until it is closed.
 
     Args:
         path: the file; made where there is none.
@@ -64,7 +65,7 @@ class Ledger:
                 raise InputError(f"{path.parent} must be a sweep that no other process runs, but one does; wait for it")
             self._file.seek(0)
             content = self._file.read()
-            self.outcomes = {outcome.key: outcome for outcome in _parse(path, content)}
+            self.outcomes = {outcome.key: outcome for outcome in _outcomes(path, content)}
             # What follows the last line was cut off while it was written.
             self._file.truncate(content.rfind(b"\n") + 1)
         except BaseException:
@@ -103,33 +104,80 @@ def read_ledger(path: Path) -> list[Outcome]:
         raise InputError(
             f"{path} cannot be read: {error.strerror}; give the folder of a sweep or its ledger"
         ) from error
-    return list({outcome.key: outcome for outcome in _parse(path, content)}.values())
+    return list({outcome.key: outcome for outcome in _outcomes(path, content)}.values())
 
 
-def _parse(path: Path, content: bytes) -> Iterable[Outcome]:
-    # The part after the last newline, mostly empty, is a line that was cut off.
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+def parse_ledger(content: bytes, refusal: Callable[[int, str], InputError]) -> tuple[list[Outcome], bool]:
+    """Return the outcomes in a ledger, and whether a last line was cut off while it was written; that one is left out.
+
+    Args:
+        content: of the file.
+        refusal: what to raise where a line is no outcome, from its number and from what it must be and is not.
+    """
+    outcomes = []
+    *lines, rest = content.split(b"\n")
+    for number, line in enumerate(lines, 1):
         try:
-            yield _outcome(parse_json(line))
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise InputError(
-                f"line {number} of {path} must be the outcome of a run, but is not ({reason(error)}); "
-                "take the line out, and the run is repeated"
-            ) from error
+            if line.strip():
+                outcomes.append(_outcome(_parse(line)))
+        except DataError as error:
+            raise refusal(number, str(error)) from error
+    return outcomes, bool(rest.strip())
+
+
+def _outcomes(path: Path, content: bytes) -> list[Outcome]:
+    def refusal(number: int, fault: str) -> InputError:
+        return InputError(
+            f"line {number} of {path} must be the outcome of a run, but is not (it {fault}); "
+            "take the line out, and the run is repeated"
+        )
+
+    return parse_ledger(content, refusal)[0]
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        values = parse_json(line)
+    except DataError as error:
+        raise DataError(f"must be a JSON object, but {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"must hold names and values, but holds {type(values).__name__}")
+    return values
 
 
 def _outcome(values: dict[str, Any]) -> Outcome:
-    outcome = Outcome(**values)
-    part = {"done": outcome.result, "failed": outcome.error}[outcome.status]
-    config = outcome.config
-    named = isinstance(config, dict) and isinstance(config.get("method"), str) and type(config.get("seed")) is int
-    if not isinstance(part, dict) or not named or not isinstance(config.get("dataset") or config.get("data"), str):
-        raise ValueError("it lacks the result, the error, or data set, method and seed")
+    """Check what a line holds.
+
+    Raises:
+        DataError: it is no outcome; the message is what a line must be, and what this one is.
+    """
+    config, status, result, error = (values.get(name) for name in ("config", "status", "result", "error"))
+    if not isinstance(config, dict) or not isinstance(config.get("dataset") or config.get("data"), str):
+        raise DataError(f"needs the configuration of a run with its dataset, but holds {config!r:.80}")
+    if status == "done":
+        if not isinstance(result, dict):
+            raise DataError(f"needs the result of a run, but holds {result!r:.80}")
+        _check_result(result)
+    elif status == "failed":
+        if not isinstance(error, dict) or not all(isinstance(error.get(name), str) for name in ("type", "message")):
+            raise DataError(f"needs type, message and traceback as error, but holds {error!r:.80}")
+    else:
+        raise DataError(f'needs "done" or "failed" as status, but holds {status!r:.80}')
+    if not isinstance(config.get("method"), str):
+        raise DataError(f"needs a text as method, but holds {config.get('method')!r:.80}")
+    if type(config.get("seed")) is not int:
+        raise DataError(f"needs an integer as seed, but holds {config.get('seed')!r:.80}")
+    if status == "done":
+        return Outcome(config, "done", result=result)
+    return Outcome(config, "failed", error=error)
+
+
+def _check_result(result: dict[str, Any]) -> None:
     for name in _NUMBERS:
-        if isinstance(part.get(name), int):
-            float(part[name])  # Python's integers go further than its floats.
-        elif not isinstance(part.get(name), float | None):
-            raise TypeError(f"its {name} is no number")
-    if outcome.status == "failed" and not all(isinstance(part.get(name), str) for name in ("type", "message")):
-        raise ValueError("its error needs a type and a message")
-    return outcome
+        number = result.get(name)
+        # Python's integers go further than its floats.
+        too_large = isinstance(number, int) and abs(number) > sys.float_info.max
+        if too_large or not isinstance(number, int | float | None):
+            raise DataError(f"needs a number as {name}, but holds {number!r:.80}")
+    if not isinstance(result.get("versions", {}), dict):
+        raise DataError(f"needs names and numbers as versions, but holds {result['versions']!r:.80}")

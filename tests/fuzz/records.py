@@ -24,7 +24,7 @@ from lds.report._structure import learned
 from lds.run import TrainConfig
 from lds.sweep import Job, Reply, Spec, read_results, select, summary
 from lds.sweep._ledger import Ledger
-from lds.sweep._table import results_csv
+from lds.sweep._summary import results_csv
 from lds.updaters import Adam
 from tests.fuzz.base import Contents, Trap, saved_bytes, tensor_bomb, yaml_bombs
 from tests.fuzz.runs import SPEC

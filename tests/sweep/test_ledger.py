@@ -11,8 +11,8 @@ import pytest
 from lds.errors import InputError, StorageError
 from lds.run import BaselineConfig, TrainConfig
 from lds.sweep import Outcome, read_results
-from lds.sweep._identity import folder_name, identity, key
 from lds.sweep._ledger import Ledger
+from lds.sweep._spec import folder_name, identity, key
 
 FIRST = Outcome({"dataset": "wine", "method": "gcn", "seed": 0}, "done", {"test_accuracy": 0.5})
 SECOND = Outcome({"dataset": "wine", "method": "gcn", "seed": 1}, "failed", error={"type": "E", "message": "θ"})
