@@ -6,8 +6,7 @@ import math
 import pytest
 
 from lds.ablate import AblationConfig
-from lds.ablate._curves import curves
-from lds.ablate._fidelity import average
+from lds.ablate._fidelity import average, curves
 from lds.hypergrad import TruncationCurve
 from lds.run import TrainConfig
 from lds.sweep import Failure, Reply

@@ -161,8 +161,8 @@ class _Curves:
 def goes_on_ablating(folder: Path) -> None:
     """`lds ablate` but for the runs: the configuration and the curves are read."""
     with (
-        mock.patch("lds.ablate._run.run_sweep", return_value=[]),
-        mock.patch("lds.ablate._run.load_data"),
+        mock.patch("lds.ablate._measure.run_sweep", return_value=[]),
+        mock.patch("lds.ablate._measure.load_data"),
     ):
         result, _ = ablate(_ABLATION, folder, _Curves(), progress=False)
     result.table()
