@@ -18,7 +18,7 @@ from lds.errors import DataError
 from lds.hypergrad import TruncationCurve
 from lds.learner import StructureLearner
 from lds.run import TrainConfig, load_data
-from lds.run._checkpoint import fingerprint
+from lds.run._data import fingerprint
 from lds.run._learner import make_learner
 from lds.sweep import Engine, Job
 from lds.sweep._identity import folder_name, identity

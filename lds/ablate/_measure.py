@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lds.ablate._ablation import Ablation, Row
 from lds.errors import LDSError
 from lds.hypergrad import TruncationCurve
-from lds.run._train import peak_rss_mb
+from lds.run._environment import peak_rss_mb
 from lds.sweep import Engine, Job, ProcessEngine
 
 

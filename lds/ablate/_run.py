@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lds._files import make_folder, write_atomically
+from lds._files import alone, make_folder, write_atomically
 from lds._read import parse_yaml, reason
 from lds.ablate._ablation import Ablation, Row
 from lds.ablate._config import AblationConfig
@@ -16,7 +16,6 @@ from lds.ablate._curves import curves
 from lds.ablate._fidelity import average
 from lds.errors import DataError, InputError
 from lds.run import load_data
-from lds.run._lock import alone
 from lds.sweep import Engine, Outcome, ProcessEngine, Spec, run_sweep
 from lds.sweep._identity import identity
 

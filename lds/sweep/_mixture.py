@@ -10,7 +10,7 @@ from typing import Any
 from lds._version import __version__
 from lds.errors import InputError
 from lds.run import BaselineConfig, TrainConfig, load_data
-from lds.run._data_config import DataConfig
+from lds.run._config import DataConfig
 from lds.sweep._identity import folder_name
 from lds.sweep._ledger import Outcome
 
@@ -21,7 +21,7 @@ def refuse_other_data(configs: Mapping[str, TrainConfig | BaselineConfig], outco
     Raises:
         InputError: there is such an outcome.
     """
-    from lds.run._checkpoint import fingerprint
+    from lds.run._data import fingerprint
 
     known: dict[Any, str | None] = {}
     for name, outcome in outcomes.items():
