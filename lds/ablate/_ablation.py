@@ -16,6 +16,7 @@ from lds._statistics import Mean, PairedDifference, mean, paired
 from lds.errors import InputError
 from lds.hypergrad import TruncationCurve
 from lds.run import TrainConfig
+from lds.run._methods import METHOD
 
 # Fields of a run that an ablation sets itself.
 _VARIED = ("horizon", "seed", "data_root")
@@ -42,8 +43,9 @@ class AblationConfig:
     fidelity_steps: int = 50
 
     def __post_init__(self) -> None:
-        if self.train.method not in ("lds", "knn-lds"):
-            raise InputError(f"method must be lds or knn-lds to have a horizon, got {self.train.method!r}")
+        if not METHOD[self.train.method].learns_structure:
+            learning = " or ".join(name for name, method in METHOD.items() if method.learns_structure)
+            raise InputError(f"method must be {learning} to have a horizon, got {self.train.method!r}")
         for name, least in (("horizons", 0), ("seeds", None)):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):

@@ -19,8 +19,9 @@ from lds.errors import DataError
 from lds.hypergrad import TruncationCurve, truncation_curve
 from lds.learner import StructureLearner
 from lds.run import TrainConfig, load_data
-from lds.run._checkpoint import fingerprint
+from lds.run._data import fingerprint
 from lds.run._learner import make_learner
+from lds.run._reader import CHECKPOINT
 from lds.sweep import Engine, Job
 from lds.sweep._spec import folder_name, identity
 
@@ -92,7 +93,7 @@ def curves(
     jobs = []
     for seed in config.seeds:
         run = replace(config.train, horizon=longest, seed=seed, data_root=data_root)
-        learned = runs / folder_name(identity(run)) / "checkpoint.pt"
+        learned = runs / folder_name(identity(run)) / CHECKPOINT
         seen = fingerprint(load_data(run))
         for graph, checkpoint in (("initial", None), ("learned", learned)):
             name = f"fidelity, seed {seed}, {graph} graph"

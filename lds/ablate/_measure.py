@@ -11,15 +11,14 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from lds._files import make_folder, write_atomically
+from lds._files import alone, make_folder, write_atomically
 from lds._read import parse_yaml, reason
 from lds.ablate._ablation import Ablation, AblationConfig, Row
 from lds.ablate._fidelity import average, curves
 from lds.errors import DataError, InputError, LDSError
 from lds.hypergrad import TruncationCurve
 from lds.run import load_data
-from lds.run._lock import alone
-from lds.run._train import peak_rss_mb
+from lds.run._environment import peak_rss_mb
 from lds.sweep import Engine, Job, Outcome, ProcessEngine, Spec, run_sweep
 from lds.sweep._spec import identity
 

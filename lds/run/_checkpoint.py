@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Callable, Mapping
@@ -15,11 +14,11 @@ from lds._read import load_tensors, reason
 from lds._signals import Interrupted, StopRequest
 from lds._version import __version__
 from lds.errors import DataError, InputError
-from lds.run._folder import CONFIG, PROGRESS
-from lds.run._train import versions
+from lds.run._data import fingerprint
+from lds.run._environment import difference, threads, versions
+from lds.run._reader import CONFIG, PROGRESS
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch_geometric.data import Data
 
 # Saving takes at most this share of the time, by the cost of the last one.
@@ -27,8 +26,6 @@ _SHARE = 0.02
 _FORMAT = 2
 _HEAD = {"versions": dict, "threads": int, "config": dict, "data": str, "seconds": float, "progress": dict}
 _PLAIN = bool | int | float | str | None
-# The packages that numbers depend on.
-_NUMERICAL = ("lds", "torch", "numpy", "scipy", "scikit-learn")
 # Of a configuration: where the data lies, which may change. What it holds may not.
 _PLACES = ("data_root", "data", "edges")
 
@@ -83,7 +80,7 @@ def pack(config: Mapping[str, Any], data_fingerprint: str, seconds: float, progr
     saved = {
         "format": _FORMAT,
         "versions": versions(),
-        "threads": torch.get_num_threads(),
+        "threads": threads(),
         "config": dict(config),
         "data": data_fingerprint,
         "seconds": seconds,
@@ -138,21 +135,8 @@ def read_progress(
 
 def _difference(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """Return how a file was saved, in what the numbers of a run depend on, where not as this run goes on."""
-    import torch
-
-    for package in _NUMERICAL:
-        here, there = versions()[package], saved["versions"].get(package)
-        if there != here:
-            return (
-                f"with {package} {there!r:.80}, but this is {package} {here}, whose numbers may differ; resume with "
-                "that version"
-            )
-    threads, others = torch.get_num_threads(), saved["threads"]
-    if others != threads:
-        return (
-            f"by a run of {others} threads, but this one has {threads}, whose last digits differ; set "
-            f"OMP_NUM_THREADS={others}, in a sweep --threads {others}"
-        )
+    if (otherwise := difference(saved["versions"], saved["threads"])) is not None:
+        return otherwise
     for field in {**config, **saved["config"]}:
         now, then = config.get(field), saved["config"].get(field)
         if field not in _PLACES and now != then:
@@ -162,25 +146,3 @@ def _difference(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str | No
 
 def _damaged(path: Path, error: Exception, again: str) -> DataError:
     return DataError(f"{path} must be what a run saved, but is damaged: {reason(error)}; remove it, {again}")
-
-
-def fingerprint(data: Data) -> str:
-    """Return a text that tells data sets apart: SHA-256 over features, labels, edges and masks."""
-    from lds.data import MASKS
-
-    digest = hashlib.sha256()
-    for name in ("x", "y", "edge_index", *MASKS):
-        if (value := data[name]) is not None:
-            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            for part in _parts(name, value):
-                digest.update(part.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _parts(name: str, value: Tensor) -> tuple[Tensor, ...]:
-    """Return dense tensors that are the same for dense and sparse features, and no larger than these."""
-    if name != "x":
-        return (value,)
-    entries: Tensor = value.to_sparse_coo().coalesce()  # type: ignore[no-untyped-call]
-    there = entries.values() != 0  # A sparse tensor may store zeros.
-    return entries.indices()[:, there], entries.values()[there]

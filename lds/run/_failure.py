@@ -7,11 +7,10 @@ from pathlib import Path
 from lds._callbacks import Callback, StepRecord
 from lds._signals import stops_later
 from lds.errors import DataError, InputError, NumericalError, OuterStepError
-from lds.run._baseline_config import BaselineConfig
-from lds.run._config import TrainConfig
-from lds.run._folder import FAILURE, RunFolder
-from lds.run._load import load_data
-from lds.run._train import config_of
+from lds.run._config import BaselineConfig, TrainConfig
+from lds.run._data import load_data
+from lds.run._folder import RunFolder
+from lds.run._reader import FAILURE, config_of
 
 
 class _NoFailureError(Exception):

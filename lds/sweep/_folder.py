@@ -10,7 +10,9 @@ from typing import Any
 from lds._version import __version__
 from lds.errors import InputError
 from lds.run import BaselineConfig, TrainConfig, load_data
-from lds.run._data_config import DataConfig
+from lds.run._config import DataConfig
+from lds.run._data import fingerprint
+from lds.run._reader import CHECKPOINT, GRAPH, NODE_NAMES, PREDICTIONS
 from lds.sweep._ledger import LEDGER, Outcome, read_ledger
 from lds.sweep._spec import Spec, folder_name, identity, key
 
@@ -18,7 +20,7 @@ SPEC = "sweep.yaml"
 TABLE = "results.csv"
 RUNS = "runs"
 # What a run folder holds beyond its configuration, metrics and result.
-_BULK = ("checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json")
+_BULK = (CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES)
 
 
 def read_results(path: Path | str) -> list[Outcome]:
@@ -63,8 +65,6 @@ def refuse_other_data(configs: Mapping[str, TrainConfig | BaselineConfig], outco
     Raises:
         InputError: there is such an outcome.
     """
-    from lds.run._checkpoint import fingerprint
-
     known: dict[Any, str | None] = {}
     for name, outcome in outcomes.items():
         config, result = configs[name], outcome.result or {}

@@ -21,7 +21,8 @@ from lds._signals import Interrupted
 from lds.cli import main
 from lds.errors import DataError, InputError, StorageError
 from lds.run import TrainConfig, load_data, resume, train
-from lds.run._checkpoint import Checkpointer, fingerprint, read_progress
+from lds.run._checkpoint import Checkpointer, read_progress
+from lds.run._data import fingerprint
 from tests.learner.problems import blocks
 
 CONFIG = TrainConfig("wine", "knn-lds", max_epochs=3, samples=2, k=3, hidden=4, seed=2)
