@@ -18,6 +18,8 @@ from lds.hypergrad import TruncationCurve
 from lds.run import TrainConfig
 from lds.run._methods import METHOD
 
+# The files of an ablation's folder that tell its outcome.
+ROWS, FIDELITY, RECOMMENDATION = "ablation.csv", "fidelity.csv", "recommendation.json"
 # Fields of a run that an ablation sets itself.
 _VARIED = ("horizon", "seed", "data_root")
 
@@ -171,18 +173,16 @@ class Ablation:
         """
         make_folder(folder)
         names = [field.name for field in fields(Row)]
-        contents = {"ablation.csv": _csv(names, [[getattr(row, name) for name in names] for row in self.rows])}
+        contents = {ROWS: _csv(names, [[getattr(row, name) for name in names] for row in self.rows])}
         if self.curve is not None:
             columns = zip(self.curve.relative_error, self.curve.cosine, self.curve.costate_norm, strict=True)
-            contents["fidelity.csv"] = _csv(
+            contents[FIDELITY] = _csv(
                 ["depth", "relative_error", "cosine", "costate_norm"],
                 [[depth, *values] for depth, values in enumerate(columns)],
             )
         if self.rows:
-            contents["recommendation.json"] = (
-                json.dumps(asdict(self.recommendation()), indent=2, ensure_ascii=False) + "\n"
-            )
-        for name in ("ablation.csv", "fidelity.csv", "recommendation.json"):
+            contents[RECOMMENDATION] = json.dumps(asdict(self.recommendation()), indent=2, ensure_ascii=False) + "\n"
+        for name in (ROWS, FIDELITY, RECOMMENDATION):
             if name in contents:
                 write_atomically(folder / name, contents[name].encode())
             else:

@@ -6,25 +6,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from tqdm import tqdm
 
-from lds._files import alone, make_folder, write_atomically
-from lds._read import parse_yaml, reason
+from lds._files import alone
 from lds.ablate._ablation import Ablation, AblationConfig, Row
+from lds.ablate._ablation_folder import CURVES, RUNS, claim
 from lds.ablate._fidelity import average, curves
-from lds.errors import DataError, InputError, LDSError
+from lds.errors import LDSError
 from lds.hypergrad import TruncationCurve
 from lds.run import load_data
 from lds.run._environment import peak_rss_mb
 from lds.sweep import Engine, Job, Outcome, ProcessEngine, Spec, run_sweep
 from lds.sweep._spec import identity
-
-CONFIG = "ablation.yaml"
-RUNS = "sweep"
-CURVES = "fidelity"
 
 
 def ablate(
@@ -64,7 +58,7 @@ def ablate(
     # Missing data is one error here, before anything is written, and not a failure of every run.
     load_data(replace(config.train, data_root=data_root))
     with alone(out):
-        _claim(config, out)
+        claim(config, out)
         outcomes = run_sweep(
             _spec(config), out / RUNS, engine, retry_failed=True, data_root=data_root, progress=progress
         )
@@ -130,32 +124,6 @@ def _measured(train: Callable[[int, int], Mapping[str, float]], horizon: int, se
     scores = train(horizon, seed)
     seconds = time.perf_counter() - began
     return Row(horizon, seed, scores["test_accuracy"], scores["es_accuracy"], seconds, peak_rss_mb())
-
-
-def _claim(config: AblationConfig, out: Path) -> None:
-    """Write the configuration, unless the folder holds another one."""
-    path = out / CONFIG
-    if path.exists():
-        found = _read_config(path)
-        mine = config.as_dict()
-        grown = ("horizons", "seeds", "fidelity_steps")
-        if not isinstance(found, dict) or any(found.get(name) != mine[name] for name in mine if name not in grown):
-            raise InputError(f"{out} holds an ablation of another configuration; choose another --out")
-    elif out.is_dir() and any(out.iterdir()):
-        raise InputError(
-            f"{out} must be new, empty or the folder of an ablation, but holds files; choose another --out"
-        )
-    make_folder(out)
-    write_atomically(path, yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
-
-
-def _read_config(path: Path) -> Any:
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
-    except (UnicodeDecodeError, DataError) as error:
-        raise DataError(f"{path} must be YAML, but {reason(error)}; choose another --out") from error
 
 
 def _spec(config: AblationConfig) -> Spec:

@@ -1,7 +1,7 @@
 """Sweeps: grids of runs over seeds, in parallel, that can be killed and started again."""
 
-from lds.sweep._folder import read_results
 from lds.sweep._grid import run_sweep
+from lds.sweep._grid_folder import read_results
 from lds.sweep._ledger import Outcome
 from lds.sweep._processes import ProcessEngine
 from lds.sweep._ray import RayEngine

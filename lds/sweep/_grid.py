@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lds._files import write_atomically
 from lds.run import BaselineConfig, TrainConfig, train_once
-from lds.sweep._folder import RUNS, SPEC, TABLE, claim, refuse_other_data, refuse_other_versions, trim
+from lds.sweep._grid_folder import RUNS, SPEC, TABLE, claim, refuse_other_data, refuse_other_versions, trim
 from lds.sweep._ledger import LEDGER, Ledger, Outcome
 from lds.sweep._spec import Spec, folder_name, identity, key
 from lds.sweep._summary import results_csv

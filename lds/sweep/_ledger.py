@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from lds._files import extend, lock
 from lds._read import parse_json
 from lds.errors import DataError, InputError
+from lds.run._reader import check_config, check_result
 from lds.sweep._spec import key
 
 LEDGER = "results.jsonl"
@@ -107,77 +107,64 @@ def read_ledger(path: Path) -> list[Outcome]:
     return list({outcome.key: outcome for outcome in _outcomes(path, content)}.values())
 
 
-def parse_ledger(content: bytes, refusal: Callable[[int, str], InputError]) -> tuple[list[Outcome], bool]:
-    """Return the outcomes in a ledger, and whether a last line was cut off while it was written; that one is left out.
+def whole_lines(content: bytes) -> tuple[list[tuple[int, bytes]], bool]:
+    """Return the lines of a ledger with their numbers, and whether a last one was cut off, which is left out."""
+    *lines, rest = content.split(b"\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()], bool(rest.strip())
+
+
+def outcome_of(line: bytes, where: str) -> Outcome:
+    """Return the outcome that a line of a ledger holds.
 
     Args:
-        content: of the file.
-        refusal: what to raise where a line is no outcome, from its number and from what it must be and is not.
+        line: the line.
+        where: what to call it in messages.
+
+    Raises:
+        DataError: it holds none.
     """
-    outcomes = []
-    *lines, rest = content.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                outcomes.append(_outcome(_parse(line)))
-        except DataError as error:
-            raise refusal(number, str(error)) from error
-    return outcomes, bool(rest.strip())
+    try:
+        values = parse_json(line)
+    except DataError as fault:
+        raise DataError(f"{where} must be a JSON object, but {fault}; mend or drop the line") from fault
+    if not isinstance(values, dict):
+        raise DataError(f"{where} must hold names and values, but holds {type(values).__name__}")
+    config: Any = values.get("config")
+    result: Any = values.get("result")
+    error: Any = values.get("error")
+    check_config(config, where)
+    if values.get("status") == "done":
+        check_result(result, where)
+        _check_numbers(result, where)
+        outcome = Outcome(config, "done", result=result)
+    elif values.get("status") == "failed":
+        if not isinstance(error, dict) or not all(isinstance(error.get(name), str) for name in ("type", "message")):
+            raise DataError(f"{where} needs type, message and traceback as error, but holds {error!r:.80}")
+        outcome = Outcome(config, "failed", error=error)
+    else:
+        raise DataError(f'{where} needs "done" or "failed" as status, but holds {values.get("status")!r:.80}')
+    if not isinstance(config.get("method"), str) or type(config.get("seed")) is not int:
+        raise DataError(f"{where} needs a configuration with method and seed, but holds {config!r:.80}")
+    return outcome
 
 
 def _outcomes(path: Path, content: bytes) -> list[Outcome]:
-    def refusal(number: int, fault: str) -> InputError:
-        return InputError(
-            f"line {number} of {path} must be the outcome of a run, but is not (it {fault}); "
-            "take the line out, and the run is repeated"
-        )
-
-    return parse_ledger(content, refusal)[0]
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        values = parse_json(line)
-    except DataError as error:
-        raise DataError(f"must be a JSON object, but {error}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"must hold names and values, but holds {type(values).__name__}")
-    return values
+    outcomes = []
+    for number, line in whole_lines(content)[0]:
+        try:
+            outcomes.append(outcome_of(line, "it"))
+        except DataError as error:
+            raise InputError(
+                f"line {number} of {path} must be the outcome of a run, but is not ({error}); "
+                "take the line out, and the run is repeated"
+            ) from error
+    return outcomes
 
 
-def _outcome(values: dict[str, Any]) -> Outcome:
-    """Check what a line holds.
-
-    Raises:
-        DataError: it is no outcome; the message is what a line must be, and what this one is.
-    """
-    config, status, result, error = (values.get(name) for name in ("config", "status", "result", "error"))
-    if not isinstance(config, dict) or not isinstance(config.get("dataset") or config.get("data"), str):
-        raise DataError(f"needs the configuration of a run with its dataset, but holds {config!r:.80}")
-    if status == "done":
-        if not isinstance(result, dict):
-            raise DataError(f"needs the result of a run, but holds {result!r:.80}")
-        _check_result(result)
-    elif status == "failed":
-        if not isinstance(error, dict) or not all(isinstance(error.get(name), str) for name in ("type", "message")):
-            raise DataError(f"needs type, message and traceback as error, but holds {error!r:.80}")
-    else:
-        raise DataError(f'needs "done" or "failed" as status, but holds {status!r:.80}')
-    if not isinstance(config.get("method"), str):
-        raise DataError(f"needs a text as method, but holds {config.get('method')!r:.80}")
-    if type(config.get("seed")) is not int:
-        raise DataError(f"needs an integer as seed, but holds {config.get('seed')!r:.80}")
-    if status == "done":
-        return Outcome(config, "done", result=result)
-    return Outcome(config, "failed", error=error)
-
-
-def _check_result(result: dict[str, Any]) -> None:
+def _check_numbers(result: dict[str, Any], where: str) -> None:
     for name in _NUMBERS:
         number = result.get(name)
         # Python's integers go further than its floats.
         too_large = isinstance(number, int) and abs(number) > sys.float_info.max
         if too_large or not isinstance(number, int | float | None):
-            raise DataError(f"needs a number as {name}, but holds {number!r:.80}")
-    if not isinstance(result.get("versions", {}), dict):
-        raise DataError(f"needs names and numbers as versions, but holds {result['versions']!r:.80}")
+            raise DataError(f"{where} needs a number as {name}, but holds {number!r:.80}")

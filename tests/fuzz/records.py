@@ -19,9 +19,8 @@ import torch
 
 from lds.ablate import AblationConfig, ablate
 from lds.hypergrad import Disk, Reverse, TruncationCurve, hypergradient
-from lds.report._folder import read_folder
-from lds.report._structure import learned
 from lds.run import TrainConfig
+from lds.run._reader import read_graph
 from lds.sweep import Job, Reply, Spec, read_results, select, summary
 from lds.sweep._ledger import Ledger
 from lds.sweep._summary import results_csv
@@ -128,7 +127,7 @@ def read_report(folder: Path) -> None:
         "sweep": ("results.jsonl",),
         "ablation": ("ablation.csv", "fidelity.csv", "recommendation.json", "ablation.yaml", "results.jsonl"),
     }
-    from lds.report._sections import Options, runs_of, section
+    from lds.report._sections import Options, read_folder, runs_of, section
 
     # Figures take a second: one case in sixty is drawn.
     drawn = sum(zlib.crc32((folder / name).read_bytes()) for names in kinds.values() for name in names) % 60 == 0
@@ -140,7 +139,7 @@ def read_report(folder: Path) -> None:
         found = read_folder(folder / kind)
         for run in runs_of(found):
             _ = run.key, run.best, run.figure("test_accuracy")
-        learned(folder)
+        read_graph(folder)
         if drawn:
             section(found, "f1", Options(None, None))
 

@@ -16,9 +16,9 @@ import yaml
 
 from lds.cli import main
 from lds.learner import Callback, extract
-from lds.report._structure import learned
 from lds.run import EXPORT_FORMATS, TrainConfig, read_node_names, read_structure, resume, train
 from lds.run._folder import RunFolder
+from lds.run._reader import read_graph
 from lds.sweep import Spec
 from tests.fuzz.base import Contents, Trap, huge_npz, npz_bytes, saved_bytes, tensor_bomb, yaml_bombs
 
@@ -147,7 +147,7 @@ def read_finished(folder: Path) -> None:
         graph.node_names = names
     for write in EXPORT_FORMATS.values():
         write(graph)
-    learned(folder)
+    read_graph(folder)
 
 
 def hostile_finished(folder: Path) -> Contents:

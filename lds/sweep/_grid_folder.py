@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lds._read import read_text
 from lds._version import __version__
 from lds.errors import InputError
 from lds.run import BaselineConfig, TrainConfig, load_data
 from lds.run._config import DataConfig
 from lds.run._data import fingerprint
-from lds.run._reader import CHECKPOINT, GRAPH, NODE_NAMES, PREDICTIONS
-from lds.sweep._ledger import LEDGER, Outcome, read_ledger
+from lds.run._methods import METHOD
+from lds.run._reader import CHECKPOINT, CONFIG, GRAPH, NODE_NAMES, PREDICTIONS, Run, read_run
+from lds.sweep._ledger import LEDGER, Outcome, outcome_of, read_ledger, whole_lines
 from lds.sweep._spec import Spec, folder_name, identity, key
+from lds.sweep._worker import Failure
 
 SPEC = "sweep.yaml"
 TABLE = "results.csv"
@@ -37,6 +41,73 @@ def read_results(path: Path | str) -> list[Outcome]:
         return outcomes
     order = {key(identity(config)): place for place, config in enumerate(Spec.read(path / SPEC).configs)}
     return sorted(outcomes, key=lambda outcome: order.get(outcome.key, len(order)))
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that failed, and why."""
+
+    run: Run
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class GridFolder:
+    """What the folder of a grid holds, also of one of which runs still go on.
+
+    Attributes:
+        path: the folder.
+        done: the runs that have ended well, one a configuration; those that learn no structure come first.
+        failed: those that have not.
+        folders: the run folders that are left.
+        in_progress: run folders of runs that have not ended.
+        torn: whether the last line of the ledger was being written.
+    """
+
+    path: Path
+    done: tuple[Run, ...]
+    failed: tuple[FailedRun, ...]
+    folders: tuple[Run, ...]
+    in_progress: tuple[Run, ...]
+    torn: bool
+
+
+def read_grid(path: Path) -> GridFolder:
+    """Read the ledger, of which a later line on the same run replaces an earlier one, and the run folders.
+
+    Runs are the same where their configurations are but for defaults, written out or not.
+
+    Raises:
+        DataError: a file is malformed.
+    """
+    lines, torn = whole_lines(read_text(path / LEDGER).encode())
+    ends: dict[tuple[str, str, int], Run | FailedRun] = {}
+    for number, line in lines:
+        outcome = outcome_of(line, f"{path / LEDGER}:{number}")
+        run = Run(outcome.config, outcome.result)
+        ends[run.key] = run if outcome.error is None else FailedRun(run, _failure(outcome.error))
+    found = sorted((path / RUNS).iterdir()) if (path / RUNS).is_dir() else []
+    folders = tuple(read_run(folder) for folder in found if (folder / CONFIG).exists())
+    return GridFolder(
+        path,
+        done=tuple(sorted((end for end in ends.values() if isinstance(end, Run)), key=_order)),
+        failed=tuple(end for end in ends.values() if isinstance(end, FailedRun)),
+        folders=folders,
+        in_progress=tuple(run for run in folders if run.result is None and run.key not in ends),
+        torn=torn,
+    )
+
+
+def _failure(error: Mapping[str, Any]) -> Failure:
+    return Failure(*(str(error.get(name) or "") for name in ("type", "message", "traceback")))
+
+
+def _order(run: Run) -> tuple[str, bool, list[str | int], int]:
+    """Order runs as their lines, written as they ended, do not: by setting and seed, horizon 5 ahead of horizon 10."""
+    method = METHOD.get(run.method)
+    parts = re.split(r"(\d+)", run.setting)
+    learns = method is not None and method.learns_structure
+    return (run.dataset, learns, [int(p) if p.isdecimal() else p for p in parts], run.seed)
 
 
 def claim(spec: Spec, out: Path) -> None:
