@@ -1,4 +1,8 @@
-"""What files hold, read so that damage and malice end in one error: no code is run, and memory stays in proportion."""
+"""What files hold, read so that damage and malice end in one error: no code is run, and memory stays in proportion.
+
+`parse_…` take a text and `load_…` a binary file; their messages are the reason alone. `read_…` take a text file; their
+messages name file and line.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, npt.NDArray[np.generic]]
 
-# Of a YAML file, its aliases written out: a sweep of thousands of runs has some hundred.
+# Of a YAML file, its aliases written out: a grid of thousands of runs has some hundred.
 _YAML_NODES = 100_000
 _YAML_DIGITS = 100
 # Of a zip archive, unpacked: where both are exceeded, it is a small file that would fill the memory.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 
-from lds.cli._goes_on import goes_on
+from lds._signals import goes_on
 from lds.cli._parser import Parser
 from lds.errors import InputError
 

@@ -43,8 +43,9 @@ def threads() -> int:
 
 def difference(saved_versions: Mapping[str, Any], saved_threads: int) -> str | None:
     """Return how a file was saved otherwise than this process computes, and what to do; None where it was not."""
+    current = versions()
     for package in _NUMERICAL:
-        here, there = versions()[package], saved_versions.get(package)
+        here, there = current[package], saved_versions.get(package)
         if there != here:
             return (
                 f"with {package} {there!r:.80}, but this is {package} {here}, whose numbers may differ; resume with "

@@ -142,9 +142,9 @@ def _run(
     # traceback of its own.
     with stops_later():
         from lds.learner import StructureLearner
-        from lds.run._checkpoint import Checkpointer, read_progress
         from lds.run._failure import save_failure
         from lds.run._learner import make_learner
+        from lds.run._saving import ProgressSaver, read_progress
         from lds.run._tensorboard import TensorBoard
 
     # The baselines of scikit-learn have no epochs.
@@ -164,7 +164,7 @@ def _run(
         if isinstance(learner, StructureLearner):
             with stop_requests() as request:
                 # Last, so that all others have written what a saved state takes for reported.
-                callbacks.append(Checkpointer(folder.path, folder.config, data, spent, request))
+                callbacks.append(ProgressSaver(folder.path, folder.config, data, spent, request))
                 fit: Any = learner.fit(data, seed=config.seed, callbacks=callbacks, resume=saved)
         else:
             fit = learner.fit(data, seed=config.seed, callbacks=callbacks)

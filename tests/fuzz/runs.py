@@ -71,8 +71,8 @@ def goes_on(call: Callable[[], Any]) -> None:
 
 def make_interrupted(folder: Path) -> None:
     """A run that was cut off after some steps of its second epoch, and a failure of it."""
-    from lds.run._checkpoint import pack
     from lds.run._data import fingerprint, load_data
+    from lds.run._saving import pack
 
     config = TrainConfig("wine", "knn-lds", tau=2, max_epochs=2, samples=2, k=3, hidden=2, seed=2)
     data, dumps = load_data(config), []

@@ -75,7 +75,7 @@ def watch(tmp_path, monkeypatch):
 
     monkeypatch.setattr("lds.run._train.load_data", lambda config: blocks(60))
     monkeypatch.setattr("lds.run._learner.make_learner", learner)
-    monkeypatch.setattr("lds.run._checkpoint._SHARE", 100.0)
+    monkeypatch.setattr("lds.run._saving._SHARE", 100.0)
     return run
 
 

@@ -92,7 +92,9 @@ def read(
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check the path and its rights") from error
     except DataError as error:
         message = str(error)
-        raise error if str(path) in message or str(edges) in message else DataError(f"{path}: {message}") from error
+        if str(path) in message or str(edges) in message:
+            raise
+        raise DataError(f"{path}: {message}") from error
     if retain != 1.0 and data.edge_index.numel() == 0:
         raise InputError(f"{path} has no edges to delete, but retain={retain} came; leave it at 1.0")
     data.edge_index = retain_edges(data.edge_index, data.num_nodes, retain, seed)

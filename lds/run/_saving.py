@@ -1,10 +1,14 @@
-"""Where a run stands, on disk."""
+"""Where a run stands, saved now and then, so that it can go on after it was cut off.
+
+progress.pt is for going on; failure.pt, of the same format, is for running into a failure again.
+"""
 
 from __future__ import annotations
 
 import io
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +28,12 @@ if TYPE_CHECKING:
 # Saving takes at most this share of the time, by the cost of the last one.
 _SHARE = 0.02
 _FORMAT = 2
-_HEAD = {"versions": dict, "threads": int, "config": dict, "data": str, "seconds": float, "progress": dict}
 _PLAIN = bool | int | float | str | None
 # Of a configuration: where the data lies, which may change. What it holds may not.
 _PLACES = ("data_root", "data", "edges")
 
 
-class Checkpointer(Callback):
+class ProgressSaver(Callback):
     """Saves where a run stands as often as a small share of its time allows, and when it is asked to stop.
 
     Args:
@@ -69,25 +72,29 @@ class Checkpointer(Callback):
         if self._request.number is not None:
             raise Interrupted(self._request.number, f"lds train --resume {self._path.parent} goes on from here")
 
-    def _save(self, progress: Mapping[str, Any]) -> None:
+    def _save(self, progress: dict[str, Any]) -> None:
         write_atomically(self._path, pack(self._config, self._fingerprint, self.seconds, progress))
 
 
-def pack(config: Mapping[str, Any], data_fingerprint: str, seconds: float, progress: Mapping[str, Any]) -> bytes:
+@dataclass(frozen=True)
+class _Saved:
+    """What a file holds: the progress, and what its numbers depend on."""
+
+    versions: dict[str, Any]
+    threads: int
+    config: dict[str, Any]
+    data: str
+    seconds: float
+    progress: dict[str, Any]
+
+
+def pack(config: Mapping[str, Any], data_fingerprint: str, seconds: float, progress: dict[str, Any]) -> bytes:
     """Return the content of a file that `read_progress` reads."""
     import torch
 
-    saved = {
-        "format": _FORMAT,
-        "versions": versions(),
-        "threads": threads(),
-        "config": dict(config),
-        "data": data_fingerprint,
-        "seconds": seconds,
-        "progress": progress,
-    }
+    saved = _Saved(versions(), threads(), dict(config), data_fingerprint, seconds, progress)
     buffer = io.BytesIO()
-    torch.save(saved, buffer)
+    torch.save({"format": _FORMAT, **vars(saved)}, buffer)
     return buffer.getvalue()
 
 
@@ -106,7 +113,7 @@ def read_progress(
     path = folder / name
     again = "and the run starts anew" if name == PROGRESS else f"and lds train --resume {folder} runs into it again"
     try:
-        saved = load_tensors(path)
+        saved = _checked(load_tensors(path))
     except FileNotFoundError:
         return None, 0.0
     except OSError as error:
@@ -114,35 +121,45 @@ def read_progress(
             f"{path} cannot be read: {error.strerror}; check the file and its rights, and try again"
         ) from error
     except DataError as error:
-        raise _damaged(path, error, again) from error
-    try:
-        # First: files of another format hold other things.
-        known = bool(saved["format"] == _FORMAT)
-        for part, kind in _HEAD.items() if known else ():
-            if type(saved[part]) is not kind:
-                raise TypeError(f"{part} is no {kind.__name__}")
-            if part in ("versions", "config") and not all(isinstance(x, _PLAIN) for x in saved[part].values()):
-                raise TypeError(f"{part} holds more than numbers and texts")
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise _damaged(path, error, again) from error
-    differs = _difference(saved, config) if known else f"by another version of lds than this one, {__version__}"
-    if differs is None and saved["data"] != fingerprint(data):
-        differs = f"for other data than {folder} is resumed with; bring that data back, or give its --data-root"
-    if differs is not None:
-        raise InputError(f"{path} was saved {differs}, or remove the file, {again}")
-    return saved["progress"], saved["seconds"]
+        raise DataError(
+            f"{path} must be what a run saved, but is damaged: {reason(error)}; remove it, {again}"
+        ) from error
+    if saved is None:
+        raise InputError(
+            f"{path} was saved by another version of lds than this one, {__version__}, or remove the file, {again}"
+        )
+    otherwise = difference(saved.versions, saved.threads) or _other_config(saved.config, config)
+    if otherwise is None and saved.data != fingerprint(data):
+        otherwise = f"for other data than {folder} is resumed with; bring that data back, or give its --data-root"
+    if otherwise is not None:
+        raise InputError(f"{path} was saved {otherwise}, or remove the file, {again}")
+    return saved.progress, saved.seconds
 
 
-def _difference(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """Return how a file was saved, in what the numbers of a run depend on, where not as this run goes on."""
-    if (otherwise := difference(saved["versions"], saved["threads"])) is not None:
-        return otherwise
-    for field in {**config, **saved["config"]}:
-        now, then = config.get(field), saved["config"].get(field)
+def _checked(values: Any) -> _Saved | None:
+    """Return what a file holds, if its parts are of the right types; None where it is of another format.
+
+    Raises:
+        DataError: a part is missing, or of another type; the message is the reason alone.
+    """
+    if not isinstance(values, dict) or type(values.get("format")) is not int:
+        raise DataError("it does not say its format")
+    if values["format"] != _FORMAT:  # Files of another format hold other things.
+        return None
+    kinds = {"versions": dict, "threads": int, "config": dict, "data": str, "seconds": float, "progress": dict}
+    for part, kind in kinds.items():
+        if type(values.get(part)) is not kind:
+            raise DataError(f"{part} is no {kind.__name__}")
+    for part in ("versions", "config"):
+        if not all(isinstance(value, _PLAIN) for value in values[part].values()):
+            raise DataError(f"{part} holds more than numbers and texts")
+    return _Saved(**{part: values[part] for part in kinds})
+
+
+def _other_config(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return the first field in which the configurations differ, and what to do; None where there is none."""
+    for field in {**config, **saved}:
+        now, then = config.get(field), saved.get(field)
         if field not in _PLACES and now != then:
             return f"with {field!s:.80} {then!r:.80}, but {CONFIG} says {now!r:.80}; put it back"
     return None
-
-
-def _damaged(path: Path, error: Exception, again: str) -> DataError:
-    return DataError(f"{path} must be what a run saved, but is damaged: {reason(error)}; remove it, {again}")
