@@ -33,6 +33,7 @@ def loaded(statement):
             "sklearn",
             OPTIONAL - {"sklearn"} | {"torch_geometric"},
         ),
+        ("import lds.ablate, lds.report, lds.sweep", "lds.ablate", OPTIONAL | HEAVY),
         ("from lds.cli import _train", "jsonargparse", OPTIONAL - {"jsonargparse"} | HEAVY),
     ],
 )

@@ -9,14 +9,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lds._files import make_folder, write_atomically
 from lds._statistics import Mean, PairedDifference, mean, paired
 from lds.errors import InputError
-from lds.hypergrad import TruncationCurve
 from lds.run import TrainConfig
 from lds.run._methods import METHOD
+
+if TYPE_CHECKING:
+    from lds.hypergrad import TruncationCurve
 
 # The files of an ablation's folder that tell its outcome.
 ROWS, FIDELITY, RECOMMENDATION = "ablation.csv", "fidelity.csv", "recommendation.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,9 +13,11 @@ from lds._files import make_folder, write_atomically
 from lds._read import parse_yaml, read_csv, read_json, read_yaml, reason
 from lds.ablate._ablation import FIDELITY, RECOMMENDATION, ROWS, Ablation, AblationConfig, Row
 from lds.errors import DataError, InputError
-from lds.hypergrad import TruncationCurve
 from lds.sweep._grid_folder import GridFolder, read_grid
 from lds.sweep._ledger import LEDGER
+
+if TYPE_CHECKING:
+    from lds.hypergrad import TruncationCurve
 
 CONFIG = "ablation.yaml"
 RUNS = "sweep"
@@ -74,6 +76,8 @@ def _rows(path: Path) -> tuple[Row, ...]:
 
 
 def _curve(path: Path) -> TruncationCurve | None:
+    from lds.hypergrad import TruncationCurve
+
     columns = [field.name for field in fields(TruncationCurve)]
     rows = sorted(read_csv(path, ["depth", *columns]), key=lambda row: row["depth"])
     if [row["depth"] for row in rows] != list(range(len(rows))):

@@ -1,4 +1,7 @@
-"""Truncated hypergradients of structure learning against the full one, and their files in the folder of an ablation."""
+"""Truncated hypergradients of structure learning against the full one, and their files in the folder of an ablation.
+
+Imports torch only where it computes: reports read ablations too.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,8 @@ from lds._files import make_folder, write_atomically
 from lds._read import load_tensors, parse_json
 from lds.ablate._ablation import AblationConfig
 from lds.errors import DataError
-from lds.hypergrad import TruncationCurve, truncation_curve
-from lds.learner import StructureLearner
 from lds.run import TrainConfig, load_data
 from lds.run._data import fingerprint
-from lds.run._learner import make_learner
 from lds.run._reader import CHECKPOINT
 from lds.sweep import Engine, Job
 from lds.sweep._spec import folder_name, identity
@@ -28,6 +28,9 @@ from lds.sweep._spec import folder_name, identity
 if TYPE_CHECKING:
     from torch import Tensor
     from torch_geometric.data import Data
+
+    from lds.hypergrad import TruncationCurve
+    from lds.learner import StructureLearner
 
 
 def fidelity(
@@ -48,6 +51,8 @@ def fidelity(
         DataError, InputError: as for `StructureLearner.fit`.
         NumericalError: the full hypergradient is zero, NaN or infinite.
     """
+    from lds.hypergrad import truncation_curve
+
     problem = learner.problem(data, steps=steps, seed=seed, theta=theta)
     trajectory = problem.record(horizon=None)
     return truncation_curve(trajectory, problem.outer_objective, noise=learner.noise)
@@ -55,6 +60,7 @@ def fidelity(
 
 def average(curves: Sequence[TruncationCurve]) -> TruncationCurve:
     """Return the mean over trajectories, depth for depth."""
+    from lds.hypergrad import TruncationCurve
 
     def mean(name: str) -> list[float]:
         # Divided first: the sum of large norms may overflow.
@@ -132,6 +138,8 @@ def curves(
 
 def _read(path: Path, steps: int, data: str) -> TruncationCurve | None:
     """Return a curve that was kept; None where there is none, or one that is damaged or of other steps or data."""
+    from lds.hypergrad import TruncationCurve
+
     try:
         content = parse_json(path.read_bytes())
     except (OSError, DataError):
@@ -151,6 +159,9 @@ def _is_plain(value: object) -> bool:
 
 
 def _curve(run: TrainConfig, steps: int, checkpoint: Path | None) -> TruncationCurve:
+    from lds.learner import StructureLearner
+    from lds.run._learner import make_learner
+
     data = load_data(run)
     learner = make_learner(run, data)
     assert isinstance(learner, StructureLearner)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -14,11 +15,13 @@ from lds.ablate._ablation import Ablation, AblationConfig, Row
 from lds.ablate._ablation_folder import CURVES, RUNS, claim
 from lds.ablate._fidelity import average, curves
 from lds.errors import LDSError
-from lds.hypergrad import TruncationCurve
 from lds.run import load_data
 from lds.run._environment import peak_rss_mb
 from lds.sweep import Engine, Job, Outcome, ProcessEngine, Spec, run_sweep
 from lds.sweep._spec import identity
+
+if TYPE_CHECKING:
+    from lds.hypergrad import TruncationCurve
 
 
 def ablate(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lds._callbacks import EpochRecord
 from lds._statistics import mean
 from lds.ablate import Row
-from lds.hypergrad import TruncationCurve
 from lds.report._numbers import count, percent
 from lds.report._page import Block, Picture, Pictures, Text
 from lds.report._svg import DASHES, INK, MARKERS, SERIES, canvas, logarithmic, render, whole_numbers
 from lds.run._reader import Run
+
+if TYPE_CHECKING:
+    from lds.hypergrad import TruncationCurve
 
 _SETTINGS = 8
 

@@ -74,6 +74,16 @@ def test_a_damaged_line(path, line):
     assert path.read_bytes() == before
 
 
+def test_a_bug_of_ours_is_no_damaged_line(path, monkeypatch):
+    def bug(result, where):
+        return result.gte("test_accuracy")
+
+    monkeypatch.setattr("lds.sweep._ledger.check_result", bug)
+    for read in (read_results, Ledger):
+        with pytest.raises(AttributeError, match="gte"):
+            read(path)
+
+
 def test_one_process_at_a_time(path):
     with Ledger(path), pytest.raises(InputError, match="no other process runs"):
         Ledger(path)

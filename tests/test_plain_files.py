@@ -1,3 +1,5 @@
+"""Files of plain values: what is malformed is named by file and line."""
+
 import math
 
 import pytest
