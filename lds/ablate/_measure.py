@@ -34,13 +34,13 @@ def ablate(
 ) -> tuple[Ablation, list[Outcome]]:
     """Train at every horizon with every seed, compare hypergradients of all depths, write the folder `out`.
 
-    The runs are a sweep: what has finished is not repeated when this is called again, what failed is. Hypergradients
+    The runs are a grid: what has finished is not repeated when this is called again, what failed is. Hypergradients
     are compared for every seed on two trajectories, at the initial graph and at what the longest horizon learned; a
     trajectory that fails is left out of the curve, and tried again when this is called again.
 
     Args:
         config: what to ablate.
-        out: folder; gets ablation.yaml, ablation.csv, fidelity.csv, recommendation.json, the runs as a sweep in the
+        out: folder; gets ablation.yaml, ablation.csv, fidelity.csv, recommendation.json, the runs as a grid in the
             folder sweep, and the curve of each trajectory in the folder fidelity.
         engine: where the runs go; one process at a time on this machine when None.
         data_root: folder of the data sets.

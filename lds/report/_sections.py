@@ -48,8 +48,7 @@ class Options:
 def run_section(run: Run, name: str, options: Options) -> Section:
     """Return the section of one run."""
     assert run.path is not None
-    graph = read_graph(run.path)
-    facts = None if graph is None else known(run, options.data_root, graph.num_nodes)
+    graph, facts = _graph(run, options)
     initial = facts.initial.shape[1] if isinstance(facts, Known) else None
     section = Section(f"{run.setting} on {run.dataset}, seed {run.seed}", f"Run in {_shown(run.path)}")
     section.parts.append(Part("", [_run_facts(run)]))
@@ -153,10 +152,7 @@ def _grid_parts(grid: GridFolder, name: str, options: Options, *, accuracy: bool
     parts.append(Part("Learning curves", grid_curves(grid.folders, name)))
     chosen = _representative(grid.folders)
     if chosen is not None:
-        assert chosen.path is not None
-        graph = read_graph(chosen.path)
-        facts = None if graph is None else known(chosen, options.data_root, graph.num_nodes)
-        shown = _structure(chosen, graph, facts, name, options)
+        shown = _structure(chosen, *_graph(chosen, options), name, options)
         why = f"Of the run with the best ES accuracy, {chosen.setting} on {chosen.dataset}, seed {chosen.seed}."
         parts.extend(Part(part.heading, [Text(why), *part.blocks]) for part in shown)
     if grid.done:
@@ -170,6 +166,12 @@ def _representative(runs: Sequence[Run]) -> Run | None:
     """Return the run that learned a structure and has the best ES accuracy; the test accuracy must not choose."""
     learning = [run for run in runs if run.figure("outer_steps") and run.path and (run.path / GRAPH).exists()]
     return max(learning, key=lambda run: run.figure("es_accuracy") or 0, default=None)
+
+
+def _graph(run: Run, options: Options) -> tuple[SavedGraph | None, Known | str | None]:
+    """Return what a run has learned, and what its data set says about the nodes or why that is not to be had."""
+    graph = None if run.path is None else read_graph(run.path)
+    return graph, None if graph is None else known(run, options.data_root, graph.num_nodes)
 
 
 def _structure(

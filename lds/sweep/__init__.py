@@ -1,4 +1,4 @@
-"""Sweeps: grids of runs over seeds, in parallel, that can be killed and started again."""
+"""Grids of runs over settings and seeds, in parallel, that can be killed and started again."""
 
 from lds.sweep._grid import run_sweep
 from lds.sweep._grid_folder import read_results

@@ -34,12 +34,12 @@ def run_sweep(
 ) -> list[Outcome]:
     """Run what has not run yet, and return the outcomes of all runs in the order of the description.
 
-    A run that fails is recorded and does not stop the others. Whatever ends this process, starting the sweep again
+    A run that fails is recorded and does not stop the others. Whatever ends this process, calling this again
     goes on where it was: a run that was in flight starts anew, one that is in the ledger is not repeated.
 
     Args:
         spec: the description; may have grown since the last time.
-        out: folder of the sweep; new, empty, or that of the same sweep.
+        out: folder of the grid; new, empty, or that of the same grid.
         engine: where the runs go: `ProcessEngine`, `RayEngine` or one of your own.
         keep: all files of a run, or metrics: without checkpoint, graph and predictions.
         retry_failed: repeat the runs that failed before.
@@ -47,7 +47,7 @@ def run_sweep(
         progress: show a progress bar over runs.
 
     Raises:
-        InputError: the folder holds something else or another sweep, or another process runs this sweep; or a file of
+        InputError: the folder holds something else or another grid, or another process runs this one; or a file of
             one's own has changed since a run on it, or runs would be added to those of another version of the package.
         StorageError: a file cannot be written.
     """

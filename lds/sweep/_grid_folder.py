@@ -28,7 +28,7 @@ _BULK = (CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES)
 
 
 def read_results(path: Path | str) -> list[Outcome]:
-    """Return the outcomes in the folder of a sweep, in the order of its description, or those of a ledger alone.
+    """Return the outcomes in the folder of a grid, in the order of its description, or those of a ledger alone.
 
     Raises:
         InputError: there is no ledger, or a line of it is no outcome.
@@ -111,7 +111,7 @@ def _order(run: Run) -> tuple[str, bool, list[str | int], int]:
 
 
 def claim(spec: Spec, out: Path) -> None:
-    """Make the folder, unless it holds something that is not this sweep."""
+    """Make the folder, unless it holds something that is not this grid."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         # A file of ours that was cut off is named like this.
