@@ -311,8 +311,8 @@ def _structure_of(folder: Path, *, has_theta: bool) -> Structure:
         return CandidatePairs(graph.num_nodes, pairs)
     theta = _read_theta(folder / CHECKPOINT, graph.num_nodes)
     structure = AllPairs(graph.num_nodes, pairs[:, :0], dtype=theta.dtype)
-    if theta.shape != (state := structure.state()).shape:
-        raise DataError(f"θ has {theta.numel()} numbers, not {state.numel()}")
+    if theta.numel() != (needed := structure.state().numel()):
+        raise DataError(f"θ has {theta.numel()} numbers, not {needed}")
     structure.restore_(theta)
     return structure
 

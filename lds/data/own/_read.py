@@ -91,10 +91,9 @@ def read(
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check the path and its rights") from error
     except DataError as error:
-        message = str(error)
-        if str(path) in message or str(edges) in message:
+        if str(path) in str(error) or (edges is not None and str(edges) in str(error)):
             raise
-        raise DataError(f"{path}: {message}") from error
+        raise DataError(f"{path}: {error}") from error
     if retain != 1.0 and data.edge_index.numel() == 0:
         raise InputError(f"{path} has no edges to delete, but retain={retain} came; leave it at 1.0")
     data.edge_index = retain_edges(data.edge_index, data.num_nodes, retain, seed)
