@@ -17,14 +17,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from lds._checks import check, check_integer
+from lds._sparse import from_scipy
 from lds.data import MASKS
 from lds.errors import DataError, InputError
 from lds.estimator._extension import Extension
 from lds.estimator._split import Split, split_for_refit, split_labels
 from lds.graph import GivenGraph, KNNGraph
-from lds.graph._sparse import from_scipy
 from lds.learner import StructureLearner
-from lds.learner._arguments import check
 from lds.nn import GCN
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # A grid search over np.arange(...) sets numpy's numbers.
         values = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params(deep=False).items()}
         for name in ("n_neighbors", "hidden"):
-            check(name, values[name], "an integer >= 1", lambda x: isinstance(x, int) and x >= 1)
+            check_integer(name, values[name])
         check("dropout", values["dropout"], "a number in [0, 1)", lambda x: 0 <= x < 1)
         check("validation_fraction", values["validation_fraction"], "a number in (0, 1)", lambda x: 0 < x < 1)
         check("graph_threshold", values["graph_threshold"], "a number in [0, 1)", lambda x: 0 <= x < 1)

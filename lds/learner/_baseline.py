@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord
+from lds._checks import check_integers, check_sizes
 from lds._random import INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import CandidatePairs, GivenGraph, SampledGraph
-from lds.graph._all_pairs import canonical_pairs
+from lds.graph._pairs import canonical_pairs
 from lds.hypergrad import record
-from lds.learner._arguments import check_integers, check_sizes
 from lds.learner._failure import check_evaluation
 from lds.learner._fit import Fit
 from lds.learner._task import ModelFactory, Params, Task

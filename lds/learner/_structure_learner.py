@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord, StepRecord
+from lds._checks import check, check_integers, check_sizes
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, Structure
 from lds.hypergrad import Noise, Problem, Reverse, record
-from lds.learner._arguments import check, check_integers, check_sizes
 from lds.learner._failure import check_evaluation, epoch_start, report_explosion, reproducible
 from lds.learner._fit import Best, Fit
 from lds.learner._progress import Progress

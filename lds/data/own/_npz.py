@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from lds._read import load_arrays, reason
+from lds._sparse import from_scipy
 from lds.data.own._labels import numbered
 from lds.data.own._weights import refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
-from lds.graph._sparse import from_scipy
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data

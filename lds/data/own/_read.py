@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from lds._sparse import from_scipy
 from lds.data.edges import retain_edges
 from lds.data.masks import complete_masks
 from lds.data.own._csv import read_csv
@@ -16,7 +17,6 @@ from lds.data.own._npz import read_npz
 from lds.data.own._pt import read_pt
 from lds.data.validation import num_classes, validate
 from lds.errors import DataError, InputError
-from lds.graph._sparse import from_scipy
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
