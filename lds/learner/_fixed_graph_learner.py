@@ -17,7 +17,6 @@ from lds.errors import InputError
 from lds.graph import CandidatePairs, GivenGraph, SampledGraph
 from lds.graph._pairs import canonical_pairs
 from lds.hypergrad import record
-from lds.learner._failure import check_evaluation
 from lds.learner._fit import Fit
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
@@ -112,8 +111,7 @@ class FixedGraphLearner:
                 best = (state.params, logits, float(trajectory.inner_losses[-1]))
         assert best is not None
         params, logits, inner_loss = best
-        accuracy, loss = task.accuracy(logits, "es"), task.loss(logits, "es").item()
-        check_evaluation(loss)
+        accuracy, loss = task.early_stopping(logits)
         epoch = EpochRecord(1, 0, inner_loss, accuracy, loss, structure.expected_edges, improved=True)
         return Fit(structure, params, logits, (epoch,), 0, task)
 
