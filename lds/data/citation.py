@@ -94,9 +94,8 @@ class Citation:
             try:
                 self._download(root, wanted)
             except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
                 raise DataError(
-                    f"{self.name} could not be fetched into {self.folder(root)}: {reason}; "
+                    f"{self.name} could not be fetched into {self.folder(root)}: {reason(error)}; "
                     "go online, or copy the raw files there by hand"
                 ) from error
         return self.verify(root)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lds._read import check_unpacked, checked_sparse, reason
-from lds.data.own._weights import refuse_weights
+from lds.data.own._parts import refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from lds._sparse import from_scipy
+from lds._sparse import from_scipy, to_scipy
 from lds.data.edges import retain_edges
 from lds.data.masks import complete_masks
 from lds.data.own._csv import read_csv
@@ -91,8 +91,9 @@ def read(
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check the path and its rights") from error
     except DataError as error:
-        message = str(error)
-        raise error if str(path) in message or str(edges) in message else DataError(f"{path}: {message}") from error
+        if str(path) in str(error) or (edges is not None and str(edges) in str(error)):
+            raise
+        raise DataError(f"{path}: {error}") from error
     if retain != 1.0 and data.edge_index.numel() == 0:
         raise InputError(f"{path} has no edges to delete, but retain={retain} came; leave it at 1.0")
     data.edge_index = retain_edges(data.edge_index, data.num_nodes, retain, seed)
@@ -128,7 +129,6 @@ def _complete(data: Data, scale: Scale, sizes: dict[str, int | None], seed: int)
 
 
 def _scaled(x: Tensor, scale: Scale) -> Tensor:
-    from scipy.sparse import csr_matrix
     from sklearn.preprocessing import StandardScaler, normalize
 
     if scale == "none":
@@ -140,6 +140,4 @@ def _scaled(x: Tensor, scale: Scale) -> Tensor:
         return torch.from_numpy(scaled)
     if scale == "standard":
         raise DataError('scale="standard" would make sparse features dense; take scale="row", or make them dense')
-    x = x.to_sparse_csr()
-    parts = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
-    return from_scipy(normalize(csr_matrix(parts, (x.shape[0], x.shape[1])), norm="l1"))
+    return from_scipy(normalize(to_scipy(x.to_sparse_csr()), norm="l1"))
