@@ -116,7 +116,7 @@ class Citation:
         with warnings.catch_warnings():  # the reader adds a filter of its own, for good
             try:
                 return read_planetoid_data(str(self.folder(root)), self.title)
-            # Files that have the sums recorded for them and yet are not what they must be: any exception.
+            # Files may have the sums that were recorded for them, and yet hold something else: any exception.
             except Exception as error:
                 raise DataError(
                     f"the files in {self.folder(root)} must be those of {self.name}, but {reason(error)}; "

@@ -121,8 +121,8 @@ class AllPairs:
             theta.addmm_(left[start:stop], right[:, start:], alpha=-lr)
             for group, bound in zip(groups, bounds, strict=True):
                 low, high = bound[index], bound[index + 1]
-                # T Fᵀ fills the block's rows, start to stop: the thin rows among them. F Tᵀ fills its columns, which
-                # run from start to N: all thin rows from there on.
+                # T Fᵀ adds to rows of the block, so only thin rows inside it count, [low:high]. F Tᵀ adds to columns,
+                # and those of a block run from its start to N: all thin rows from there on, [low:].
                 if low < high:
                     update = group.thin[low:high] @ group.full[start:].T
                     theta.index_add_(0, group.rows[low:high] - start, update, alpha=-lr)

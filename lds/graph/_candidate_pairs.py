@@ -63,7 +63,7 @@ class CandidateTracer(GraphTracer):
 
 
 class CandidateGradient:
-    """The gradient in the edge probabilities of candidate pairs: factor pairs, and a gradient a candidate."""
+    """The gradient in the edge probabilities of candidate pairs: factor pairs, and one number per candidate."""
 
     def __init__(self, factors: FactorPairs, weights: Tensor) -> None:
         self.factors = factors

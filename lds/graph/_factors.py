@@ -73,6 +73,7 @@ class FactorPairs:
             diagonals.append(2 * (left * right).sum(1))
         u, v = (torch.cat(side, 1) for side in zip(*sides, strict=True))
         cross = u.T @ v
+        # For columns r and s: ⟨u_r v_rᵀ, u_s v_sᵀ⟩ + ⟨u_r v_rᵀ, v_s u_sᵀ⟩.
         products = (u.T @ u).mul_(v.T @ v).add_(cross * cross.T)
         places = torch.cat(owner)
         rows = products.new_zeros(len(gradients), places.numel()).index_add_(0, places, products)
@@ -115,7 +116,8 @@ class FactorPairs:
         thin: list[tuple[Tensor, Tensor, Tensor]] = []
         for left, right in self.pairs:
             sizes = [side.abs().sum(1) for side in (left, right)]
-            bound += 2 * float(sizes[0].max()) * float(sizes[1].max())  # NaN if a side holds one.
+            # |(U Vᵀ)_ij| is at most the sum of |U_i·| times that of |V_j·|; NaN if a side holds one.
+            bound += 2 * float(sizes[0].max()) * float(sizes[1].max())
             masks = [size != 0 for size in sizes]
             counts = [int(mask.sum()) for mask in masks]
             if min(counts) > _DENSE * left.shape[0]:

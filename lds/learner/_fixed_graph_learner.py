@@ -137,7 +137,8 @@ class FixedGraphLearner:
 def _with_random_edges(graph: SampledGraph, rate: float) -> SampledGraph:
     """Return the graph with edges added, drawn with torch's default generator.
 
-    A Poisson number of uniform draws from the N² ordered pairs hits every {i, j} independently of the others.
+    Of Poisson(λ N²/2) uniform draws from the N² ordered pairs, Poisson(λ) hit {i, j}, which is two of these, and do so
+    independently of the other pairs.
     """
     n, device = graph.num_nodes, graph.row.device
     count = int(torch.poisson(torch.tensor(rate * n * n / 2, dtype=torch.float64)))

@@ -101,8 +101,8 @@ class Progress:
     def load(cls, values: object, outer: dict[str, Any], params: Params, updater: Updater) -> Progress:
         """Return the progress that `dump` described.
 
-        All of the values are checked, by tests that let nothing else fail, before any is used: an exception other than
-        InputError is a fault of this package or of the updater, and no damage to the values.
+        All values are checked before any is used, and no exception is caught: one that is no InputError is a fault of
+        this package or of the updater, whatever the values are.
 
         Args:
             values: what `dump` returned, for the same learner and data.

@@ -1,4 +1,4 @@
-"""A table with a line a node."""
+"""A table with one line per node."""
 
 from __future__ import annotations
 
