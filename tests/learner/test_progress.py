@@ -143,8 +143,9 @@ class TestABugOfOursIsNoMisfit:
             def init(self, params):
                 raise error("a typo")
 
-        with pytest.raises(error, match="a typo"):
+        with pytest.raises(error) as caught:
             StructureLearner(**SHORT, updater=Broken(0.02)).fit(blocks(), resume=saved)
+        assert type(caught.value) is error  # An InputError is a ValueError too.
 
 
 PLACES = {
