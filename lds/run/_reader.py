@@ -358,11 +358,11 @@ def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
 
 
 def _check_names(names: Any, num_nodes: int) -> None:
-    from lds.data.own._names import fault
+    from lds.data.own._parts import name_fault
 
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError("it is no list of texts")
     if not len(set(names)) == len(names) == num_nodes:
         raise DataError(f"it holds {len(set(names))} different ones for {num_nodes} nodes")
-    if faults := [wrong for name in names if (wrong := fault(name)) is not None]:
+    if faults := [wrong for name in names if (wrong := name_fault(name)) is not None]:
         raise DataError(f"one {faults[0]}")
