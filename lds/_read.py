@@ -245,12 +245,14 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
             raise DataError(reason(Exception(text) if text else error)) from error
 
 
-def is_plain(tensor: Tensor) -> bool:
-    """Tell whether a tensor is an ordinary dense one, and no larger than what its file holds of it."""
+def is_plain(tensor: Tensor, *, sparse: bool = False) -> bool:
+    """Tell whether a tensor is an ordinary dense one, or a sparse one if that will do, and no larger than its file."""
     import torch
 
-    if tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided:
+    if tensor.is_meta or tensor.is_quantized or tensor.is_nested:
         return False
+    if tensor.layout != torch.strided:
+        return sparse
     return tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 

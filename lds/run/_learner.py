@@ -164,22 +164,24 @@ class EstimatorLearner:
 
 def _estimator(config: BaselineConfig, seed: int) -> Any:
     values = config.hyperparameters
-    if config.method == "logreg":
-        from sklearn.linear_model import LogisticRegression
+    match config.method:
+        case "logreg":
+            from sklearn.linear_model import LogisticRegression
 
-        return LogisticRegression(max_iter=_STEPS, **values)
-    if config.method == "svm":
-        from sklearn.svm import SVC
+            return LogisticRegression(max_iter=_STEPS, **values)
+        case "svm":
+            from sklearn.svm import SVC
 
-        return SVC(**values)
-    if config.method == "random-forest":
-        from sklearn.ensemble import RandomForestClassifier
+            return SVC(**values)
+        case "random-forest":
+            from sklearn.ensemble import RandomForestClassifier
 
-        return RandomForestClassifier(random_state=seed, **values)
-    from sklearn.semi_supervised import LabelPropagation
+            return RandomForestClassifier(random_state=seed, **values)
+        case "label-propagation":
+            from sklearn.semi_supervised import LabelPropagation
 
-    kernel = "knn" if config.n_neighbors is not None else "rbf"
-    return LabelPropagation(kernel=kernel, **values)
+            kernel = "knn" if config.n_neighbors is not None else "rbf"
+            return LabelPropagation(kernel=kernel, **values)
 
 
 def _features(data: Data) -> Any:

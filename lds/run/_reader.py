@@ -311,8 +311,8 @@ def _structure_of(folder: Path, *, has_theta: bool) -> Structure:
         return CandidatePairs(graph.num_nodes, pairs)
     theta = _read_theta(folder / CHECKPOINT, graph.num_nodes)
     structure = AllPairs(graph.num_nodes, pairs[:, :0], dtype=theta.dtype)
-    if theta.shape != (state := structure.state()).shape:
-        raise DataError(f"θ has {theta.numel()} numbers, not {state.numel()}")
+    if theta.numel() != (needed := structure.state().numel()):
+        raise DataError(f"θ has {theta.numel()} numbers, not {needed}")
     structure.restore_(theta)
     return structure
 
@@ -358,11 +358,11 @@ def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
 
 
 def _check_names(names: Any, num_nodes: int) -> None:
-    from lds.data.own._names import fault
+    from lds.data.own._parts import name_fault
 
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError("it is no list of texts")
     if not len(set(names)) == len(names) == num_nodes:
         raise DataError(f"it holds {len(set(names))} different ones for {num_nodes} nodes")
-    if faults := [wrong for name in names if (wrong := fault(name)) is not None]:
+    if faults := [wrong for name in names if (wrong := name_fault(name)) is not None]:
         raise DataError(f"one {faults[0]}")
