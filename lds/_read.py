@@ -66,7 +66,7 @@ def parse_yaml(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-class Row(NamedTuple):
+class Line(NamedTuple):
     """One line of a file.
 
     Attributes:
@@ -78,15 +78,15 @@ class Row(NamedTuple):
     values: Mapping[str, Any]
 
 
-class Rows(NamedTuple):
+class Lines(NamedTuple):
     """The lines of a JSONL file.
 
     Attributes:
-        rows: the whole lines.
+        whole: the whole lines.
         torn: whether the last line has been written in part only.
     """
 
-    rows: list[Row]
+    whole: list[Line]
     torn: bool
 
 
@@ -119,14 +119,14 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return _mapping(values, str(path))
 
 
-def read_jsonl(path: Path) -> Rows:
+def read_jsonl(path: Path) -> Lines:
     """Return the objects of a JSONL file; a last line without its end may be cut off.
 
     Raises:
         DataError: it cannot be read, or a whole line is no JSON object; the message names file and line.
     """
     lines = read_text(path).split("\n")
-    rows: list[Row] = []
+    whole: list[Line] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -135,10 +135,10 @@ def read_jsonl(path: Path) -> Rows:
             values = parse_json(line)
         except DataError as error:
             if number == len(lines):
-                return Rows(rows, torn=True)
+                return Lines(whole, torn=True)
             raise DataError(f"{where} must be a JSON object, but {_place(error)[1]}; mend or drop the line") from error
-        rows.append(Row(where, _mapping(values, where)))
-    return Rows(rows, torn=False)
+        whole.append(Line(where, _mapping(values, where)))
+    return Lines(whole, torn=False)
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lds._callbacks import EpochRecord
 from lds._read import (
-    Row,
+    Line,
     is_plain,
     load_arrays,
     load_tensors,
@@ -182,8 +182,8 @@ def read_run(folder: Path) -> Run:
     if metrics.exists():
         lines = read_jsonl(metrics)
         if lines.torn and result is not None:
-            raise DataError(f"{metrics}:{len(lines.rows) + 1} ends half-way, though the run has ended; mend the line")
-        epochs = tuple(_epoch(row) for row in lines.rows)
+            raise DataError(f"{metrics}:{len(lines.whole) + 1} ends half-way, though the run has ended; mend the line")
+        epochs = tuple(_epoch(line) for line in lines.whole)
     return Run(config, result, folder, epochs)
 
 
@@ -216,16 +216,16 @@ def check_result(result: Any, where: str) -> Mapping[str, Any]:
     return result
 
 
-def _epoch(row: Row) -> EpochRecord:
+def _epoch(line: Line) -> EpochRecord:
     loss, accuracy, es_loss, edges = (
-        number_of(row.values, name, row.where) for name in ("inner_loss", "es_accuracy", "es_loss", "expected_edges")
+        number_of(line.values, name, line.where) for name in ("inner_loss", "es_accuracy", "es_loss", "expected_edges")
     )
-    epoch, outer_step = (row.values.get(name) for name in ("epoch", "outer_step"))
+    epoch, outer_step = (line.values.get(name) for name in ("epoch", "outer_step"))
     if type(epoch) is not int or type(outer_step) is not int:
         raise DataError(
-            f"{row.where} needs integers as epoch and outer_step, but holds {epoch!r:.80}, {outer_step!r:.80}"
+            f"{line.where} needs integers as epoch and outer_step, but holds {epoch!r:.80}, {outer_step!r:.80}"
         )
-    improved = bool(row.values.get("improved"))
+    improved = bool(line.values.get("improved"))
     return EpochRecord(epoch, outer_step, loss, accuracy, es_loss, edges, improved)
 
 
