@@ -353,9 +353,7 @@ class Unstable:
         if state.step == self.stop:
             raise InterruptedStepError
         scale = self.value if state.step == self.bad else 1.0
-        loss = inner(state.params, outer)
-        if scale != 1.0:
-            inner.last = loss.detach() * scale
+        inner(state.params * scale, outer)
         return State(state.params - 0.1 * outer * state.params, state.slots)
 
 
