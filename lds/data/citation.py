@@ -94,9 +94,8 @@ class Citation:
             try:
                 self._download(root, wanted)
             except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
                 raise DataError(
-                    f"{self.name} could not be fetched into {self.folder(root)}: {reason}; "
+                    f"{self.name} could not be fetched into {self.folder(root)}: {reason(error)}; "
                     "go online, or copy the raw files there by hand"
                 ) from error
         return self.verify(root)
@@ -117,7 +116,7 @@ class Citation:
         with warnings.catch_warnings():  # the reader adds a filter of its own, for good
             try:
                 return read_planetoid_data(str(self.folder(root)), self.title)
-            # Files that have the sums recorded for them and yet are not what they must be: any exception.
+            # Files may have the sums that were recorded for them, and yet hold something else: any exception.
             except Exception as error:
                 raise DataError(
                     f"the files in {self.folder(root)} must be those of {self.name}, but {reason(error)}; "

@@ -36,30 +36,29 @@ def require_plain(path: Path) -> None:
     Raises:
         DataError: the file names anything else, or is no pickle.
     """
+    from scipy.sparse import csr_matrix
+
     content = path.read_bytes()
+    try:
+        puts = (int(number or 0) for step, number, _ in pickletools.genops(content) if "PUT" in step.name)
+        beyond = next((place for place in puts if place > len(content)), None)
+    except Exception as error:  # pickle's documentation: a bad file may raise any exception
+        raise _refused(path, reason(error)) from error
+    if beyond is not None:  # Python makes room in the memo up to a place, though the file cannot fill it.
+        raise _refused(path, f"it names place {beyond} of its memo")
     with warnings.catch_warnings():
         # The old module path inside the files; scipy has moved the class.
         warnings.filterwarnings("ignore", message=".*`scipy.sparse.csr`", category=DeprecationWarning)
         try:
-            _check_memo(content)
-            _check_sparse(_PlainUnpickler(io.BytesIO(content), encoding="latin1").load())
-        except Exception as error:  # pickle's documentation: a bad file may raise any exception
-            raise DataError(
-                f"{path} must be a pickle of plain arrays and lists, but {reason(error)}; "
-                "it was refused, get the file from its official source"
-            ) from error
+            held = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
+            if isinstance(held, csr_matrix):
+                held.check_format(full_check=True)  # Else scipy would follow indices that point outside of it.
+        except Exception as error:
+            raise _refused(path, reason(error)) from error
 
 
-def _check_memo(content: bytes) -> None:
-    """Raise ValueError for a place in the memo beyond all that the file can hold: Python makes room up to it."""
-    for operation, argument, _ in pickletools.genops(content):
-        if "PUT" in operation.name and int(argument or 0) > len(content):
-            raise ValueError(f"it names place {argument} of its memo")
-
-
-def _check_sparse(content: Any) -> None:
-    """Raise ValueError for a CSR matrix whose indices point outside of it: scipy would follow them."""
-    from scipy.sparse import csr_matrix
-
-    if isinstance(content, csr_matrix):
-        content.check_format(full_check=True)
+def _refused(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{path} must be a pickle of plain arrays and lists, but {why}; "
+        "it was refused, get the file from its official source"
+    )

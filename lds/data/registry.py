@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from lds.data.checksums import FileStatus, Verification
 from lds.data.citation import Citation
+from lds.data.splits import check_seed
 from lds.data.tabular import Tabular
-from lds.errors import DataError, InputError
+from lds.errors import DataError
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -101,9 +100,7 @@ def load(name: str, *, root: str | os.PathLike[str] | None = None, retain: float
             [0, 2³²), the range of scikit-learn.
     """
     source = _source(name)
-    if not (isinstance(seed, int | np.integer) and 0 <= seed < 2**32):
-        raise InputError(f"seed must be an integer from 0 to 2**32 - 1, but {seed!r} came; pass e.g. seed=0")
-    return source.load(data_root(root), retain, int(seed))
+    return source.load(data_root(root), retain, check_seed(seed))
 
 
 def fetch(name: str, root: str | os.PathLike[str] | None = None) -> Verification:

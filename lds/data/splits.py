@@ -7,7 +7,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lds.errors import InputError
+
 MASKS = ("train_mask", "val_mask", "es_mask", "test_mask")
+
+
+def check_seed(seed: object) -> int:
+    """Return the seed of a split.
+
+    Raises:
+        InputError: it is no integer in the range of scikit-learn.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise InputError(f"seed must be an integer from 0 to 2**32 - 1, but {seed!r} came; pass e.g. seed=0")
+    return int(seed)
 
 
 def halve(mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,26 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
-import torch
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
-from lds.data import MASKS
-from lds.errors import DataError, InputError
+from lds._checks import check, check_integer
+from lds.errors import InputError
+from lds.estimator._arrays import edge_index, encode, make_data, masks, split_for_refit, split_labels
 from lds.estimator._extension import Extension
-from lds.estimator._split import Split, split_for_refit, split_labels
 from lds.graph import GivenGraph, KNNGraph
-from lds.graph._sparse import from_scipy
 from lds.learner import StructureLearner
-from lds.learner._arguments import check
 from lds.nn import GCN
 
 if TYPE_CHECKING:
-    from torch_geometric.data import Data
+    pass
 
 Array = npt.NDArray[Any]
 
@@ -46,16 +42,16 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     trained on all labels, θ held. Where fewer than three rows are unlabelled, as many held-out rows as are missing are
     left out of this, and one where none is unlabelled out of the learning of θ.
 
-    A new row hangs on its `n_neighbors` nearest training rows by features. With their degrees d_j and hidden layers h_j
-    on a graph drawn from θ, and d = 1 + n_neighbors,
+    A new row gets edges from its `n_neighbors` nearest training rows by features, and none lead back. With the degrees
+    d_j and hidden layers h_j of these on a graph drawn from θ, and d = 1 + n_neighbors,
 
     .. math::
         h = \mathrm{ReLU}\Big(\frac{x W_0}{d} + \sum_j \frac{x_j W_0}{\sqrt{d\, d_j}}\Big), \qquad
         \text{logits} = \frac{h W_1}{d} + \sum_j \frac{h_j W_1}{\sqrt{d\, d_j}},
 
-    averaged over `samples` graphs; this is the propagation of the GCN along edges that lead to new rows only. So what
-    `predict` says of a row does not depend on the other rows it is given, and a row that was trained on is treated like
-    any other: `transduction_` has the answer that uses its learned edges.
+    averaged over `samples` graphs; this is the propagation of the GCN along these edges. So what `predict` says of a
+    row does not depend on the other rows it is given, and a row that was trained on is treated like any other:
+    `transduction_` has the answer that uses its learned edges.
 
     Scale the features, as for any network. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
     here than in `StructureLearner`; scores that scikit-learn computes itself, in a grid search for one, count rows with
@@ -141,7 +137,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         arguments = self._arguments()
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32)
-        self.classes_, target = _encode(y)
+        self.classes_, target = encode(y)
         if graph is None and arguments["n_neighbors"] >= X.shape[0]:
             raise InputError(
                 f"n_neighbors must be smaller than the number of rows, but n_neighbors={arguments['n_neighbors']} came "
@@ -154,19 +150,19 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             **{name: arguments[name] for name in _OF_THE_LEARNER},
         )
         split = split_labels(target, arguments["validation_fraction"], seed)
-        data = _data(X, target, split, len(self.classes_))
+        data = make_data(X, target, split, len(self.classes_))
         if graph is None:
             data.edge_index = KNNGraph(arguments["n_neighbors"], self.metric)(data)
         else:
-            data.edge_index = _edge_index(graph, X.shape[0])
+            data.edge_index = edge_index(graph, X.shape[0])
         fit = learner.fit(data, seed=seed)
         self.n_iter_ = fit.outer_epochs
         if self.refit:
-            # One epoch on the learned θ: what is held out decides nothing any more.
+            # One epoch, θ held at what was learned: the rows of the other parts choose nothing now.
             learned = fit.structure
             again = replace(learner, edges=lambda *_, **__: learned, learn_structure=False, max_epochs=1)
-            edges, data = data.edge_index, _data(X, target, split_for_refit(split, target), len(self.classes_))
-            data.edge_index = edges
+            data = copy(data)
+            data.update(masks(split_for_refit(split, target), len(target)))
             fit = again.fit(data, seed=seed)
 
         self.label_distributions_ = softmax(fit.logits.double().numpy(), axis=1)
@@ -209,7 +205,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # A grid search over np.arange(...) sets numpy's numbers.
         values = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params(deep=False).items()}
         for name in ("n_neighbors", "hidden"):
-            check(name, values[name], "an integer >= 1", lambda x: isinstance(x, int) and x >= 1)
+            check_integer(name, values[name])
         check("dropout", values["dropout"], "a number in [0, 1)", lambda x: 0 <= x < 1)
         check("validation_fraction", values["validation_fraction"], "a number in (0, 1)", lambda x: 0 < x < 1)
         check("graph_threshold", values["graph_threshold"], "a number in [0, 1)", lambda x: 0 <= x < 1)
@@ -229,64 +225,3 @@ _OF_THE_LEARNER = (
     "patience",
     "samples",
 )
-
-
-def _encode(y: Array) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Return the classes, and the class number of every row, -1 where unlabelled."""
-    if y.dtype.kind in "US" and (y == np.array("-1", y.dtype)).any():
-        # Also what scikit-learn's SelfTrainingClassifier asks for.
-        raise DataError(
-            'y must mark unlabelled rows with the integer -1, but the string "-1" came; give y the dtype object'
-        )
-    labelled = np.ones(len(y), bool) if y.dtype.kind in "USb" else y != -1
-    if not labelled.any():
-        raise DataError("y must have labels of at least 2 classes, but every row is -1, unlabelled; label some rows")
-    check_classification_targets(y[labelled])
-    classes, numbers = np.unique(y[labelled], return_inverse=True)
-    if len(classes) < 2:
-        raise DataError(
-            f"y must have labels of at least 2 classes, but 1 class came, {classes[0]!r} (-1 marks unlabelled rows); "
-            "label rows of another class"
-        )
-    target = np.full(len(y), -1, np.int64)
-    target[labelled] = numbers
-    return classes, target
-
-
-def _data(X: Any, target: npt.NDArray[np.int64], split: Split, classes: int) -> Data:
-    from torch_geometric.data import Data
-
-    masks = {}
-    for name, rows in zip(MASKS, split, strict=True):
-        masks[name] = torch.zeros(len(target), dtype=torch.bool)
-        masks[name][torch.from_numpy(rows)] = True
-    # Masks may select labelled nodes only. Where these rows are unlabelled nothing looks at their label.
-    labels = torch.from_numpy(target.clip(min=0))
-    return Data(x=_tensor(X), y=labels, num_nodes=len(target), num_classes=classes, **masks)
-
-
-def _tensor(X: Any) -> Tensor:
-    # A copy: the caller's memory may be read-only.
-    if isinstance(X, np.ndarray):
-        return torch.tensor(X)
-    X = X.copy()
-    X.sum_duplicates()
-    return from_scipy(X)
-
-
-def _edge_index(graph: Any, rows: int) -> Tensor:
-    graph = check_array(graph, accept_sparse="csr", input_name="graph", ensure_min_samples=0, ensure_min_features=0)
-    if graph.shape != (rows, rows):
-        raise InputError(
-            f"graph must be an adjacency of shape {(rows, rows)}, one row a row of X, but {graph.shape} came; "
-            "take the part of it that belongs to these rows"
-        )
-    graph = scipy.sparse.coo_array(graph)
-    off = (graph.row != graph.col) & (graph.data != 0)
-    if (graph.data < 0).any():
-        raise InputError(
-            f"graph must have no negative entries, but {graph.data.min()} came; drop or shift these weights"
-        )
-    if not off.any():
-        raise InputError("graph must join two rows at least, but it has no edges; leave it out for a kNN graph")
-    return torch.from_numpy(np.stack([graph.row[off], graph.col[off]]).astype(np.int64))

@@ -1,4 +1,4 @@
-"""From the rows that a graph network was trained on to new ones."""
+"""What a trained graph network says of rows that it was not trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Extension:
-    r"""A trained two-layer GCN, extended to new rows that hang on the training rows by k edges each.
+    r"""A trained two-layer GCN, extended to new rows: each gets edges from its k nearest training rows.
 
     With the training rows x_j, their degrees d_j = 1 + Σ_i A_ij and hidden layers h_j on a graph A ~ Bernoulli(θ), a
     new row x with the k nearest training rows N(x) has d = 1 + k and
@@ -26,8 +26,9 @@ class Extension:
         h = \mathrm{ReLU}\Big(\frac{x W_0}{d} + \sum_{j \in N(x)} \frac{x_j W_0}{\sqrt{d\, d_j}}\Big), \qquad
         \text{logits} = \frac{h W_1}{d} + \sum_{j \in N(x)} \frac{h_j W_1}{\sqrt{d\, d_j}},
 
-    the propagation of the GCN where edges lead from training rows to new rows only: these change neither the training
-    rows nor each other. The logits are averaged over sampled graphs, as for the training rows.
+    the propagation of the GCN along edges that lead from training rows to new rows and not back: so a new row changes
+    neither the training rows nor another new one. The logits are averaged over sampled graphs, as for the training
+    rows.
 
     Args:
         X: training rows, dense or CSR, shape [N, F].

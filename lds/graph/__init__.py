@@ -1,12 +1,11 @@
 """Random graph structures as outer variables of the engine."""
 
+from lds._sparse import SparseMatrix
 from lds.graph._all_pairs import AllPairs
-from lds.graph._candidate_pairs import CandidateGraph, CandidatePairs, random_pairs
+from lds.graph._candidate_pairs import CandidateGraph, CandidatePairs
 from lds.graph._factors import FactorPairs
-from lds.graph._initial import GivenGraph, KNNGraph
-from lds.graph._sampled import SampledGraph
-from lds.graph._sparse import SparseMatrix
-from lds.graph._structure import Structure
+from lds.graph._pairs import GivenGraph, KNNGraph, random_pairs
+from lds.graph._sampled import SampledGraph, Structure
 
 __all__ = [
     "AllPairs",

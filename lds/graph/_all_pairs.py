@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lds.errors import InputError
-from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer, check_step
-from lds.graph._sampled import SampledGraph
-from lds.graph._sampler import ThinningSampler, positions_above
+from lds.graph._factors import FactorAccumulator, FactorPairs, check_step
+from lds.graph._pairs import canonical_pairs
+from lds.graph._sampled import GraphTracer, SampledGraph
+from lds.graph._thinning import ThinningSampler, positions_above
 
 # Rows of one block: few enough that it stays in the cache through all passes of an update, and many enough for
 # efficient products; measured at 2,708 and 19,717 nodes.
@@ -120,6 +121,8 @@ class AllPairs:
             theta.addmm_(left[start:stop], right[:, start:], alpha=-lr)
             for group, bound in zip(groups, bounds, strict=True):
                 low, high = bound[index], bound[index + 1]
+                # T Fᵀ adds to rows of the block, so only thin rows inside it count, [low:high]. F Tᵀ adds to columns,
+                # and those of a block run from its start to N: all thin rows from there on, [low:].
                 if low < high:
                     update = group.thin[low:high] @ group.full[start:].T
                     theta.index_add_(0, group.rows[low:high] - start, update, alpha=-lr)
@@ -185,22 +188,3 @@ class AllPairs:
         bound = float(torch.tensor(bound, dtype=self.dtype))
         listed = [block.offset + positions_above(block.theta, bound) for block in self._blocks()]
         self._sampler = ThinningSampler(self._flat, bound, torch.cat(listed))
-
-
-def canonical_pairs(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Return the distinct pairs i < j among the columns of an edge index, sorted; self loops are dropped.
-
-    Raises:
-        InputError: not an integer tensor of shape [2, E], or an index out of range.
-    """
-    if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.is_floating_point():
-        raise InputError(
-            f"edge_index must be int64 of shape [2, E], got {edge_index.dtype} of shape {tuple(edge_index.shape)}"
-        )
-    if edge_index.numel() and not (int(edge_index.min()) >= 0 and int(edge_index.max()) < num_nodes):
-        found = f"{int(edge_index.min())} to {int(edge_index.max())}"
-        raise InputError(f"edge_index must hold node numbers in 0..{num_nodes - 1}, got {found}")
-    edge_index = edge_index.long()  # row·N + col overflows a narrower type.
-    row, col = edge_index.min(0).values, edge_index.max(0).values
-    key = torch.unique((row * num_nodes + col)[row != col])
-    return key // num_nodes, key % num_nodes

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from lds.errors import InputError
-from lds.graph._all_pairs import canonical_pairs
-from lds.graph._factors import FactorAccumulator, FactorPairs, GraphTracer, check_step
-from lds.graph._sampled import SampledGraph
+from lds.graph._factors import FactorAccumulator, FactorPairs, check_step
+from lds.graph._pairs import canonical_pairs
+from lds.graph._sampled import GraphTracer, SampledGraph
 
 
 class CandidateGraph(SampledGraph):
@@ -46,14 +46,14 @@ class CandidateGraph(SampledGraph):
         return self.drawn.repeat(2)
 
     def traced(self) -> CandidateGraph:
-        """Return this graph with an empty tape and weights that autograd follows."""
+        """Return this graph with an empty record of products, and weights that autograd follows."""
         graph: CandidateGraph = super().traced()  # type: ignore[assignment]
         graph.drawn = self.drawn.detach().requires_grad_()
         return graph
 
 
 class CandidateTracer(GraphTracer):
-    """A candidate graph in one step of the sweep: its tape and its edge weights."""
+    """A candidate graph in one step of the sweep: the inputs are its products and its edge weights."""
 
     value: CandidateGraph
 
@@ -63,7 +63,7 @@ class CandidateTracer(GraphTracer):
 
 
 class CandidateGradient:
-    """The gradient in the edge probabilities of candidate pairs: factor pairs, and a gradient a candidate."""
+    """The gradient in the edge probabilities of candidate pairs: factor pairs, and one number per candidate."""
 
     def __init__(self, factors: FactorPairs, weights: Tensor) -> None:
         self.factors = factors
@@ -176,17 +176,3 @@ class CandidatePairs:
     def restore_(self, state: Tensor) -> None:
         """Set θ to what `state` returned."""
         self._theta.copy_(state)
-
-
-def random_pairs(num_nodes: int, count: int, *, seed: int) -> Tensor:
-    """Return about `count` distinct random pairs i < j, int64 of shape [2, ·], as candidates.
-
-    Raises:
-        InputError: count is negative, or more than half of all pairs.
-    """
-    if not 0 <= count <= num_nodes * (num_nodes - 1) // 4:
-        raise InputError(
-            f"count must lie between 0 and half of all pairs, {num_nodes * (num_nodes - 1) // 4}, got {count}"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack(canonical_pairs(torch.randint(num_nodes, (2, count), generator=generator), num_nodes))

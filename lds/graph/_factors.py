@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from lds.errors import NumericalError
-from lds.graph._sampled import SampledGraph
+from lds.graph._sampled import GraphTracer
 
 # Two groups of rows are merged when the union is at most this much larger than the larger one: one product with a few
 # more rows is cheaper than two.
@@ -74,6 +73,7 @@ class FactorPairs:
             diagonals.append(2 * (left * right).sum(1))
         u, v = (torch.cat(side, 1) for side in zip(*sides, strict=True))
         cross = u.T @ v
+        # For columns r and s: ⟨u_r v_rᵀ, u_s v_sᵀ⟩ + ⟨u_r v_rᵀ, v_s u_sᵀ⟩.
         products = (u.T @ u).mul_(v.T @ v).add_(cross * cross.T)
         places = torch.cat(owner)
         rows = products.new_zeros(len(gradients), places.numel()).index_add_(0, places, products)
@@ -116,7 +116,8 @@ class FactorPairs:
         thin: list[tuple[Tensor, Tensor, Tensor]] = []
         for left, right in self.pairs:
             sizes = [side.abs().sum(1) for side in (left, right)]
-            bound += 2 * float(sizes[0].max()) * float(sizes[1].max())  # NaN if a side holds one.
+            # |(U Vᵀ)_ij| is at most the sum of |U_i·| times that of |V_j·|; NaN if a side holds one.
+            bound += 2 * float(sizes[0].max()) * float(sizes[1].max())
             masks = [size != 0 for size in sizes]
             counts = [int(mask.sum()) for mask in masks]
             if min(counts) > _DENSE * left.shape[0]:
@@ -170,17 +171,6 @@ def _row_dots(a: Tensor, i: Tensor, b: Tensor, j: Tensor) -> Tensor:
     return torch.cat([(a[k] * b[m]).sum(1) for k, m in parts])
 
 
-class GraphTracer:
-    """A sampled graph in one step of the sweep: its tape names the inputs of the vector-Jacobian product."""
-
-    def __init__(self, graph: SampledGraph) -> None:
-        self.value = graph.traced()
-
-    def inputs(self) -> Sequence[Tensor | GradientEdge]:
-        """Return the gradient edges of the products that Φ made."""
-        return self.value.edges_on_tape()
-
-
 class FactorAccumulator:
     """G_t of a structure, as a list of factor pairs."""
 
@@ -197,17 +187,17 @@ class FactorAccumulator:
             = -\tfrac{1}{2 d_i} \sum_r (U \odot \hat A V + V \odot \hat A U)_{ir}.
         """
         graph = tracer.value
-        uses = [(use, u) for use, u in zip(graph.take_tape(), cotangents, strict=True) if u is not None]
-        self._pairs += [(u, use.operand) for use, u in uses if not use.normalised]
-        normalised = [(use, u) for use, u in uses if use.normalised]
+        products = [(y, u) for y, u in zip(graph.take_products(), cotangents, strict=True) if u is not None]
+        self._pairs += [(u, y.operand) for y, u in products if not y.normalised]
+        normalised = [(y, u) for y, u in products if y.normalised]
         if not normalised:
             return
         u = torch.cat([u for _, u in normalised], 1)
-        v = torch.cat([use.operand for use, _ in normalised], 1)
-        propagated = torch.cat([use.result for use, _ in normalised], 1)
+        v = torch.cat([y.operand for y, _ in normalised], 1)
+        propagated = torch.cat([y.result for y, _ in normalised], 1)
         self._degree -= ((u * propagated).sum(1) + (v * (graph.normalised @ u)).sum(1)) / (2 * graph.degree)
         scale = graph.scale[:, None]
-        self._pairs += [(scale * u, scale * use.operand) for use, u in normalised]
+        self._pairs += [(scale * u, scale * y.operand) for y, u in normalised]
 
     def value(self) -> FactorPairs:
         """Return the factor pairs gathered so far."""

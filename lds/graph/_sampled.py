@@ -1,22 +1,23 @@
-"""A sampled graph, and the tape of its products that the sweep reads."""
+"""Graphs drawn from a structure: what a structure is asked for, and the record of a graph's products for the sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from lds._sparse import csr_tensor, multiply
 from lds.errors import InputError
-from lds.graph._sparse import csr_tensor, product
+from lds.hypergrad import Accumulator
 
 
-class Use(NamedTuple):
-    """One product Y = S M on the tape, where S is A or Â."""
+class Product(NamedTuple):
+    """One product Y = S M that was made with a graph, S = A or Â: M, Y, and Y's place in the graph of autograd."""
 
     edge: GradientEdge
     operand: Tensor
@@ -40,7 +41,7 @@ class SampledGraph:
     def __init__(self, num_nodes: int, row: Tensor, col: Tensor, weight: Tensor) -> None:
         self.num_nodes = num_nodes
         self.row, self.col, self.weight = row, col, weight
-        self._tape: list[Use] | None = None
+        self._products: list[Product] | None = None
 
     @property
     def num_edges(self) -> int:
@@ -78,46 +79,101 @@ class SampledGraph:
 
     def matmul(self, m: Tensor) -> Tensor:
         """Return A M for M of shape [N, r]."""
-        return self._product(self.adjacency, m, self.matmul, normalised=False)
+        return self._multiply(self.adjacency, m, self.matmul, normalised=False)
 
     def propagate(self, m: Tensor) -> Tensor:
         """Return Â M for M of shape [N, r], the propagation of a GCN."""
-        return self._product(self.normalised, m, self.propagate, normalised=True)
+        return self._multiply(self.normalised, m, self.propagate, normalised=True)
 
     def traced(self) -> SampledGraph:
-        """Return this graph with an empty tape, on which every product leaves its gradient edge and its operand."""
+        """Return this graph with an empty record of products, to which every product adds itself."""
         graph = copy(self)
-        graph._tape = []
+        graph._products = []
         return graph
 
-    def take_tape(self) -> list[Use]:
-        """Return the tape and clear it.
+    def take_products(self) -> list[Product]:
+        """Return the record of products and clear it.
 
         Raises:
             InputError: an operand or a result was changed in place after the product.
         """
-        assert self._tape is not None
-        # Cleared: graph, tape and autograd nodes refer to each other in a cycle that only a garbage collection frees.
-        tape, self._tape = self._tape, []
-        for use in tape:
-            if (use.operand._version, use.result._version) != use.versions:
+        assert self._products is not None
+        # Cleared: graph, record and autograd nodes refer to each other in a cycle that only a garbage collection frees.
+        products, self._products = self._products, []
+        for product in products:
+            if (product.operand._version, product.result._version) != product.versions:
                 raise InputError(
                     "the operand and the result of a graph product must not be changed in place, but one was; "
                     "use the out-of-place operation, e.g. x.relu() for x.relu_()"
                 )
-        return tape
+        return products
 
-    def edges_on_tape(self) -> Sequence[GradientEdge]:
+    def product_edges(self) -> Sequence[GradientEdge]:
         """Return the gradient edges of all products so far, the inputs of the vector-Jacobian product."""
-        return [use.edge for use in self._tape or ()]
+        return [product.edge for product in self._products or ()]
 
-    def _product(self, csr: Tensor, m: Tensor, transpose: Callable[[Tensor], Tensor], *, normalised: bool) -> Tensor:
-        # The backward pass of a product is a product on the tape too, unless it is the sweep's own.
-        if self._tape is None or not torch.is_grad_enabled():
-            return product(csr, m, transpose)
+    def _multiply(self, csr: Tensor, m: Tensor, transpose: Callable[[Tensor], Tensor], *, normalised: bool) -> Tensor:
+        # Backward passes inside a step, for the gradient of the inner objective, make products that count too; those
+        # of the sweep do not, and run without gradients.
+        if self._products is None or not torch.is_grad_enabled():
+            return multiply(csr, m, transpose)
         if not m.requires_grad:
             m = m.detach().requires_grad_()  # Not the result: a leaf of autograd must not be changed in place.
-        result = product(csr, m, transpose)
+        result = multiply(csr, m, transpose)
         versions = (m._version, result._version)
-        self._tape.append(Use(get_gradient_edge(result), m.detach(), result.detach(), versions, normalised))
+        edge = get_gradient_edge(result)
+        self._products.append(Product(edge, m.detach(), result.detach(), versions, normalised))
         return result
+
+
+class GraphTracer:
+    """A sampled graph in one step of the sweep: its products are the inputs of the vector-Jacobian product."""
+
+    def __init__(self, graph: SampledGraph) -> None:
+        self.value = graph.traced()
+
+    def inputs(self) -> Sequence[Tensor | GradientEdge]:
+        """Return the gradient edges of the products that Φ made."""
+        return self.value.product_edges()
+
+
+class Structure(Protocol):
+    """Edge probabilities θ: an outer variable of the engine that also knows its projected gradient step."""
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes N."""
+        ...
+
+    @property
+    def expected_edges(self) -> float:
+        """Expected number of undirected edges."""
+        ...
+
+    def draw(self) -> SampledGraph:
+        """Return a graph A ~ Bernoulli(θ)."""
+        ...
+
+    def trace(self, draw: Any) -> GraphTracer:
+        """Return a tracer around a drawn graph."""
+        ...
+
+    def accumulator(self) -> Accumulator:
+        """Return a zero accumulator."""
+        ...
+
+    def project_(self, gradient: Any, lr: float) -> None:
+        """Take the step θ ← clip_[0,1](θ − lr · gradient) in place."""
+        ...
+
+    def edges(self, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return the pairs i < j with θ_ij > threshold, int64 of shape [2, E], and their probabilities."""
+        ...
+
+    def state(self) -> Tensor:
+        """Return a copy of θ."""
+        ...
+
+    def restore_(self, state: Tensor) -> None:
+        """Set θ to what `state` returned."""
+        ...

@@ -1,9 +1,8 @@
 """Learning a graph structure, and the baseline that does not."""
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
-from lds.learner._baseline import FixedGraphLearner
-from lds.learner._extract import check_criterion, extract
-from lds.learner._fit import Fit
+from lds.learner._fit import Fit, check_criterion, extract
+from lds.learner._fixed_graph_learner import FixedGraphLearner
 from lds.learner._structure_learner import StructureLearner
 
 __all__ = [

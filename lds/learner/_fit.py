@@ -1,32 +1,27 @@
-"""What a learner returns."""
+"""What a learner returns: a fit, and one graph out of its edge probabilities."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from lds._callbacks import EpochRecord
+from lds._random import EVALUATE, cuda_devices, forked, reseed
 from lds.errors import InputError
 from lds.graph import Structure
-from lds.learner._extract import extract
+from lds.learner._task import Params, Task
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-    from lds.learner._task import Params, Task
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best epoch so far: weights, mean logits, a copy of θ, and the figures it was chosen by."""
-
-    params: Params
-    logits: Tensor
-    theta: Tensor
-    es_accuracy: float
-    es_loss: float
+# Where the strongest edges are looked for first: a step of θ makes millions of negligible ones.
+_LEVELS = (0.5, 0.1, 0.01, 0.0)
 
 
 @dataclass(frozen=True)
@@ -103,3 +98,76 @@ class Fit:
     def _check(self, split: str) -> None:
         if split not in self._task.nodes:
             raise InputError(f"split must be one of {', '.join(self._task.nodes)}, got {split!r}")
+
+
+def extract(
+    structure: Structure, threshold: float | None = None, *, top_k: int | None = None, sample: int | None = None
+) -> Data:
+    """Return a graph of a structure; arguments, result and errors as for `Fit.graph`."""
+    from torch_geometric.data import Data
+
+    check_criterion(threshold, top_k=top_k, sample=sample)
+    if top_k is not None:
+        pairs, weight = _strongest(structure, int(top_k))
+    elif sample is not None:
+        pairs, weight = _sample(structure, int(sample))
+    else:
+        pairs, weight = structure.edges(0.5 if threshold is None else threshold)
+    return Data(
+        edge_index=torch.cat([pairs, pairs.flip(0)], 1), edge_weight=weight.repeat(2), num_nodes=structure.num_nodes
+    )
+
+
+def check_criterion(threshold: float | None, *, top_k: int | None = None, sample: int | None = None) -> None:
+    """Check the arguments of `extract`.
+
+    Raises:
+        InputError: more than one argument came, or one is out of range.
+    """
+    given = {"threshold": threshold, "top_k": top_k, "sample": sample}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise InputError(f"a graph needs one of threshold, top_k and sample, but {' and '.join(given)} came; drop one")
+    if threshold is not None and (not _is_number(threshold, Real) or not 0 <= threshold < 1):
+        raise InputError(f"threshold must lie in [0, 1), got {threshold!r}")
+    if top_k is not None and (not _is_number(top_k, Integral) or top_k < 1):
+        raise InputError(f"top_k must be an integer >= 1, got {top_k!r}")
+    if sample is not None and not _is_number(sample, Integral):
+        raise InputError(f"sample must be an integer, the seed of the draw, got {sample!r}")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    """Return whether it is a number of this kind, one of numpy's too."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _strongest(structure: Structure, k: int) -> tuple[Tensor, Tensor]:
+    """Return the pairs i < j that are among the k most probable of i or of j, above 0, and their probabilities."""
+    pairs, weight = structure.edges(_LEVELS[0])
+    for level in _LEVELS[1:]:
+        if int(torch.bincount(pairs.flatten(), minlength=structure.num_nodes).min()) >= k:
+            break  # What lies below is among the k most probable of no node.
+        pairs, weight = structure.edges(level)
+    kept = torch.from_numpy(_among_the_first(pairs.cpu().numpy(), weight.cpu().numpy(), k)).to(pairs.device)
+    return pairs[:, kept], weight[kept]
+
+
+def _among_the_first(pairs: npt.NDArray[np.int64], weight: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.bool_]:
+    """Return for each pair whether it is one of the k heaviest of an end; of equals the lower neighbour comes first."""
+    node, neighbour = np.concatenate([pairs, pairs[::-1]], 1)
+    order = np.lexsort((neighbour, -np.tile(weight, 2), node))
+    ordered = node[order]
+    rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
+    first = np.zeros(len(node), dtype=np.bool_)
+    first[order[rank < k]] = True
+    return first[: pairs.shape[1]] | first[pairs.shape[1] :]
+
+
+def _sample(structure: Structure, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the pairs i < j of a draw, sorted, and weights 1."""
+    cuda = cuda_devices([structure.edges(0.999)[1]])
+    with forked(cuda):
+        reseed(seed, EVALUATE, cuda=cuda)
+        graph = structure.draw()
+    order = torch.argsort(graph.row * structure.num_nodes + graph.col)
+    return torch.stack([graph.row, graph.col])[:, order], graph.weight[order]

@@ -1,10 +1,12 @@
-"""Where a training stands, as something that can be saved and gone on from."""
+"""Where a training stands: to be saved, to be gone on from, and to be handed over where a number is not finite."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import optree
@@ -12,12 +14,21 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import EpochRecord
-from lds._read import reason
-from lds.errors import InputError
-from lds.hypergrad import Trajectory
-from lds.learner._fit import Best
+from lds.errors import InputError, NumericalError, OuterStepError, PremiseWarning
+from lds.hypergrad import SweepDiagnostics, Trajectory
 from lds.learner._task import Params
 from lds.updaters import State, Updater
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far: weights, mean logits, a copy of θ, and the figures it was chosen by."""
+
+    params: Params
+    logits: Tensor
+    theta: Tensor
+    es_accuracy: float
+    es_loss: float
 
 
 @dataclass
@@ -79,33 +90,82 @@ class Progress:
             "failures": self.failures,
         }
 
-    def load(self, values: Mapping[str, Any], params: Params, updater: Updater) -> None:
-        """Go on from what `dump` returned.
+    def dump_if_possible(self) -> dict[str, Any] | None:
+        """Return what `dump` returns; None where the updater's slots cannot be saved."""
+        try:
+            return self.dump()
+        except InputError:
+            return None
+
+    @classmethod
+    def load(cls, values: object, outer: dict[str, Any], params: Params, updater: Updater) -> Progress:
+        """Return the progress that `dump` described.
+
+        All values are checked before any is used, and no exception is caught: one that is no InputError is a fault of
+        this package or of the updater, whatever the values are.
 
         Args:
-            values: what it returned, for the same learner and data.
+            values: what `dump` returned, for the same learner and data.
+            outer: the outer variables at their initial values; they change to what they were.
             params: weights like those of the model.
             updater: the inner updater.
 
         Raises:
             InputError: the values belong to another learner or other data.
         """
-        history = _load_history(values)
-        try:
-            theta = self.outer["structure"].state()
-            self.outer["structure"].restore_(_like("theta", values["theta"], theta, finite=True))
-            if "inner_lr" in self.outer:
-                lr = values["inner_lr"].to(self.outer["inner_lr"])
-                self.outer["inner_lr"] = _like("inner_lr", lr, self.outer["inner_lr"])
-            self.history = history
-            self.best = None if values["best"] is None else _load_best(values["best"], params, theta)
-            self.state = None if values["state"] is None else _load_state(values["state"], params, updater)
-            self.outer_step, self.stale, self.failures = (
-                _count(name, values[name]) for name in ("outer_step", "stale", "failures")
-            )
-            self.inner_loss, self.least = (_like(name, values[name], 0.0) for name in ("inner_loss", "least"))
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise _no_fit(error) from error
+        like = cls(outer).dump()
+        found = _mapping("the whole", values, like)
+        theta = _like("theta", found["theta"], like["theta"], finite=True)
+        if "inner_lr" in outer:
+            outer["inner_lr"] = _like("inner_lr", found["inner_lr"], outer["inner_lr"]).to(outer["inner_lr"])
+        best, state = found["best"], found["state"]
+        progress = cls(
+            outer,
+            outer_step=_count("outer_step", found["outer_step"]),
+            history=[_epoch_record(record) for record in _list("history", found["history"])],
+            best=None if best is None else _best(best, params, like["theta"]),
+            stale=_count("stale", found["stale"]),
+            state=None if state is None else _state(state, params, updater),
+            inner_loss=_like("inner_loss", found["inner_loss"], 0.0),
+            least=_like("least", found["least"], 0.0),
+            failures=_count("failures", found["failures"]),
+        )
+        outer["structure"].restore_(theta)
+        return progress
+
+
+@contextmanager
+def reproducible(progress: Progress, start: dict[str, Any] | None) -> Iterator[None]:
+    """Have a NumericalError carry where learning stood before: with that, the outer step can be run again.
+
+    Args:
+        progress: where learning stands; what a window changes of it before it fails is changed back.
+        start: where to begin instead, for windows that need iterates of earlier ones; None: here.
+
+    Raises:
+        OuterStepError: a number is NaN or infinite inside.
+    """
+    before = progress.state, progress.trajectory, progress.inner_loss
+    try:
+        yield
+    except NumericalError as error:
+        progress.state, progress.trajectory, progress.inner_loss = before
+        values = progress.dump_if_possible() if start is None else start
+        step = progress.outer_step + 1
+        raise OuterStepError(f"in outer step {step}, epoch {progress.epoch}: {error}", step, values) from error
+
+
+def report_explosion(progress: Progress, diagnostics: SweepDiagnostics) -> None:
+    """Warn, once a training, of costates that explode."""
+    if diagnostics.explodes_at is not None and not progress.warned:
+        progress.warned = True
+        warnings.warn(
+            f"costates explode: in outer step {progress.outer_step + 1} they exceed a million times the first from "
+            f"depth {diagnostics.explodes_at} of {diagnostics.steps_swept} on; take a horizon below "
+            f"{diagnostics.explodes_at}, or a lower inner learning rate",
+            PremiseWarning,
+            stacklevel=5,  # At the line that calls `fit`.
+        )
 
 
 def _dump_state(state: State) -> dict[str, Any]:
@@ -120,64 +180,81 @@ def _dump_state(state: State) -> dict[str, Any]:
     return {"leaves": leaves, "step": state.step}
 
 
-def _load_history(values: Mapping[str, Any]) -> list[EpochRecord]:
-    try:
-        records = [EpochRecord(**record) for record in values["history"]]
-        for record in records:
-            for name, value in vars(record).items():
-                if not isinstance(value, int | float):
-                    raise TypeError(f"{name} of an epoch is a {type(value).__name__}")
-    except (KeyError, TypeError) as error:
-        raise _no_fit(error) from error
-    return records
-
-
-def _load_state(values: Mapping[str, Any], params: Params, updater: Updater) -> State:
+def _state(value: object, params: Params, updater: Updater) -> State:
     with torch.no_grad():
         like: Any = (params, updater.init(params))
-    paths, leaves, structure = optree.tree_flatten_with_path(like)
-    found = [_like(str(path), *pair) for path, *pair in zip(paths, values["leaves"], leaves, strict=True)]
-    tree: Any = optree.tree_unflatten(structure, found)
-    return State(tree[0], tree[1], _count("step", values["step"]))
+    found = _mapping("the state", value, ("leaves", "step"))
+    paths, wanted, structure = optree.tree_flatten_with_path(like)
+    leaves = _list("the state", found["leaves"])
+    if len(leaves) != len(wanted):
+        raise _no_fit(f"the state has {len(leaves)} parts, not {len(wanted)}")
+    leaves = [_like(str(path), *pair) for path, *pair in zip(paths, leaves, wanted, strict=True)]
+    tree: Any = optree.tree_unflatten(structure, leaves)
+    return State(tree[0], tree[1], _count("step", found["step"]))
 
 
-def _load_best(values: Mapping[str, Any], params: Params, theta: Tensor) -> Best:
-    best = Best(**values)
-    if best.params.keys() != params.keys():
-        raise ValueError(f"the weights are {', '.join(map(str, best.params)):.80}, not {', '.join(params)}")
-    for name, like in params.items():
-        _like(name, best.params[name], like)
-    _like("theta", best.theta, theta, finite=True)
-    if not (isinstance(best.logits, Tensor) and best.logits.is_floating_point() and best.logits.ndim == 2):
-        raise ValueError("logits are no matrix")
-    for name in ("es_accuracy", "es_loss"):
-        _like(name, getattr(best, name), 0.0)
-    return best
+def _best(value: object, params: Params, theta: Tensor) -> Best:
+    found = _mapping("the best epoch", value, [part.name for part in fields(Best)])
+    weights = _mapping("its weights", found["params"], params)
+    logits = found["logits"]
+    if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == 2):
+        raise _no_fit("logits are no matrix")
+    return Best(
+        params={name: _like(name, weights[name], like) for name, like in params.items()},
+        logits=logits,
+        theta=_like("theta", found["theta"], theta, finite=True),
+        es_accuracy=_like("es_accuracy", found["es_accuracy"], 0.0),
+        es_loss=_like("es_loss", found["es_loss"], 0.0),
+    )
 
 
-def _like(name: str, value: Any, like: Any, *, finite: bool = False) -> Any:
+def _epoch_record(value: object) -> EpochRecord:
+    found = _mapping("an epoch", value, [part.name for part in fields(EpochRecord)])
+    for name, number in found.items():
+        if not isinstance(number, int | float):
+            raise _no_fit(f"{name} of an epoch is a {type(number).__name__}")
+    return EpochRecord(**found)
+
+
+def _mapping(name: str, value: object, keys: Collection[str]) -> Mapping[str, Any]:
+    """Return the value if it is a mapping with these keys and no others."""
+    if not isinstance(value, Mapping):
+        raise _no_fit(f"{name} is a {type(value).__name__}, not a dict")
+    if value.keys() != set(keys):
+        raise _no_fit(f"{name} has {', '.join(map(str, value)):.80}, not {', '.join(keys)}")
+    return value
+
+
+def _list(name: str, value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise _no_fit(f"{name} is a {type(value).__name__}, not a list")
+    return value
+
+
+def _like(name: str, value: object, like: Any, *, finite: bool = False) -> Any:
     """Return the value if it is of the kind of another one."""
     if not isinstance(like, Tensor):
         if type(value) is not type(like):
-            raise TypeError(f"{name} is a {type(value).__name__}, not a {type(like).__name__}")
+            raise _no_fit(f"{name} is a {type(value).__name__}, not a {type(like).__name__}")
         return value
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}, not a tensor")
+    if not isinstance(value, Tensor) or value.is_nested or value.is_meta:
+        raise _no_fit(f"{name} is a {type(value).__name__}, not a tensor of numbers")
     kind, wanted = ((x.dtype, tuple(x.shape), x.layout) for x in (value, like))
-    if kind != wanted or value.is_meta:
-        raise ValueError(f"{name} is {kind}, not {wanted}")
+    if kind != wanted:
+        raise _no_fit(f"{name} is {kind}, not {wanted}")
     if finite and not bool(value.isfinite().all()):
-        raise ValueError(f"{name} holds NaN or infinity")
+        raise _no_fit(f"{name} holds NaN or infinity")
     return value
 
 
-def _count(name: str, value: Any) -> int:
+def _count(name: str, value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 31:
-        raise ValueError(f"{name} is {value!r:.80}, not a count")
+        raise _no_fit(f"{name} is {value!r:.80}, not a count")
     return value
 
 
-def _no_fit(error: Exception) -> InputError:
+def _no_fit(why: str) -> InputError:
     return InputError(
-        f"what to resume from must be that of the same learner on the same data, but it does not fit: {reason(error)}"
+        "what to resume from must be that of the same learner on the same data, but it does not fit: "
+        f"{' '.join(why.split())[:200]}"
     )

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord, StepRecord
+from lds._checks import check, check_integers, check_sizes
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, Structure
 from lds.hypergrad import Noise, Problem, Reverse, record
-from lds.learner._arguments import check, check_integers, check_sizes
-from lds.learner._failure import check_evaluation, epoch_start, report_explosion, reproducible
-from lds.learner._fit import Best, Fit
-from lds.learner._progress import Progress
+from lds.learner._fit import Fit
+from lds.learner._progress import Best, Progress, report_explosion, reproducible
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
@@ -131,28 +130,31 @@ class StructureLearner:
                 from belongs to something else.
             OuterStepError: a number is NaN or infinite; the error holds what it takes to run that step again.
         """
-        told = Callbacks(callbacks)
+        listeners = Callbacks(callbacks)
         task = Task(data, self.model, self.weight_decay)
-        progress = Progress(self._outer(task, data))
-        if resume is not None:
-            progress.load(resume, _initial_params(task, seed), as_updater(self._updater()))
-        with told.running(tuple(progress.history), progress.outer_step):
+        outer = self._outer(task, data)
+        if resume is None:
+            progress = Progress(outer)
+        else:
+            progress = Progress.load(resume, outer, _initial_params(task, seed), as_updater(self._updater()))
+        with listeners.running(tuple(progress.history), progress.outer_step):
             stop = False
             while not stop and progress.stale < self.patience and len(progress.history) != self.max_epochs:
-                stop = self._epoch(task, progress, seed, told)
-                told.on_resumable(progress.dump)
+                stop = self._epoch(task, progress, seed, listeners)
+                listeners.on_resumable(progress.dump)
         assert progress.best is not None
         structure: Structure = progress.outer["structure"]
         structure.restore_(progress.best.theta)
         best, history = progress.best, tuple(progress.history)
         return Fit(structure, best.params, best.logits, history, progress.outer_step, task)
 
-    def _epoch(self, task: Task, progress: Progress, seed: int, told: Callbacks) -> bool:
+    def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""
         epoch, structure = progress.epoch, progress.outer["structure"]
         seed = mix(seed, epoch)
         params = _initial_params(task, seed)
-        start = epoch_start(progress, needed=self._reach > self._interval)
+        # A sweep over earlier windows needs iterates that no dump holds: only the start of the epoch can be saved.
+        start = progress.dump_if_possible() if self._reach > self._interval else None
         stop = False
         while progress.state is None or not (
             stop or progress.state.step >= self.inner_steps or progress.failures >= self.inner_patience
@@ -163,20 +165,19 @@ class StructureLearner:
             progress.outer_step += 1
             progress.failures = 0 if inner_loss < progress.least * (1 - self.inner_tolerance) else progress.failures + 1
             progress.least = min(progress.least, inner_loss)
-            stop = told.on_step(
+            stop = listeners.on_step(
                 StepRecord(epoch, progress.outer_step, inner_loss, outer_loss, structure.expected_edges)
             )
-            # A sweep over earlier windows needs iterates that no dump holds: this epoch is run again.
-            told.on_resumable(progress.dump if start is None else partial(dict, start))
+            listeners.on_resumable(progress.dump if start is None else partial(dict, start))
         weights = progress.state.params
         with forked(task.cuda):
             reseed(seed, EVALUATE, cuda=task.cuda)
             logits = task.mean_logits(weights, structure.draw, self.samples)
-        accuracy, loss = task.accuracy(logits, "es"), task.loss(logits, "es").item()
         with reproducible(progress, start):
-            check_evaluation(loss)
+            accuracy, loss = task.early_stopping(logits)
         best = progress.best
-        # The loss breaks ties, but only accuracy buys time: a loss can go on falling for ever.
+        # Of equal accuracies the lower loss wins, but only a higher accuracy renews the patience: a loss can go on
+        # falling for ever.
         progress.stale = 0 if best is None or accuracy > best.es_accuracy else progress.stale + 1
         improved = best is None or (accuracy, -loss) > (best.es_accuracy, -best.es_loss)
         if improved:
@@ -188,7 +189,7 @@ class StructureLearner:
                 epoch, progress.outer_step, progress.inner_loss, accuracy, loss, structure.expected_edges, improved
             )
         )
-        return told.on_epoch(progress.history[-1]) or stop
+        return listeners.on_epoch(progress.history[-1]) or stop
 
     def problem(self, data: Data, *, steps: int, seed: int = 0, theta: Tensor | None = None) -> Problem:
         """Return the bilevel problem of an outer epoch's first steps, to look at its hypergradient.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,7 +13,7 @@ from torch.func import functional_call
 
 from lds._random import INIT, cuda_devices, forked, reseed
 from lds.data import MASKS, num_classes, validate
-from lds.errors import InputError
+from lds.errors import InputError, NumericalError
 from lds.graph import SampledGraph, SparseMatrix
 
 if TYPE_CHECKING:
@@ -132,6 +133,20 @@ class Task:
         """Return the share of a split's nodes that are classified correctly."""
         nodes = self.nodes[split]
         return float((logits[nodes].argmax(1) == self.y[nodes]).double().mean())
+
+    def early_stopping(self, logits: Tensor) -> tuple[float, float]:
+        """Return the accuracy and the cross-entropy on the early-stopping nodes.
+
+        Raises:
+            NumericalError: the cross-entropy is not finite.
+        """
+        accuracy, loss = self.accuracy(logits, "es"), self.loss(logits, "es").item()
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"the loss on the early-stopping nodes must be finite, but is {loss}; lower the inner learning rate, "
+                "or look at the features"
+            )
+        return accuracy, loss
 
 
 def _features(x: Tensor, *, sparse: bool) -> Any:

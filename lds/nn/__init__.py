@@ -1,7 +1,6 @@
 """Models that use a sampled graph."""
 
 from lds.nn._backbone import Backbone
-from lds.nn._gcn import GCN
-from lds.nn._sage import SAGE
+from lds.nn._networks import GCN, SAGE
 
 __all__ = ["GCN", "SAGE", "Backbone"]

@@ -15,7 +15,7 @@ def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
     Raises:
         DataError: the file is damaged, or that of another run.
     """
-    from lds.data.own._names import fault
+    from lds.data.own._parts import name_fault as fault
 
     path = folder / NODE_NAMES
     if not path.exists():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lds.errors import DataError
-from lds.estimator._split import split_for_refit, split_labels
+from lds.estimator._arrays import split_for_refit, split_labels
 
 
 def target(*counts, unlabelled=4):

@@ -8,7 +8,7 @@ from scipy import stats
 
 from lds.errors import InputError, NumericalError
 from lds.graph import AllPairs, FactorPairs
-from lds.graph._all_pairs import canonical_pairs
+from lds.graph._pairs import canonical_pairs
 from tests.graph.oracles import dense_adjacency, structure_of, theta
 from tests.oracles import DOUBLE
 

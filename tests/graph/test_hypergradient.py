@@ -160,7 +160,7 @@ def test_resampled_noise_draws_other_graphs():
 
 
 def test_two_structures_side_by_side():
-    """Each graph has a tape of its own."""
+    """Each graph has a record of products of its own."""
     first, second = structure_of(theta("random", 30)), structure_of(theta("sparse", 30, seed=1))
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
 
@@ -231,8 +231,8 @@ def test_projection_allocates_blocks_only(no_large_tensors, monkeypatch):
     assert seen.largest >= 10 * n
 
 
-def test_graph_tape_is_freed_without_the_garbage_collector(no_collector):
-    """A tape refers to autograd's nodes and they to the graph: left in place, the cycle keeps every step alive."""
+def test_the_record_of_products_is_freed_without_the_garbage_collector(no_collector):
+    """It refers to autograd's nodes and they to the graph: left in place, the cycle keeps every step alive."""
     alive = []
     traced = SampledGraph.traced
 

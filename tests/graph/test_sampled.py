@@ -1,11 +1,12 @@
-"""A sampled graph: its products, their derivatives, and the tape that the sweep reads."""
+"""A sampled graph: its products, their derivatives, and the record of them that the sweep reads."""
 
 import pytest
 import torch
 
 from lds.errors import InputError
 from lds.graph import SampledGraph
-from lds.graph._factors import FactorAccumulator, GraphTracer
+from lds.graph._factors import FactorAccumulator
+from lds.graph._sampled import GraphTracer
 from tests.graph.oracles import dense_adjacency, normalise
 from tests.oracles import DOUBLE
 
@@ -53,7 +54,7 @@ class TestProducts:
         for product in (graph.matmul, graph.propagate):
             assert torch.autograd.gradcheck(product, (m,))
             assert torch.autograd.gradgradcheck(product, (m,))
-        graph.take_tape()
+        graph.take_products()
 
 
 def test_products_take_what_autograd_makes():
@@ -72,40 +73,40 @@ def test_operands_of_another_shape(shape):
             product(torch.ones(shape, dtype=DOUBLE))
 
 
-class TestTape:
+class TestTheRecordOfProducts:
     def test_without_tracing_there_is_none(self):
         graph = graph_of()
         result = graph.propagate(operand())
         assert not result.requires_grad
-        assert graph.edges_on_tape() == []
+        assert graph.product_edges() == []
 
     def test_takes_every_product_of_both_passes_once(self):
         graph = graph_of().traced()
         w = torch.ones(3, 2, dtype=DOUBLE, requires_grad=True)
         y = graph.propagate(torch.tanh(graph.matmul(operand() @ w)))
-        assert len(graph.edges_on_tape()) == 2
+        assert len(graph.product_edges()) == 2
         (g,) = torch.autograd.grad(y.square().sum(), w, create_graph=True)
-        assert len(graph.edges_on_tape()) == 4
+        assert len(graph.product_edges()) == 4
         torch.autograd.grad(g.sum(), w)  # The sweep's own pass.
-        tape = graph.take_tape()
-        assert [use.normalised for use in tape] == [False, True, True, False]
-        assert graph.edges_on_tape() == []
+        products = graph.take_products()
+        assert [product.normalised for product in products] == [False, True, True, False]
+        assert graph.product_edges() == []
 
     def test_leaves_the_graph_itself_alone(self):
         graph = graph_of()
         graph.degree.clone()
         first, second = graph.traced(), graph.traced()
         first.matmul(operand())
-        assert len(first.edges_on_tape()) == 1
-        assert second.edges_on_tape() == []
-        assert graph.edges_on_tape() == []
+        assert len(first.product_edges()) == 1
+        assert second.product_edges() == []
+        assert graph.product_edges() == []
         assert first.degree is graph.degree
 
     def test_is_off_without_gradients(self):
         graph = graph_of().traced()
         with torch.no_grad():
             graph.matmul(operand())
-        assert graph.edges_on_tape() == []
+        assert graph.product_edges() == []
 
     @pytest.mark.parametrize("which", ["operand", "result"])
     @pytest.mark.parametrize("constant", [True, False])

@@ -6,7 +6,7 @@ import torch
 from lds.errors import DataError, InputError
 from lds.graph import AllPairs, KNNGraph
 from lds.learner import FixedGraphLearner
-from lds.learner._baseline import _with_random_edges
+from lds.learner._fixed_graph_learner import _with_random_edges
 from lds.learner._task import Task
 from lds.nn import GCN
 from lds.updaters import Adam

@@ -8,8 +8,7 @@ import lds
 from lds.errors import DataError, InputError, NumericalError, OuterStepError, PremiseWarning
 from lds.graph import AllPairs, CandidatePairs, KNNGraph
 from lds.learner import FixedGraphLearner
-from lds.learner._failure import report_explosion
-from lds.learner._progress import Progress
+from lds.learner._progress import Progress, report_explosion
 from tests.hypergrad.test_diagnostics import diagnostics
 from tests.learner.problems import MASKS, Recorder, blocks
 

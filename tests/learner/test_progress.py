@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lds.errors import InputError
-from lds.graph import CandidatePairs
+from lds.graph import AllPairs, CandidatePairs
 from lds.learner import Callback, StructureLearner
 from lds.updaters import SGD, Adam
 from tests.learner.problems import Recorder, blocks
@@ -118,6 +118,64 @@ def test_what_does_not_fit(damage):
     damage(values)
     with pytest.raises(InputError, match="what to resume from must be that of the same learner on the same data"):
         learner.fit(blocks(), resume=values)
+
+
+@pytest.fixture
+def saved():
+    """What a callback was given in the second epoch."""
+    saver = Saver(stop_after=6)
+    with pytest.raises(StoppedError):
+        StructureLearner(**SHORT).fit(blocks(), callbacks=[saver])
+    return saver.load(-1)
+
+
+class TestABugOfOursIsNoMisfit:
+    """What was saved is fine: the error that comes out is that of the code, not one that blames the values."""
+
+    def test_in_the_structure(self, saved, monkeypatch):
+        monkeypatch.setattr(AllPairs, "restore_", lambda self, state: self._flt.copy_(state))
+        with pytest.raises(AttributeError, match="_flt"):
+            StructureLearner(**SHORT).fit(blocks(), resume=saved)
+
+    @pytest.mark.parametrize("error", [KeyError, TypeError, AttributeError, RuntimeError, ValueError])
+    def test_in_the_updater(self, saved, error):
+        class Broken(Adam):
+            def init(self, params):
+                raise error("a typo")
+
+        with pytest.raises(error) as caught:
+            StructureLearner(**SHORT, updater=Broken(0.02)).fit(blocks(), resume=saved)
+        assert type(caught.value) is error  # An InputError is a ValueError too.
+
+
+PLACES = {
+    "theta": lambda values: (values, "theta"),
+    "best": lambda values: (values, "best"),
+    "params": lambda values: (values["best"], "params"),
+    "logits": lambda values: (values["best"], "logits"),
+    "history": lambda values: (values, "history"),
+    "epoch": lambda values: (values["history"], 0),
+    "state": lambda values: (values, "state"),
+    "leaves": lambda values: (values["state"], "leaves"),
+    "step": lambda values: (values["state"], "step"),
+    "inner_loss": lambda values: (values, "inner_loss"),
+}
+
+
+@pytest.mark.parametrize("value", [None, "text", [3], {}, {1: 2}, torch.zeros(2)], ids=repr)
+@pytest.mark.parametrize("part", PLACES)
+def test_anything_else_in_the_place_of_a_part(saved, part, value):
+    owner, key = PLACES[part](saved)
+    # A training whose first epoch is running has no best one, and between epochs there is no state.
+    owner[key] = 3 if value is None and part in ("best", "state") else value
+    with pytest.raises(InputError, match="but it does not fit"):
+        StructureLearner(**SHORT).fit(blocks(), resume=saved)
+
+
+@pytest.mark.parametrize("value", [3, "text", [], {}, torch.zeros(2)], ids=repr)
+def test_anything_else_in_the_place_of_all(value):
+    with pytest.raises(InputError, match="but it does not fit"):
+        StructureLearner(**SHORT).fit(blocks(), resume=value)
 
 
 def test_slots_that_cannot_be_saved():

@@ -7,7 +7,7 @@ from scipy import stats
 from lds.errors import InputError
 from lds.graph import SparseMatrix
 from lds.nn import GCN
-from lds.nn._layers import drop
+from lds.nn._networks import drop
 from tests.graph.oracles import dense_adjacency, normalise, structure_of, theta
 from tests.oracles import DOUBLE
 

@@ -1,4 +1,4 @@
-"""A table with a line a node."""
+"""A table with one line per node."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lds.data.own._labels import numbered
-from lds.data.own._names import fault
+from lds.data.own._parts import name_fault, numbered
 from lds.data.splits import MASKS
 from lds.errors import DataError
 
@@ -62,7 +61,7 @@ def _nodes(
     for number, row in lines:
         labels.append(row[target])
         key = str(len(names)) if name is None else row[name].strip()
-        if (what := f"{key!r:.80} came before" if key in names else fault(key)) is not None:
+        if (what := f"{key!r:.80} came before" if key in names else name_fault(key)) is not None:
             raise DataError(f"{path}, line {number}: the name of a node must be its own, but {what}; rename it")
         names[key] = len(names)
         for mask, place in masks.items():

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from lds._read import load_arrays, reason
-from lds.data.own._labels import numbered
-from lds.data.own._weights import refuse_weights
+from lds._sparse import from_scipy
+from lds.data.own._parts import numbered, refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
-from lds.graph._sparse import from_scipy
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -78,16 +77,17 @@ def _texts(path: Path, labels: Any) -> list[str]:
 def _sparse(path: Path, arrays: dict[str, Any]) -> Tensor:
     values, indices, starts, shape = (arrays[name] for name in _CSR)
     _tensor(path, "x_data", values[:0])  # Refuses what is no number.
+    size = tuple(shape.ravel().tolist())
     try:
-        matrix: Any = scipy.sparse.csr_matrix((values, indices, starts), shape=tuple(shape.tolist()))
+        matrix: Any = scipy.sparse.csr_matrix((values, indices, starts), shape=size)
         matrix.check_format(full_check=True)
-        matrix = matrix.astype(np.float32)
-        matrix.sum_duplicates()
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise DataError(
             f"{path} must hold a CSR matrix as {', '.join(_CSR)}, but {reason(error)}; "
             "save data, indices, indptr and shape of one scipy.sparse.csr_matrix"
         ) from error
+    matrix = matrix.astype(np.float32)
+    matrix.sum_duplicates()
     return from_scipy(matrix)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lds._read import check_unpacked, checked_sparse, reason
-from lds.data.own._weights import refuse_weights
+from lds.data.own._parts import refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
 
@@ -30,7 +30,7 @@ def read_pt(path: Path) -> Data:
         DataError: it is something else, or holds objects that could run code.
         OSError: the file cannot be read.
     """
-    # The import has torch take `Data` for safe; the rest is what one is made of: records that hold values.
+    # Importing `Data` tells torch that it is safe; these are the classes of its parts, which hold nothing but values.
     from torch_geometric.data import Data
     from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
     from torch_geometric.data.storage import AttrType, GlobalStorage

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from lds._sparse import from_scipy, to_scipy
 from lds.data.edges import retain_edges
 from lds.data.masks import complete_masks
 from lds.data.own._csv import read_csv
 from lds.data.own._npz import read_npz
 from lds.data.own._pt import read_pt
+from lds.data.splits import check_seed
 from lds.data.validation import num_classes, validate
 from lds.errors import DataError, InputError
-from lds.graph._sparse import from_scipy
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -46,9 +47,9 @@ def read(
     * .npz: x [N, F], or x_data, x_indices, x_indptr and x_shape, the parts of a scipy CSR matrix; y [N], integers, or
       texts that name the classes; edge_index [2, E], train_mask, val_mask, es_mask, test_mask and num_classes if there
       are any.
-    * .csv: a line of column names, then a line a node: the label, features that are numbers, and masks (0 or 1, False
-      or True) under their names, if there are any. A label that is empty, nan or -1 (or -1.0) leaves a node unlabelled;
-      2.0 is the class 2. Names of nodes become `data.node_names`.
+    * .csv: a line of column names, then one line per node: the label, features that are numbers, and masks (0 or 1,
+      False or True) under their names, if there are any. A label that is empty, nan or -1 (or -1.0) leaves a node
+      unlabelled; 2.0 is the class 2. Names of nodes become `data.node_names`.
 
     x becomes float32, sparse where it was sparse; edges lose direction, duplicates and self loops. Edges have no
     weights: an `edge_weight` is refused. Texts that name classes become `data.class_names`.
@@ -77,8 +78,7 @@ def read(
         raise InputError(f"data must be a .pt, .npz or .csv file, got {path}; convert or rename it")
     if scale not in ("none", "standard", "row"):
         raise InputError(f'scale must be "none", "standard" or "row", got {scale!r}')
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"seed must be an integer from 0 to 2**32 - 1, but {seed!r} came; pass e.g. seed=0")
+    seed = check_seed(seed)
     for name, value in (("label", label), ("id", id), ("edges", edges)):
         if value is not None and suffix != ".csv":
             raise InputError(f"{name} belongs to a .csv file, but {path} came with {name}={str(value)!r}; drop it")
@@ -91,8 +91,9 @@ def read(
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check the path and its rights") from error
     except DataError as error:
-        message = str(error)
-        raise error if str(path) in message or str(edges) in message else DataError(f"{path}: {message}") from error
+        if str(path) in str(error) or (edges is not None and str(edges) in str(error)):
+            raise
+        raise DataError(f"{path}: {error}") from error
     if retain != 1.0 and data.edge_index.numel() == 0:
         raise InputError(f"{path} has no edges to delete, but retain={retain} came; leave it at 1.0")
     data.edge_index = retain_edges(data.edge_index, data.num_nodes, retain, seed)
@@ -114,7 +115,7 @@ def _complete(data: Data, scale: Scale, sizes: dict[str, int | None], seed: int)
         data.y = data.y.long() if data.y.dtype == torch.bool else data.y
     if data.get("edge_index") is None:
         data.edge_index = torch.empty(2, 0, dtype=torch.long)
-    # Masks are made of labels that hold, and the whole is looked at in the end.
+    # The masks are made from labels that passed the checks; then all is checked again, with the masks.
     validate(data, masks=False)
     data.y = data.y.long()
     if (classes := data.y[data.y >= 0].unique()).numel() < 2:
@@ -128,7 +129,6 @@ def _complete(data: Data, scale: Scale, sizes: dict[str, int | None], seed: int)
 
 
 def _scaled(x: Tensor, scale: Scale) -> Tensor:
-    from scipy.sparse import csr_matrix
     from sklearn.preprocessing import StandardScaler, normalize
 
     if scale == "none":
@@ -140,6 +140,4 @@ def _scaled(x: Tensor, scale: Scale) -> Tensor:
         return torch.from_numpy(scaled)
     if scale == "standard":
         raise DataError('scale="standard" would make sparse features dense; take scale="row", or make them dense')
-    x = x.to_sparse_csr()
-    parts = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
-    return from_scipy(normalize(csr_matrix(parts, (x.shape[0], x.shape[1])), norm="l1"))
+    return from_scipy(normalize(to_scipy(x.to_sparse_csr()), norm="l1"))

@@ -1,4 +1,4 @@
-"""Checks on the numbers that a learner is made with."""
+"""Checks on the numbers that an object is made with."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from collections.abc import Callable
 from lds.errors import InputError
 
 
-def check_integers(learner: object, *names: str) -> None:
+def check_integers(owner: object, *names: str) -> None:
     """Raise InputError unless these attributes are integers ≥ 1."""
     for name in names:
-        check(name, getattr(learner, name), "an integer >= 1", lambda x: isinstance(x, int) and x >= 1)
+        check_integer(name, getattr(owner, name))
 
 
-def check_sizes(learner: object, *names: str) -> None:
+def check_sizes(owner: object, *names: str) -> None:
     """Raise InputError unless these attributes are finite numbers ≥ 0."""
     for name in names:
-        check(name, getattr(learner, name), "finite and >= 0", lambda x: math.isfinite(x) and x >= 0)
+        check(name, getattr(owner, name), "finite and >= 0", lambda x: math.isfinite(x) and x >= 0)
+
+
+def check_integer(name: str, value: object) -> None:
+    """Raise InputError unless the value is an integer ≥ 1."""
+    check(name, value, "an integer >= 1", lambda x: isinstance(x, int) and x >= 1)
 
 
 def check(name: str, value: object, needed: str, accept: Callable[[float], bool]) -> None:

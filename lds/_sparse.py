@@ -1,4 +1,4 @@
-"""Products of a sparse matrix with dense ones, differentiable in the dense operand to any order."""
+"""Sparse matrices: to and from scipy, and products with dense ones, differentiable in these to any order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Product(torch.autograd.Function):
         return ctx.transpose_product(grad), None, None
 
 
-def product(csr: Tensor, dense: Tensor, transpose_product: Callable[[Tensor], Tensor]) -> Tensor:
+def multiply(csr: Tensor, dense: Tensor, transpose_product: Callable[[Tensor], Tensor]) -> Tensor:
     """Return S M for a sparse CSR tensor S and a dense M of shape [N, r]."""
     if dense.ndim != 2 or dense.shape[0] != csr.shape[1]:
         raise InputError(f"a sparse product needs a matrix with {csr.shape[1]} rows, got shape {tuple(dense.shape)}")
@@ -67,6 +67,12 @@ def from_scipy(matrix: scipy.sparse.csr_matrix) -> Tensor:
         matrix.shape,
         check_invariants=False,
     )
+
+
+def to_scipy(csr: Tensor) -> scipy.sparse.csr_matrix:
+    """Return a scipy matrix that shares the memory of a CSR tensor on the CPU."""
+    parts = (csr.values().numpy(), csr.col_indices().numpy(), csr.crow_indices().numpy())
+    return scipy.sparse.csr_matrix(parts, (csr.shape[0], csr.shape[1]))
 
 
 class SparseMatrix:
@@ -104,4 +110,4 @@ class SparseMatrix:
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """Return the product with a dense matrix of shape [F, r]."""
-        return product(self.csr, dense, lambda grad: self.T @ grad)
+        return multiply(self.csr, dense, lambda grad: self.T @ grad)

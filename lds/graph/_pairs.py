@@ -1,4 +1,4 @@
-"""The graph that structure learning starts from."""
+"""Pairs of nodes i < j: their canonical form, and those that structure learning starts from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,34 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from lds._checks import check_integers
+from lds._sparse import to_scipy
 from lds.errors import InputError
-from lds.graph._all_pairs import canonical_pairs
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+
+def canonical_pairs(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Return the distinct pairs i < j among the columns of an edge index, sorted; self loops are dropped.
+
+    Raises:
+        InputError: not an integer tensor of shape [2, E], or an index out of range.
+    """
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.is_floating_point():
+        raise InputError(
+            f"edge_index must be int64 of shape [2, E], got {edge_index.dtype} of shape {tuple(edge_index.shape)}"
+        )
+    if edge_index.numel() and not (int(edge_index.min()) >= 0 and int(edge_index.max()) < num_nodes):
+        found = f"{int(edge_index.min())} to {int(edge_index.max())}"
+        raise InputError(f"edge_index must hold node numbers in 0..{num_nodes - 1}, got {found}")
+    edge_index = edge_index.long()  # row·N + col overflows a narrower type.
+    row, col = edge_index.min(0).values, edge_index.max(0).values
+    key = torch.unique((row * num_nodes + col)[row != col])
+    return key // num_nodes, key % num_nodes
 
 
 @dataclass(frozen=True)
@@ -54,8 +75,7 @@ class KNNGraph:
     metric: Literal["cosine", "minkowski", "tfidf"] = "cosine"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
-            raise InputError(f"k must be an integer >= 1, got {self.k!r}")
+        check_integers(self, "k")
         if self.metric not in ("cosine", "minkowski", "tfidf"):
             raise InputError(f'metric must be "cosine", "minkowski" or "tfidf", got {self.metric!r}')
 
@@ -69,12 +89,26 @@ class KNNGraph:
 
         if self.k >= data.num_nodes:
             raise InputError(f"k must be smaller than the number of nodes, {data.num_nodes}, got {self.k}")
-        x, metric = _to_scipy(data.x), self.metric
+        x, metric = _features(data.x), self.metric
         if metric == "tfidf":
             x, metric = _rare_words_weighted(x), "cosine"
         graph = kneighbors_graph(x, self.k, metric=metric, include_self=False).tocoo()
         edge_index = torch.stack([torch.from_numpy(graph.row), torch.from_numpy(graph.col)]).long()
         return torch.stack(canonical_pairs(edge_index.to(data.x.device), data.num_nodes))
+
+
+def random_pairs(num_nodes: int, count: int, *, seed: int) -> Tensor:
+    """Return about `count` distinct random pairs i < j, int64 of shape [2, ·], as candidates.
+
+    Raises:
+        InputError: count is negative, or more than half of all pairs.
+    """
+    if not 0 <= count <= num_nodes * (num_nodes - 1) // 4:
+        raise InputError(
+            f"count must lie between 0 and half of all pairs, {num_nodes * (num_nodes - 1) // 4}, got {count}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack(canonical_pairs(torch.randint(num_nodes, (2, count), generator=generator), num_nodes))
 
 
 def _rare_words_weighted(x: Any) -> Any:
@@ -88,12 +122,9 @@ def _rare_words_weighted(x: Any) -> Any:
     return TfidfTransformer().fit_transform(x)
 
 
-def _to_scipy(x: Tensor) -> Any:
-    from scipy.sparse import csr_matrix
-
-    if x.layout == torch.strided:
-        x = x.cpu()
-        # A bag of words is searched an order of magnitude faster as a sparse matrix.
-        return csr_matrix(x.numpy()) if x.count_nonzero() < 0.1 * x.numel() else x.numpy()
-    x = x.cpu().to_sparse_csr()
-    return csr_matrix((x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy()), (x.shape[0], x.shape[1]))
+def _features(x: Tensor) -> Any:
+    x = x.cpu()
+    if x.layout != torch.strided:
+        return to_scipy(x.to_sparse_csr())
+    # A bag of words is searched an order of magnitude faster as a sparse matrix.
+    return csr_matrix(x.numpy()) if x.count_nonzero() < 0.1 * x.numel() else x.numpy()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lds.graph._sampler import ThinningSampler, positions_above
+from lds.graph._thinning import ThinningSampler, positions_above
 
 BOUND = 0.06
 COUNT = 8000

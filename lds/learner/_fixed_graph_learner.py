@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord
+from lds._checks import check_integers, check_sizes
 from lds._random import INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import CandidatePairs, GivenGraph, SampledGraph
-from lds.graph._all_pairs import canonical_pairs
+from lds.graph._pairs import canonical_pairs
 from lds.hypergrad import record
-from lds.learner._arguments import check_integers, check_sizes
-from lds.learner._failure import check_evaluation
 from lds.learner._fit import Fit
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
@@ -112,8 +111,7 @@ class FixedGraphLearner:
                 best = (state.params, logits, float(trajectory.inner_losses[-1]))
         assert best is not None
         params, logits, inner_loss = best
-        accuracy, loss = task.accuracy(logits, "es"), task.loss(logits, "es").item()
-        check_evaluation(loss)
+        accuracy, loss = task.early_stopping(logits)
         epoch = EpochRecord(1, 0, inner_loss, accuracy, loss, structure.expected_edges, improved=True)
         return Fit(structure, params, logits, (epoch,), 0, task)
 
@@ -139,7 +137,8 @@ class FixedGraphLearner:
 def _with_random_edges(graph: SampledGraph, rate: float) -> SampledGraph:
     """Return the graph with edges added, drawn with torch's default generator.
 
-    A Poisson number of uniform draws from the N² ordered pairs hits every {i, j} independently of the others.
+    Of Poisson(λ N²/2) uniform draws from the N² ordered pairs, Poisson(λ) hit {i, j}, which is two of these, and do so
+    independently of the other pairs.
     """
     n, device = graph.num_nodes, graph.row.device
     count = int(torch.poisson(torch.tensor(rate * n * n / 2, dtype=torch.float64)))

@@ -1,4 +1,4 @@
-"""The graph that structure learning starts from."""
+"""The edges that structure learning starts from."""
 
 import pytest
 import torch
