@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -69,18 +69,21 @@ def pull_back(
     """One joint vector-Jacobian product: P ← P ∂Φ/∂w, and G ← P ∂Φ/∂θ + G; returns P and what G gained."""
     pairs = [(y, p) for y, p in zip(graph.results, costate, strict=True) if p is not None and y.requires_grad]
     results, cotangents = [y for y, _ in pairs], [p for _, p in pairs]
-    weights = [x for x in graph.leaves if to_state and isinstance(x, Tensor) and x.requires_grad]
+    places = [i for i, x in enumerate(graph.leaves) if to_state and isinstance(x, Tensor) and x.requires_grad]
+    inputs: list[Any] = [graph.leaves[i] for i in places]
     shown = [tracer.inputs() for tracer in graph.tracers]
-    inputs: list[Any] = [*weights, *chain.from_iterable(shown)]
-    found: Sequence[Tensor | None] = [None] * len(inputs)
+    inputs += chain.from_iterable(shown)
+    found: Iterator[Tensor | None] = repeat(None)
     if results and inputs:
-        found = torch.autograd.grad(results, inputs, cotangents, allow_unused=True)
-    rest, increments = iter(found[len(weights) :]), []
+        found = iter(torch.autograd.grad(results, inputs, cotangents, allow_unused=True))
+    before: list[Tensor | None] = [None] * len(graph.leaves)
+    for place in places:
+        before[place] = next(found)
+    increments = []
     for accumulator, tracer, named in zip(accumulators, graph.tracers, shown, strict=True):
-        increments.append(list(islice(rest, len(named))))
+        increments.append(list(islice(found, len(named))))
         accumulator.add(tracer, increments[-1])
-    before = dict(zip(map(id, weights), found, strict=False))
-    return list(map(before.get, map(id, graph.leaves))), increments
+    return before, increments
 
 
 def reverse(
@@ -147,7 +150,7 @@ def check_finite(trajectory: Trajectory, objective: Objective, notes: Notes, *, 
         pass
 
 
-def guards(
+def usual_watchers(
     trajectory: Trajectory, *, noise: Noise, check_replay: bool, to_start: bool
 ) -> tuple[Notes, Replay, Watchers]:
     """Return the watchers of a sweep that a user asked for: what it notices, its replay check, and all of them."""
@@ -207,7 +210,7 @@ def sweep(
     """
     check_noise(noise)
     dynamics, final = trajectory.dynamics, trajectory.final_state
-    notes, _, watch = guards(trajectory, noise=noise, check_replay=check_replay, to_start=True)
+    notes, _, watch = usual_watchers(trajectory, noise=noise, check_replay=check_replay, to_start=True)
     steps = reverse(trajectory, outer_objective, Watchers(watch, Finite(notes, final.step)), noise=noise)
     leaves = dynamics.spec.flatten(final)
     while True:
@@ -288,7 +291,9 @@ class Reverse:
             InputError, NumericalError, ReplayError: as for `sweep`.
         """
         dynamics, final = trajectory.dynamics, trajectory.final_state
-        notes, replay, watch = guards(trajectory, noise=self.noise, check_replay=self.check_replay, to_start=False)
+        notes, replay, watch = usual_watchers(
+            trajectory, noise=self.noise, check_replay=self.check_replay, to_start=False
+        )
         with forked(dynamics.cuda):
             for place in reverse(trajectory, outer_objective, watch, noise=self.noise, to_start=False):
                 if self.tol is not None and place[0] > 0 and remaining_share(notes.costates.totals()) <= self.tol:

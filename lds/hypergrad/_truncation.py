@@ -17,7 +17,7 @@ from lds.errors import InputError, NumericalError
 from lds.hypergrad._guards import Noise, check_noise
 from lds.hypergrad._outer import SteadyVariable
 from lds.hypergrad._record import Trajectory
-from lds.hypergrad._reverse import check_finite, guards, reverse
+from lds.hypergrad._reverse import check_finite, reverse, usual_watchers
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
     """
     check_noise(noise)
     outer = trajectory.dynamics.outer
-    notes, _, watch = guards(trajectory, noise=noise, check_replay=True, to_start=True)
+    notes, _, watch = usual_watchers(trajectory, noise=noise, check_replay=True, to_start=True)
     with forked(trajectory.dynamics.cuda):
         sweep = reverse(trajectory, outer_objective, watch, noise=noise)
         increments = [sums.take() for _, _, sums in sweep]
