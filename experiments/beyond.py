@@ -9,20 +9,22 @@ see `lds data fetch`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 
-from tables import Row, end, plus_minus, provenance, write
+import pandas as pd
+from tables import Row, as_markdown, end, frame, plus_minus, provenance, run_grid, write
 from variants import run_variants
 
 from lds._statistics import mean, paired
 from lds.run import TrainConfig
-from lds.sweep import Outcome, ProcessEngine, Setting, Spec, run_sweep, summary
+from lds.sweep import Outcome, Setting, summary
 
-HERE = Path(__file__).resolve().parent
 SPLITS = ("es", "test")
+COLUMNS = (
+    *("dataset", "method", "seeds", "variant", "es", "es_std", "test", "test_std"),
+    *("es_difference", "es_half_width", "kept", "test_difference", "test_half_width"),
+)
 # Fewer seeds decide nothing.
 SEEDS = 5
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
@@ -66,34 +68,22 @@ def _accuracies(setting: Setting, split: str, seeds: Sequence[int]) -> list[floa
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table for people."""
-    head = ["data set", "method", "variant", "seeds"]
-    head += ["early stopping, %", "less plain", "test, %", "less plain", "kept"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for row in rows:
-        cells = [row["dataset"], row["method"], row["variant"], row["seeds"]]
-        for split in SPLITS:
-            cells += [plus_minus(row, split, f"{split}_std")]
-            cells += [plus_minus(row, f"{split}_difference", f"{split}_half_width")]
-        lines.append("| " + " | ".join(map(str, [*cells, row.get("kept", "")])) + " |")
-    return "\n".join(lines) + "\n"
+    found = frame(rows, COLUMNS)
+    shown = [found["dataset"].rename("data set"), found["method"], found["variant"], found["seeds"]]
+    for split, name in zip(SPLITS, ("early stopping, %", "test, %"), strict=True):
+        shown.append(plus_minus(found, split, f"{split}_std").rename(name))
+        shown.append(plus_minus(found, f"{split}_difference", f"{split}_half_width").rename("less plain"))
+    return as_markdown(pd.concat([*shown, found["kept"]], axis=1))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small version, in minutes")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the results")
-    options = parser.parse_args()
-    spec = Spec.read(HERE / "beyond.yaml", quick=options.quick)
-    out = options.out or HERE / "results" / spec.name
-    outcomes = run_sweep(spec, out, ProcessEngine(options.jobs), keep="metrics")
+    options, outcomes = run_grid("beyond", __doc__)
     epochs = 1 if options.quick else None
-    outcomes += run_variants(out / "variants.jsonl", [0], options.jobs, max_epochs=epochs)
+    outcomes += run_variants(options.out / "variants.jsonl", [0], options.jobs, max_epochs=epochs)
     rows = make_rows(outcomes)
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
-    text = markdown(rows) + provenance("beyond", results, quick=options.quick)
-    write(rows, list(dict.fromkeys(name for row in rows for name in row)), text, out)
-    end(outcomes, out)
+    write(rows, COLUMNS, markdown(rows) + provenance("beyond", results, quick=options.quick), options.out)
+    end(outcomes, options.out)
 
 
 if __name__ == "__main__":

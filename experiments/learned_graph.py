@@ -10,13 +10,13 @@ see `lds data fetch`, and matplotlib.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from homophily import BINS, Portrait, mean_over, portrait
-from tables import provenance, write
+from tables import as_markdown, provenance, write
 
 from lds.graph import AllPairs
 from lds.run import TrainConfig, load_data, train_once
@@ -89,19 +89,18 @@ def draw(table: list[dict[str, Any]], histogram: list[dict[str, Any]], path: Pat
 
 
 def markdown(table: list[dict[str, Any]]) -> str:
-    """Return the table for people."""
-    lines = ["| run | | expected edges | edge homophily | test nodes | θ within classes | between | homophily |"]
-    lines.append("|---|---|--:|--:|---|--:|--:|--:|")
+    """Return the table for people: a line on all pairs, then one on the test nodes of each kind."""
+    columns = ["run", "", "expected edges", "edge homophily", "test nodes", "θ within classes", "between", "homophily"]
+    lines = []
     for row in table:
-        place = [f"{row['method']} on {row['dataset']}", row["moment"]]
         graph = [f"{row['expected_edges']:,.0f}", f"{row['edge_homophily']:.2f}"]
         whole = [f"{row['within']:.2g}", f"{row['between']:.2g}", ""]
-        lines.append(f"| {' | '.join([*place, *graph, 'all pairs', *whole])} |")
+        lines.append([f"{row['method']} on {row['dataset']}", row["moment"], *graph, "all pairs", *whole])
         for name in ("correct", "wrong"):
             within, between, homophily = (row[f"{figure}_{name}"] for figure in NODE_FIGURES)
-            cells = [f"{row[f'nodes_{name}']} {name}", f"{within:.2g}", f"{between:.2g}", f"{homophily:.2f}"]
-            lines.append(f"| {' | '.join(['', '', '', '', *cells])} |")
-    return "\n".join(lines) + "\n"
+            figures = [f"{within:.2g}", f"{between:.2g}", f"{homophily:.2f}"]
+            lines.append(["", "", "", "", f"{row[f'nodes_{name}']} {name}", *figures])
+    return as_markdown(pd.DataFrame(lines, columns=columns), right=[*columns[2:4], *columns[5:]])
 
 
 def main() -> None:
@@ -118,10 +117,7 @@ def main() -> None:
         results.append(train_once(config, run))
         for lines, new in zip((table, histogram), rows(config, *portraits(config, run)), strict=True):
             lines += new
-    with (out / "histogram.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, histogram[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(histogram)
+    pd.DataFrame(histogram).to_csv(out / "histogram.csv", index=False, lineterminator="\n")
     draw(table, histogram, out / "picture.png")
     write(table, list(table[0]), markdown(table) + provenance("learned_graph", results, quick=options.quick), out)
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tables import Row, plus_minus, provenance, write
+from tables import Row, as_markdown, frame, plus_minus, provenance, write
 
 from lds._statistics import mean, paired
 from lds.learner import extract
@@ -29,6 +29,7 @@ from own_data import plain_gcn  # noqa: E402
 
 GRAPHS: Mapping[str, Mapping[str, Any]] = {"θ > 0.5": {}, "top 5": {"top_k": 5}, "sample": {"sample": 0}}
 WEIGHTS = 5
+COLUMNS = ("trained", "seeds", "mean", "std", "difference", "half_width")
 
 
 def accuracies(config: TrainConfig, run: Path) -> dict[str, float]:
@@ -62,11 +63,14 @@ def make_rows(found: Sequence[Mapping[str, float]]) -> list[Row]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table for people."""
-    lines = ["| trained | seeds | test accuracy, % | less GCN on kept edges (± 95 %) |", "|---|--:|--:|--:|"]
-    for row in rows:
-        cells = [row["trained"], row["seeds"], plus_minus(row, "mean", "std")]
-        lines.append("| " + " | ".join(map(str, [*cells, plus_minus(row, "difference", "half_width")])) + " |")
-    return "\n".join(lines) + "\n"
+    found = frame(rows, COLUMNS)
+    shown = found[["trained", "seeds"]].assign(
+        **{
+            "test accuracy, %": plus_minus(found, "mean", "std"),
+            "less GCN on kept edges (± 95 %)": plus_minus(found, "difference", "half_width"),
+        }
+    )
+    return as_markdown(shown, right=shown.columns[1:])
 
 
 def main() -> None:
@@ -81,7 +85,7 @@ def main() -> None:
     rows = make_rows([accuracies(config, run) for run, config in runs.items()])
     results = [train_once(config, run) for run, config in runs.items()]
     text = markdown(rows) + provenance("retrain", results, quick=options.quick)
-    write(rows, list(dict.fromkeys(name for row in rows for name in row)), text, out)
+    write(rows, COLUMNS, text, out)
 
 
 if __name__ == "__main__":

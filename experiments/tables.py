@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from lds._statistics import paired
 from lds.sweep import Outcome, ProcessEngine, Setting, Spec, run_sweep, select, summary
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 def sweep_and_tabulate(name: str, text: str, *, setting: str, reference: str) -> None:
-    """Run the sweep `name`.yaml as the command line says, then write and print its table.
+    """Run the grid `name`.yaml as the command line says, then write and print its table.
 
     Args:
         name: of the experiment.
@@ -31,19 +31,24 @@ def sweep_and_tabulate(name: str, text: str, *, setting: str, reference: str) ->
         setting: which published figures to compare with: no-graph or graph-given.
         reference: the method that all others are compared with, seed by seed.
     """
+    options, outcomes = run_grid(name, text)
+    by = ("dataset", "retain", "method") if setting == "graph-given" else ("dataset", "method")
+    rows = make_rows(outcomes, read_published(HERE / "published.csv", setting), reference, by)
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    write(rows, COLUMNS, markdown(rows, reference) + provenance(name, results, quick=options.quick), options.out)
+    end(outcomes, options.out)
+
+
+def run_grid(name: str, text: str | None) -> tuple[argparse.Namespace, list[Outcome]]:
+    """Run the grid `name`.yaml; return the options of the command line (quick, jobs, out) and the outcomes."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small version, in minutes")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--out", type=Path, default=None, help="folder of the results")
     options = parser.parse_args()
     spec = Spec.read(HERE / f"{name}.yaml", quick=options.quick)
-    out = options.out or HERE / "results" / spec.name
-    outcomes = run_sweep(spec, out, ProcessEngine(options.jobs), keep="metrics")
-    by = ("dataset", "retain", "method") if setting == "graph-given" else ("dataset", "method")
-    rows = make_rows(outcomes, read_published(HERE / "published.csv", setting), reference, by)
-    results = [outcome.result for outcome in outcomes if outcome.result is not None]
-    write(rows, COLUMNS, markdown(rows, reference) + provenance(name, results, quick=options.quick), out)
-    end(outcomes, out)
+    options.out = options.out or HERE / "results" / spec.name
+    return options, run_sweep(spec, options.out, ProcessEngine(options.jobs), keep="metrics")
 
 
 def make_rows(
@@ -78,29 +83,21 @@ def make_rows(
 
 def read_published(path: Path, setting: str) -> list[Row]:
     """Return the published figures of a setting, no-graph or graph-given."""
-    with path.open(newline="") as file:
-        return [
-            {
-                "dataset": row["dataset"],
-                "retain": float(row["retain"] or 1.0),
-                "method": row["method"],
-                "published_mean": float(row["mean"]),
-                "published_std": float(row["std"]) if row["std"] else math.nan,
-                "source": row["source"],
-            }
-            for row in csv.DictReader(file)
-            if row["setting"] == setting
-        ]
+    found = pd.read_csv(path).query("setting == @setting").fillna({"retain": 1.0})
+    found = found.rename(columns={"mean": "published_mean", "std": "published_std"})
+    return found[["dataset", "retain", "method", *COLUMNS[-3:]]].to_dict("records")
 
 
 def write(rows: Sequence[Row], columns: Sequence[str], text: str, out: Path) -> None:
     """Write table.csv with these columns, and the text to table.md; print the text."""
-    with (out / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    frame(rows, columns).to_csv(out / "table.csv", index=False, lineterminator="\n")
     (out / "table.md").write_text(text)
     print(text)
+
+
+def frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
+    """Return rows as a frame; what a row does not say is NaN, and whole numbers stay whole beside it."""
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def end(outcomes: Sequence[Outcome], out: Path) -> None:
@@ -119,18 +116,29 @@ def provenance(name: str, results: Iterable[Mapping[str, Any]], *, quick: bool) 
 
 def markdown(rows: Sequence[Row], reference: str) -> str:
     """Return the table for people."""
-    retained = any(row["retain"] != 1.0 for row in rows)
-    head = ["data set", *(["edges kept"] if retained else []), "method", "settings", "chosen", "seeds"]
-    head += ["test accuracy, % (± std)", "95 % interval", f"less {reference} (± 95 %)", "p", "published, %", "source"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for row in rows:
-        kept = [f"{100 * row['retain']:.0f} %"] if retained else []
-        cells = [row["dataset"], *kept, row["method"], row.get("settings", ""), row.get("chosen", "")]
-        cells += [row.get("seeds", ""), plus_minus(row, "mean", "std"), _interval(row)]
-        cells += [plus_minus(row, "difference", "difference_half_width"), _number(row.get("p_value"), 3)]
-        cells += [plus_minus(row, "published_mean", "published_std"), row.get("source", "")]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+    found = frame(rows, COLUMNS)
+    shown = pd.DataFrame(
+        {
+            "data set": found["dataset"],
+            "edges kept": (100 * found["retain"]).map("{:.0f} %".format),
+            **{name: found[name] for name in ("method", "settings", "chosen", "seeds")},
+            "test accuracy, % (± std)": plus_minus(found, "mean", "std"),
+            "95 % interval": _interval(found),
+            f"less {reference} (± 95 %)": plus_minus(found, "difference", "difference_half_width"),
+            "p": digits(found["p_value"], 3),
+            "published, %": plus_minus(found, "published_mean", "published_std"),
+            "source": found["source"],
+        }
+    )
+    return as_markdown(shown if (found["retain"] != 1.0).any() else shown.drop(columns="edges kept"))
+
+
+def as_markdown(shown: pd.DataFrame, right: Collection[str] = ()) -> str:
+    """Return a frame as a table in Markdown, the columns named in `right` flush right."""
+    texts = shown.map(lambda cell: "" if pd.isna(cell) else str(cell))
+    head, *body = [f"| {' | '.join(cells)} |\n" for cells in [shown.columns, *texts.itertuples(index=False)]]
+    rule = "".join("--:|" if name in right else "---|" for name in shown.columns)
+    return "".join([head, f"|{rule}\n", *body])
 
 
 def _place(setting: Setting, by: Sequence[str]) -> tuple[str, float, str]:
@@ -166,17 +174,16 @@ def _against(setting: Setting, reference: Setting) -> Row:
     }
 
 
-def plus_minus(row: Row, name: str, spread: str) -> str:
-    if name not in row:
-        return ""
-    return _number(row[name], 1) + (f" ± {row[spread]:.1f}" if math.isfinite(row[spread]) else "")
+def plus_minus(found: pd.DataFrame, name: str, spread: str) -> pd.Series:
+    """Return a column as texts, with its spread where it has one."""
+    return digits(found[name], 1) + (" ± " + digits(found[spread], 1)).where(found[spread].notna(), "")
 
 
-def _interval(row: Row) -> str:
-    if not math.isfinite(row.get("half_width", math.nan)):
-        return ""
-    return f"{row['mean'] - row['half_width']:.1f} to {row['mean'] + row['half_width']:.1f}"
+def digits(column: pd.Series, count: int) -> pd.Series:
+    """Return numbers as texts with so many digits; "" where there is none."""
+    return column.map(f"{{:.{count}f}}".format, na_action="ignore").fillna("")
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+def _interval(found: pd.DataFrame) -> pd.Series:
+    low, high = (digits(found["mean"] + sign * found["half_width"], 1) for sign in (-1, 1))
+    return (low + " to " + high).where(found["half_width"].notna(), "")

@@ -20,7 +20,7 @@ from lds.data import load
 from lds.graph import AllPairs, FactorPairs, KNNGraph, SampledGraph
 from lds.learner import Callback, EpochRecord, Fit, StructureLearner
 from lds.nn import GCN
-from lds.run._train import versions
+from lds.run._environment import versions
 from lds.sweep import Job, Outcome, ProcessEngine
 from lds.sweep._ledger import Ledger
 

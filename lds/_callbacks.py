@@ -1,4 +1,7 @@
-"""What a learner tells as it goes, and whom; imports nothing heavy, for run folders and progress bars are told too."""
+"""What a learner reports while it trains, and the callbacks that it reports to.
+
+Imports nothing heavy: run folders and progress bars are callbacks too, and the command line must answer without torch.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class EpochRecord:
 
 
 class Callback:
-    """Is told by a learner how it goes; derive from it and override what you need.
+    """A learner reports to it while it trains; derive from it and override what you need.
 
     An exception ends learning without a result and reaches the caller of `fit`.
     """
@@ -73,9 +76,9 @@ class Callback:
         """An outer epoch was evaluated; True ends learning, and `fit` returns the best epoch so far."""
 
     def on_resumable(self, dump: Callable[[], dict[str, Any]]) -> None:
-        """Learning could go on later: after outer epochs and outer steps.
+        """An outer step or an outer epoch has ended, and learning can be resumed later from what `dump` returns.
 
-        It goes on from here, or, where sweeps go back over more than one outer step, from the start of the epoch.
+        It then goes on from here, or, where sweeps go back over more than one outer step, from the start of the epoch.
 
         Args:
             dump: returns what to hand to `fit` as `resume`: numbers, texts, tensors.

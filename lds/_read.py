@@ -1,15 +1,22 @@
-"""What files hold, read so that damage and malice end in one error: no code is run, and memory stays in proportion."""
+"""What files hold, read so that damage and malice end in one error: no code is run, and memory stays in proportion.
+
+`parse_…` take a text and `load_…` a binary file; their messages are the reason alone. `read_…` take a text file; their
+messages name file and line.
+"""
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
 import json
+import math
 import os
 import zipfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import yaml
 
@@ -18,10 +25,11 @@ from lds.errors import DataError
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import Tensor
 
     Arrays = dict[str, npt.NDArray[np.generic]]
 
-# Of a YAML file, its aliases written out: a sweep of thousands of runs has some hundred.
+# Of a YAML file, its aliases written out: a grid of thousands of runs has some hundred.
 _YAML_NODES = 100_000
 _YAML_DIGITS = 100
 # Of a zip archive, unpacked: where both are exceeded, it is a small file that would fill the memory.
@@ -48,15 +56,161 @@ def parse_yaml(text: str) -> Any:
         DataError: it is no YAML, names a key twice in a mapping, or is too large with its aliases written out; the
             message is the reason alone.
     """
-    try:
+    with _damage():  # PyYAML's documentation names YAMLError alone; dates, numbers and depth raise others.
         node = yaml.compose(text, yaml.SafeLoader)
+    try:
         _count(node, {})
-        return yaml.safe_load(text)
-    except DataError:
-        raise
-    # PyYAML's documentation names YAMLError alone; dates, numbers and depth raise others.
-    except Exception as error:
+    except RecursionError as error:
         raise DataError(reason(error)) from error
+    with _damage():
+        return yaml.safe_load(text)
+
+
+class Line(NamedTuple):
+    """One line of a file.
+
+    Attributes:
+        where: file and line, for messages.
+        values: what the line holds.
+    """
+
+    where: str
+    values: Mapping[str, Any]
+
+
+class Lines(NamedTuple):
+    """The lines of a JSONL file.
+
+    Attributes:
+        whole: the whole lines.
+        torn: whether the last line has been written in part only.
+    """
+
+    whole: list[Line]
+    torn: bool
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} must be UTF-8 text, but byte {error.start} is not; write the file again") from error
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """Return the object of a JSON file.
+
+    Raises:
+        DataError: it cannot be read, or is no JSON object; the message names file and line.
+    """
+    text = read_text(path)
+    try:
+        values = parse_json(text)
+    except DataError as error:
+        line, why = _place(error)
+        raise DataError(f"{path}:{line} must be JSON, but {why}; write the file again") from error
+    return _mapping(values, str(path))
+
+
+def read_jsonl(path: Path) -> Lines:
+    """Return the objects of a JSONL file; a last line without its end may be cut off.
+
+    Raises:
+        DataError: it cannot be read, or a whole line is no JSON object; the message names file and line.
+    """
+    lines = read_text(path).split("\n")
+    whole: list[Line] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            values = parse_json(line)
+        except DataError as error:
+            if number == len(lines):
+                return Lines(whole, torn=True)
+            raise DataError(f"{where} must be a JSON object, but {_place(error)[1]}; mend or drop the line") from error
+        whole.append(Line(where, _mapping(values, where)))
+    return Lines(whole, torn=False)
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """Return the mapping of a YAML file.
+
+    Raises:
+        DataError: it cannot be read, or is no YAML mapping; the message names file and line.
+    """
+    text = read_text(path)
+    try:
+        values = parse_yaml(text)
+    except DataError as error:
+        line, why = _place(error)
+        raise DataError(f"{path}:{line} must be YAML, but {why}; write the file again") from error
+    return _mapping(values, str(path))
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
+    """Return the rows of a CSV file as numbers.
+
+    Raises:
+        DataError: it cannot be read, lacks a column, or holds what is no number; the message names file and line.
+    """
+    lines = csv.reader(read_text(path).splitlines())
+    try:
+        table = [(lines.line_num, line) for line in lines if line]
+    except csv.Error as error:
+        raise DataError(f"{path}:{lines.line_num} must be CSV, but {error}; write the file again") from error
+    header = table[0][1] if table else []
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise DataError(f"{path}:1 needs the columns {', '.join(columns)}, but lacks {', '.join(missing)}")
+    rows: list[dict[str, float]] = []
+    for number, cells in table[1:]:
+        where = f"{path}:{number}"
+        if len(cells) != len(header):
+            raise DataError(f"{where} needs {len(header)} cells, as the header has, but holds {len(cells)}")
+        values = dict(zip(header, cells, strict=True))
+        rows.append({name: number_of(values, name, where) for name in columns})
+    return rows
+
+
+def number_of(values: Mapping[str, Any], name: str, where: str) -> float:
+    """Return a field as a number; an empty cell or null is NaN.
+
+    Raises:
+        DataError: the field is missing, or no number.
+    """
+    if name not in values:
+        raise DataError(f"{where} needs the field {name}, which is missing")
+    value = values[name]
+    if value is None or value == "":
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where} needs a number as {name}, but holds {value!r:.80}") from None
+
+
+def _mapping(values: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(values, dict):
+        raise DataError(f"{where} must hold names and values, but holds {type(values).__name__}")
+    return {str(name): value for name, value in values.items()}
+
+
+def _place(error: DataError) -> tuple[int, str]:
+    """Return the line in which a text is not what it must be, and the reason without that line."""
+    cause = error.__cause__
+    if isinstance(cause, json.JSONDecodeError):
+        return cause.lineno, f"{cause.msg[0].lower()}{cause.msg[1:]} at column {cause.colno}"
+    mark = getattr(cause, "problem_mark", None)
+    return 1 if mark is None else mark.line + 1, reason(error)
 
 
 def load_tensors(path: Path, map_location: str | None = None) -> Any:
@@ -71,24 +225,35 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
     try:
         # All at once: what fails from here on is damage, and no disk.
         file = io.BytesIO(path.read_bytes())
-        # Not the format of torch < 1.6: nothing guards it against damage.
-        if not zipfile.is_zipfile(file):
-            raise DataError("it is not what torch.save writes")
-        check_unpacked(file)
-        file.seek(0)
-        with checked_sparse():
+    except MemoryError as error:
+        raise _no_memory() from error
+    with _damage():
+        archive = zipfile.is_zipfile(file)
+    if not archive:  # Nor the format of torch < 1.6: nothing guards it against damage.
+        raise DataError("it is not what torch.save writes")
+    check_unpacked(file)
+    file.seek(0)
+    with checked_sparse():
+        try:
             return torch.load(file, map_location=map_location, weights_only=True)
-    except DataError:
-        raise
-    # torch's documentation names no exceptions: a damaged file raises many, in zip, pickle or tensor code.
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
-        # Without torch's advice on how to run the code of such a file.
-        text = str(error).rpartition("WeightsUnpickler error: ")[2].partition(". Please use")[0]
-        raise DataError(reason(Exception(text) if text else error)) from error
+        # torch's documentation names no exceptions: a damaged file raises many, in zip, pickle or tensor code.
+        except Exception as error:
+            if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+                raise _no_memory() from error
+            # Without torch's advice on how to run the code of such a file.
+            text = str(error).rpartition("WeightsUnpickler error: ")[2].partition(". Please use")[0]
+            raise DataError(reason(Exception(text) if text else error)) from error
+
+
+def is_plain(tensor: Tensor, *, sparse: bool = False) -> bool:
+    """Tell whether a tensor is an ordinary dense one, or a sparse one if that will do, and no larger than its file."""
+    import torch
+
+    if tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+        return False
+    if tensor.layout != torch.strided:
+        return sparse
+    return tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 def checked_sparse() -> AbstractContextManager[Any]:
@@ -104,7 +269,7 @@ def check_unpacked(file: BinaryIO) -> None:
     Raises:
         DataError: it is; the message is the reason alone.
     """
-    with zipfile.ZipFile(file) as archive:
+    with _damage(), zipfile.ZipFile(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
     size = file.seek(0, os.SEEK_END)
     if unpacked > _UNPACKED_BYTES and unpacked > _UNPACKED_RATIO * size:
@@ -123,17 +288,27 @@ def load_arrays(path: Path) -> Arrays:
     import numpy as np
 
     with path.open("rb") as file:
-        try:
-            check_unpacked(file)
-            with zipfile.ZipFile(file) as archive:
-                for member in archive.infolist():
-                    _check_size(archive, member)
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+        check_unpacked(file)  # So the archive is whole enough to be opened.
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                _check_size(archive, member)
+        file.seek(0)
         # numpy's documentation names few exceptions: a damaged file raises many, in zip, header or array code.
-        except Exception as error:
-            raise DataError(reason(error)) from error
+        with _damage(), np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into `DataError`; no code of ours belongs inside."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(reason(error)) from error
+
+
+def _no_memory() -> OSError:
+    return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 def reason(error: BaseException) -> str:
@@ -148,19 +323,17 @@ def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
     if not member.filename.endswith(".npy"):
         raise DataError(f"{member.filename[:80]} is no array")
-    with archive.open(member) as file:
+    with _damage(), archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0), (3, 0)):
-            raise DataError(f"{member.filename} has the unknown version {version}")
+            raise ValueError(f"{member.filename} has the unknown version {version}")
         # The encoding, which differs between versions 2 and 3, matters to names of fields only.
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
-        size = dtype.itemsize
-        for length in shape:
-            size *= length
         there = member.file_size - file.tell()
-        if not dtype.hasobject and (min(shape, default=0) < 0 or size != there):  # numpy refuses objects itself.
-            raise DataError(f"{member.filename} declares shape {str(shape)[:80]} of {dtype}, but holds {there} bytes")
+    size = dtype.itemsize * math.prod(shape)
+    if not dtype.hasobject and (min(shape, default=0) < 0 or size != there):  # numpy refuses objects itself.
+        raise DataError(f"{member.filename} declares shape {str(shape)[:80]} of {dtype}, but holds {there} bytes")
 
 
 def _count(node: Any, sizes: dict[int, int | None]) -> int:

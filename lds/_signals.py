@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop at the next good moment."""
+"""SIGINT and SIGTERM as a request to stop: at once, at the next good moment, or so that the command can go on later."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -66,6 +67,33 @@ def stops_later() -> Iterator[None]:
         yield
     if request.number is not None:
         signal.raise_signal(request.number)
+
+
+@contextmanager
+def goes_on(out: Path) -> Iterator[None]:
+    """Have SIGINT and SIGTERM end what is inside so that it closes what is open, and say how to go on.
+
+    Args:
+        out: the folder in which the same command goes on when it is started again.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came.
+    """
+    number: int = signal.SIGINT
+
+    def stop(received: int, frame: FrameType | None) -> NoReturn:
+        # Noted aside: an exception of a class of its own would not come through Ray as it is.
+        nonlocal number
+        number = received
+        raise KeyboardInterrupt
+
+    try:
+        with _handled_by(stop):
+            yield
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, Interrupted):
+            number = interrupt.number
+        raise Interrupted(number, f"the same command goes on with what is in {out}") from None
 
 
 @contextmanager

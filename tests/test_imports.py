@@ -16,7 +16,7 @@ SCIPY = {"scipy.optimize", "scipy.stats"}
 
 def loaded(statement):
     """The modules in a new process after this statement."""
-    code = f"{statement}\nimport sys; print(*sys.modules)"
+    code = f"{statement}\nimport sys; print(*(name for name, module in sys.modules.items() if module is not None))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(process.stdout.split())
 
@@ -27,7 +27,13 @@ def loaded(statement):
         ("import lds", "lds", OPTIONAL | HEAVY),
         ("import lds.hypergrad", "lds.hypergrad", OPTIONAL | SCIPY | {"scipy", "torch_geometric"}),
         ("from lds import StructureLearner", "lds.learner", OPTIONAL | SCIPY | {"torch_geometric"}),
-        ("from lds import LDSClassifier", "sklearn", OPTIONAL - {"sklearn"} | {"torch_geometric"}),
+        # scikit-learn takes pandas along where it can; what is not here shows who else does.
+        (
+            "import sys; sys.modules['pandas'] = None; from lds import LDSClassifier",
+            "sklearn",
+            OPTIONAL - {"sklearn"} | {"torch_geometric"},
+        ),
+        ("import lds.ablate, lds.report, lds.sweep", "lds.ablate", OPTIONAL | HEAVY),
         ("from lds.cli import _train", "jsonargparse", OPTIONAL - {"jsonargparse"} | HEAVY),
     ],
 )

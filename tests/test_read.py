@@ -51,6 +51,24 @@ def test_a_file_that_cannot_be_opened_is_no_damage(tmp_path):
         load_tensors(tmp_path / "x.pt")
 
 
+def test_the_cause_is_kept(tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"x\.pt must ") as caught:
+        read(tmp_path / "x.pt")
+    assert caught.value.__cause__ not in (None, caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("x.pt", "check_unpacked"), ("x.npz", "check_unpacked"), ("x.npz", "_check_size")]
+)
+def test_a_fault_of_our_own_is_no_damage(tmp_path, monkeypatch, name, ours):
+    torch.save([1], tmp_path / "x.pt")
+    np.savez(tmp_path / "x.npz", x=1)
+    monkeypatch.setattr(f"lds._read.{ours}", lambda *args: args[0].no_such_name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        READERS[f"bomb.{name[2:]}"](tmp_path / name)
+
+
 def test_the_reason_is_no_advice_to_run_code(tmp_path):
     torch.save([pytest.fixture], tmp_path / "x.pt")
     with pytest.raises(DataError, match=r"^Unsupported global: GLOBAL \S+ was not an allowed global by default$"):

@@ -2,10 +2,11 @@
 
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
-from lds._signals import Interrupted, stop_requests, stops_at_once, stops_later
+from lds._signals import Interrupted, goes_on, stop_requests, stops_at_once, stops_later
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
@@ -44,6 +45,23 @@ def test_later(number):
     with stops_at_once(), pytest.raises(Interrupted):
         work()
     assert done == ["inside"]
+
+
+@BOTH
+def test_a_command_that_goes_on_says_so(number):
+    before, closed = signal.getsignal(number), []
+
+    def work():
+        with goes_on(Path("out")):
+            try:
+                signal.raise_signal(number)
+            finally:
+                closed.append(True)
+
+    with pytest.raises(Interrupted, match=f"{number.name}; the same command goes on with what is in out") as stop:
+        work()
+    assert (stop.value.number, closed) == (number, [True])
+    assert signal.getsignal(number) == before
 
 
 @BOTH

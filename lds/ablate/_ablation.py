@@ -1,4 +1,4 @@
-"""The outcome of an ablation, and what follows from it."""
+"""What an ablation is of, its outcome, and what follows from it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,64 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lds._files import make_folder, write_atomically
 from lds._statistics import Mean, PairedDifference, mean, paired
 from lds.errors import InputError
-from lds.hypergrad import TruncationCurve
+from lds.run import TrainConfig
+from lds.run._methods import METHOD
+
+if TYPE_CHECKING:
+    from lds.hypergrad import TruncationCurve
+
+# The files of an ablation's folder that tell its outcome.
+ROWS, FIDELITY, RECOMMENDATION = "ablation.csv", "fidelity.csv", "recommendation.json"
+# Fields of a run that an ablation sets itself.
+_VARIED = ("horizon", "seed", "data_root")
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """A truncation-depth ablation of structure learning on one data set.
+
+    Args:
+        train: what all runs have in common; its horizon and seed do not count.
+        horizons: horizons to train with, ≥ 0.
+        seeds: seeds to train each horizon with: the same splits, initial weights and deleted edges for all of them.
+        fidelity_steps: inner steps T of the trajectories on which truncated hypergradients are compared with the full
+            one.
+
+    Raises:
+        InputError: a list is empty or holds a value twice, a number is out of range, or the method learns no structure.
+    """
+
+    train: TrainConfig
+    horizons: Sequence[int]
+    seeds: Sequence[int]
+    fidelity_steps: int = 50
+
+    def __post_init__(self) -> None:
+        if not METHOD[self.train.method].learns_structure:
+            learning = " or ".join(name for name, method in METHOD.items() if method.learns_structure)
+            raise InputError(f"method must be {learning} to have a horizon, got {self.train.method!r}")
+        for name, least in (("horizons", 0), ("seeds", None)):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"{name} must be one or more different integers, got {list(values)}")
+            if least is not None and min(values) < least:
+                raise InputError(f"{name} must be >= {least}, got {min(values)}")
+        if self.fidelity_steps < 1:
+            raise InputError(f"fidelity_steps must be at least 1, got {self.fidelity_steps}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        common = {name: value for name, value in self.train.as_dict().items() if name not in _VARIED}
+        return common | {
+            "horizons": list(self.horizons),
+            "seeds": list(self.seeds),
+            "fidelity_steps": self.fidelity_steps,
+        }
 
 
 @dataclass(frozen=True)
@@ -123,18 +175,16 @@ class Ablation:
         """
         make_folder(folder)
         names = [field.name for field in fields(Row)]
-        contents = {"ablation.csv": _csv(names, [[getattr(row, name) for name in names] for row in self.rows])}
+        contents = {ROWS: _csv(names, [[getattr(row, name) for name in names] for row in self.rows])}
         if self.curve is not None:
             columns = zip(self.curve.relative_error, self.curve.cosine, self.curve.costate_norm, strict=True)
-            contents["fidelity.csv"] = _csv(
+            contents[FIDELITY] = _csv(
                 ["depth", "relative_error", "cosine", "costate_norm"],
                 [[depth, *values] for depth, values in enumerate(columns)],
             )
         if self.rows:
-            contents["recommendation.json"] = (
-                json.dumps(asdict(self.recommendation()), indent=2, ensure_ascii=False) + "\n"
-            )
-        for name in ("ablation.csv", "fidelity.csv", "recommendation.json"):
+            contents[RECOMMENDATION] = json.dumps(asdict(self.recommendation()), indent=2, ensure_ascii=False) + "\n"
+        for name in (ROWS, FIDELITY, RECOMMENDATION):
             if name in contents:
                 write_atomically(folder / name, contents[name].encode())
             else:

@@ -1,17 +1,35 @@
-"""Truncated hypergradients of structure learning against the full one."""
+"""Truncated hypergradients of structure learning against the full one, and their files in the folder of an ablation.
+
+Imports torch only where it computes: reports read ablations too.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lds.hypergrad import TruncationCurve, truncation_curve
+from tqdm import tqdm
+
+from lds._files import make_folder, write_atomically
+from lds._read import load_tensors, parse_json
+from lds.ablate._ablation import AblationConfig
+from lds.errors import DataError
+from lds.run import TrainConfig, load_data
+from lds.run._data import fingerprint
+from lds.run._reader import CHECKPOINT
+from lds.sweep import Engine, Job
+from lds.sweep._spec import folder_name, identity
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch_geometric.data import Data
 
+    from lds.hypergrad import TruncationCurve
     from lds.learner import StructureLearner
 
 
@@ -33,6 +51,8 @@ def fidelity(
         DataError, InputError: as for `StructureLearner.fit`.
         NumericalError: the full hypergradient is zero, NaN or infinite.
     """
+    from lds.hypergrad import truncation_curve
+
     problem = learner.problem(data, steps=steps, seed=seed, theta=theta)
     trajectory = problem.record(horizon=None)
     return truncation_curve(trajectory, problem.outer_objective, noise=learner.noise)
@@ -40,6 +60,7 @@ def fidelity(
 
 def average(curves: Sequence[TruncationCurve]) -> TruncationCurve:
     """Return the mean over trajectories, depth for depth."""
+    from lds.hypergrad import TruncationCurve
 
     def mean(name: str) -> list[float]:
         # Divided first: the sum of large norms may overflow.
@@ -47,3 +68,102 @@ def average(curves: Sequence[TruncationCurve]) -> TruncationCurve:
         return [math.fsum(value / len(curves) for value in values) for values in rows]
 
     return TruncationCurve(mean("relative_error"), mean("cosine"), mean("costate_norm"))
+
+
+def curves(
+    config: AblationConfig, runs: Path, folder: Path, engine: Engine, *, data_root: str | None, progress: bool
+) -> tuple[list[TruncationCurve], list[str]]:
+    """Return the curves of all trajectories, and a line on each trajectory that has none.
+
+    A curve is kept in a file, and not computed again while that is there.
+
+    Args:
+        config: what is ablated.
+        runs: folder of the run folders, from which learned graphs come.
+        folder: where the curves are kept.
+        engine: where the trajectories go.
+        data_root: folder of the data sets.
+        progress: show a progress bar over trajectories.
+
+    Raises:
+        InputError: the folder cannot be made.
+        DataError: the data set is missing or corrupt.
+        StorageError: a curve cannot be written.
+    """
+    make_folder(folder)
+    steps, longest = config.fidelity_steps, max(config.horizons)
+    found: dict[str, TruncationCurve] = {}
+    left_out: dict[str, str] = {}
+    files: dict[str, Path] = {}
+    data: dict[str, str] = {}
+    jobs = []
+    for seed in config.seeds:
+        run = replace(config.train, horizon=longest, seed=seed, data_root=data_root)
+        learned = runs / folder_name(identity(run)) / CHECKPOINT
+        seen = fingerprint(load_data(run))
+        for graph, checkpoint in (("initial", None), ("learned", learned)):
+            name = f"fidelity, seed {seed}, {graph} graph"
+            # All else is the same for a folder, or shows in the curve and the data that it is kept with.
+            files[name] = folder / f"seed-{seed}-{graph if checkpoint is None else f'horizon-{longest}'}.json"
+            data[name] = seen
+            kept = _read(files[name], steps, seen)
+            if kept is not None:
+                found[name] = kept
+            elif checkpoint is None or checkpoint.exists():
+                jobs.append(Job(name, _curve, (run, steps, checkpoint)))
+            else:
+                left_out[name] = f"{name}, is left out: the run {learned.parent.name} has no {learned.name}"
+    hide = None if progress else True  # None: hidden where stderr is no terminal.
+    with (
+        tqdm(
+            desc="fidelity",
+            total=len(found) + len(jobs),
+            initial=len(found),
+            unit="curve",
+            disable=hide,
+            dynamic_ncols=True,
+        ) as bar,
+        closing(engine.run(jobs)) as replies,
+    ):
+        for job, reply in replies:
+            if reply.error is None:
+                content = {"data": data[job.name]} | asdict(reply.result)
+                write_atomically(files[job.name], json.dumps(content).encode())
+                found[job.name] = reply.result
+            else:
+                left_out[job.name] = f"{job.name}, is left out: {' '.join(reply.error.message.split())}"
+            bar.update()
+    return [found[name] for name in files if name in found], [left_out[name] for name in files if name in left_out]
+
+
+def _read(path: Path, steps: int, data: str) -> TruncationCurve | None:
+    """Return a curve that was kept; None where there is none, or one that is damaged or of other steps or data."""
+    from lds.hypergrad import TruncationCurve
+
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, DataError):
+        return None
+    names = [field.name for field in fields(TruncationCurve)]
+    if not isinstance(content, dict) or content.keys() != {"data", *names} or content["data"] != data:
+        return None
+    columns = [content[name] for name in names]
+    if not all(isinstance(c, list) and len(c) == steps + 1 and all(map(_is_plain, c)) for c in columns):
+        return None
+    return TruncationCurve(*columns)
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a value can be one of a curve: a number, or NaN where there is no angle."""
+    return isinstance(value, float) and not math.isinf(value)
+
+
+def _curve(run: TrainConfig, steps: int, checkpoint: Path | None) -> TruncationCurve:
+    from lds.learner import StructureLearner
+    from lds.run._learner import make_learner
+
+    data = load_data(run)
+    learner = make_learner(run, data)
+    assert isinstance(learner, StructureLearner)
+    theta = None if checkpoint is None else load_tensors(checkpoint)["theta"]
+    return fidelity(learner, data, steps=steps, seed=run.seed, theta=theta)

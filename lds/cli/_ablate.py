@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from lds.cli._goes_on import goes_on
+from lds._signals import goes_on
 from lds.cli._parser import ConfigFile, Parser
 from lds.run import TrainConfig
 

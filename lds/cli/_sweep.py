@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 
-from lds.cli._goes_on import goes_on
+from lds._signals import goes_on
 from lds.cli._parser import Parser
 from lds.errors import InputError
 
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the sweep, print a line a setting, return the exit code."""
+    """Run the grid, print a line a setting, return the exit code."""
     from lds.sweep import Spec, run_sweep, summary
 
     engine = _engine(options)

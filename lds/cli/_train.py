@@ -15,8 +15,7 @@ from lds._signals import Interrupted
 from lds.cli._parser import ConfigFile, Parser
 from lds.errors import InputError
 from lds.run import BaselineConfig, TrainConfig, replay_failure, resume, train
-from lds.run._folder import CONFIG, PROGRESS, RESULT
-from lds.run._train import read_config
+from lds.run._reader import CONFIG, PROGRESS, RESULT, read_config
 
 
 def add(commands: Any) -> None:

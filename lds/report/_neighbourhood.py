@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lds.errors import InputError
-from lds.report._blocks import Block, Picture, Pictures, Table, Text
+from lds.report._learned_graph import Floats, Integers, Known, is_in
 from lds.report._numbers import NONE
-from lds.report._structure import Floats, Integers, Known, Learned, is_in
+from lds.report._page import Block, Picture, Pictures, Table, Text
 from lds.report._svg import INK, MARKERS, PAPER, SERIES, canvas, render
+from lds.run._reader import SavedGraph
 
 _STRONGEST = 20
 _COLOURS = 7
@@ -24,7 +25,7 @@ class _Edge:
     initial: bool | None
 
 
-def neighbourhood(learned: Learned, known: Known | None, node: int | None, name: str) -> list[Block]:
+def neighbourhood(learned: SavedGraph, known: Known | None, node: int | None, name: str) -> list[Block]:
     """Return drawing and table of the strongest learned edges of a node.
 
     Raises:
@@ -66,7 +67,7 @@ def neighbourhood(learned: Learned, known: Known | None, node: int | None, name:
     return [Text(" ".join(text)), Pictures([picture]), _table(node, shown, known)]
 
 
-def _choose(learned: Learned, known: Known | None) -> tuple[int, str]:
+def _choose(learned: SavedGraph, known: Known | None) -> tuple[int, str]:
     """Return the test node whose edges changed most, and the reason in words."""
     degree = _sums(learned.pairs, learned.probability, learned.num_nodes)
     if known is None:
@@ -90,7 +91,7 @@ def _sums(pairs: Integers, values: Floats, num_nodes: int) -> Floats:
     return np.asarray(np.bincount(ends, np.concatenate([values, values]), num_nodes), dtype=np.float64)
 
 
-def _edges(learned: Learned, known: Known | None, node: int) -> list[_Edge]:
+def _edges(learned: SavedGraph, known: Known | None, node: int) -> list[_Edge]:
     mine = (learned.pairs == node).any(0)
     pairs, probability = learned.pairs[:, mine], learned.probability[mine]
     others = np.where(pairs[0] == node, pairs[1], pairs[0])

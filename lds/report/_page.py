@@ -1,13 +1,103 @@
-"""From sections to HTML."""
+"""What a page is made of, and its HTML; page.html.jinja knows how each part looks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import jinja2
 
 from lds._version import __version__
-from lds.report._blocks import Section
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Figures to see first: pairs of what it is, and its value."""
+
+    kind: ClassVar[str] = "facts"
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        caption: what it shows.
+        header: its columns.
+        rows: its cells; the first of each row is its name.
+        note: how to read it.
+        folded: whether a click must open it.
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        title: what it shows.
+        svg: the drawing, an SVG element.
+        text: how to read it.
+    """
+
+    kind: ClassVar[str] = "picture"
+    title: str
+    svg: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Figures side by side, where there is room."""
+
+    kind: ClassVar[str] = "pictures"
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Printout:
+    """Text as it was printed, behind a click."""
+
+    kind: ClassVar[str] = "printout"
+    title: str
+    text: str
+
+
+Block = Text | Facts | Table | Pictures | Printout
+
+
+@dataclass(frozen=True)
+class Part:
+    """Blocks under a heading."""
+
+    heading: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What there is to say about one folder."""
+
+    title: str
+    subtitle: str
+    parts: list[Part] = field(default_factory=list)
 
 
 def render_page(title: str, sections: Sequence[Section]) -> str:

@@ -1,4 +1,4 @@
-"""What a page says about a run, a sweep or an ablation."""
+"""What a page says about a run, a grid of runs or an ablation."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lds.ablate._ablation import ROWS
+from lds.ablate._ablation_folder import CONFIG as ABLATION
+from lds.ablate._ablation_folder import AblationFolder, read_ablation
 from lds.errors import InputError
-from lds.report._ablation import Ablation
-from lds.report._ablation_figures import accuracy_figure, cost_figures, fidelity_figures
-from lds.report._blocks import Block, Facts, Part, Pictures, Section, Table, Text
-from lds.report._curves import curves, sweep_curves
-from lds.report._histograms import structure_blocks
+from lds.report._figures import accuracy_figure, cost_figures, curves, fidelity_figures, grid_curves
+from lds.report._learned_graph import Known, known, structure_blocks
 from lds.report._neighbourhood import neighbourhood
 from lds.report._numbers import count, mebibytes, percent, seconds, value
-from lds.report._run import Run, source
-from lds.report._structure import Known, Learned, known, learned
-from lds.report._sweep import Sweep
+from lds.report._page import Block, Facts, Part, Pictures, Section, Table, Text
 from lds.report._tables import (
     ablation_table,
     accuracy_tables,
@@ -26,6 +24,12 @@ from lds.report._tables import (
     run_table,
     version_table,
 )
+from lds.run._methods import METHOD
+from lds.run._reader import CONFIG, GRAPH, Run, SavedGraph, read_graph, read_run, source
+from lds.sweep._grid_folder import GridFolder, read_grid
+from lds.sweep._ledger import LEDGER
+
+Folder = Run | GridFolder | AblationFolder
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,7 @@ class Options:
 def run_section(run: Run, name: str, options: Options) -> Section:
     """Return the section of one run."""
     assert run.path is not None
-    graph = learned(run.path)
-    facts = None if graph is None else known(run, options.data_root, graph.num_nodes)
+    graph, facts = _graph(run, options)
     initial = facts.initial.shape[1] if isinstance(facts, Known) else None
     section = Section(f"{run.setting} on {run.dataset}, seed {run.seed}", f"Run in {_shown(run.path)}")
     section.parts.append(Part("", [_run_facts(run)]))
@@ -58,15 +61,15 @@ def run_section(run: Run, name: str, options: Options) -> Section:
     return section
 
 
-def sweep_section(sweep: Sweep, name: str, options: Options) -> Section:
-    """Return the section of a sweep."""
-    section = Section(f"Sweep: {sweep.path.resolve().name}", f"Sweep in {_shown(sweep.path)}")
-    section.parts.append(Part("", [_sweep_facts(sweep), *_unfinished(sweep)]))
-    section.parts.extend(_sweep_parts(sweep, name, options))
+def grid_section(grid: GridFolder, name: str, options: Options) -> Section:
+    """Return the section of a grid of runs."""
+    section = Section(f"Sweep: {grid.path.resolve().name}", f"Sweep in {_shown(grid.path)}")
+    section.parts.append(Part("", [_grid_facts(grid), *_unfinished(grid)]))
+    section.parts.extend(_grid_parts(grid, name, options))
     return section
 
 
-def ablation_section(ablation: Ablation, name: str, options: Options) -> Section:
+def ablation_section(ablation: AblationFolder, name: str, options: Options) -> Section:
     """Return the section of an ablation."""
     config = ablation.config
     dataset = f" on {source(config)}" if source(config) is not None else ""
@@ -77,16 +80,16 @@ def ablation_section(ablation: Ablation, name: str, options: Options) -> Section
         section.parts.append(Part("Configuration", [Table("Values", ("field", "value"), rows)]))
     section.parts.append(Part("Accuracy", _accuracy_by_horizon(ablation, name)))
     fidelity: list[Block] = [Text("There is no fidelity.csv: no trajectory has been swept yet, or all have failed.")]
-    if ablation.fidelity:
+    if ablation.outcome.curve is not None:
         fidelity = [
             Text("The hypergradient truncated at each depth, next to that of the full sweep."),
-            Pictures(fidelity_figures(ablation.fidelity, name)),
+            Pictures(fidelity_figures(ablation.outcome.curve, name)),
         ]
     section.parts.append(Part("Fidelity", fidelity))
-    if ablation.runs:
-        section.parts.append(Part("Costs by horizon", [Pictures(cost_figures(ablation.runs, name))]))
-    if ablation.sweep is not None:
-        section.parts.extend(_sweep_parts(ablation.sweep, name, options, accuracy=False))
+    if ablation.outcome.rows:
+        section.parts.append(Part("Costs by horizon", [Pictures(cost_figures(ablation.outcome.rows, name))]))
+    if ablation.grid is not None:
+        section.parts.extend(_grid_parts(ablation.grid, name, options, accuracy=False))
     return section
 
 
@@ -111,7 +114,7 @@ def _run_facts(run: Run) -> Facts | Text:
     if run.result is None:
         return Text(f"In progress, or cut off: {len(run.epochs)} outer epochs have ended, and there is no result yet.")
     best = run.best
-    epochs = count(run.figure("outer_epochs")) + (f" (best {best.epoch:.0f})" if best else "")
+    epochs = count(run.figure("outer_epochs")) + (f" (best {best.epoch})" if best else "")
     facts = [
         ("test accuracy", percent(run.figure("test_accuracy"))),
         ("ES accuracy", percent(run.figure("es_accuracy"))),
@@ -122,57 +125,63 @@ def _run_facts(run: Run) -> Facts | Text:
     return Facts(facts)
 
 
-def _sweep_facts(sweep: Sweep) -> Facts:
+def _grid_facts(grid: GridFolder) -> Facts:
     return Facts(
         [
-            ("runs done", str(len(sweep.done))),
-            ("failed", str(len(sweep.failed))),
-            ("in progress", str(len(sweep.in_progress))),
+            ("runs done", str(len(grid.done))),
+            ("failed", str(len(grid.failed))),
+            ("in progress", str(len(grid.in_progress))),
         ]
     )
 
 
-def _unfinished(sweep: Sweep) -> list[Block]:
+def _unfinished(grid: GridFolder) -> list[Block]:
     text = []
-    if sweep.in_progress:
-        names = ", ".join(run.path.name for run in sweep.in_progress if run.path is not None)
+    if grid.in_progress:
+        names = ", ".join(run.path.name for run in grid.in_progress if run.path is not None)
         text.append(f"In progress, or cut off: {names}.")
-    if sweep.torn:
+    if grid.torn:
         text.append("The last line of results.jsonl was being written, and is left out.")
     return [Text(" ".join(text))] if text else []
 
 
-def _sweep_parts(sweep: Sweep, name: str, options: Options, *, accuracy: bool = True) -> list[Part]:
+def _grid_parts(grid: GridFolder, name: str, options: Options, *, accuracy: bool = True) -> list[Part]:
     parts = []
-    if sweep.done and accuracy:
-        parts.append(Part("Accuracy", list(accuracy_tables(sweep.done))))
-    parts.append(Part("Learning curves", sweep_curves(sweep.folders, name)))
-    chosen = _representative(sweep.folders)
+    if grid.done and accuracy:
+        parts.append(Part("Accuracy", list(accuracy_tables(grid.done))))
+    parts.append(Part("Learning curves", grid_curves(grid.folders, name)))
+    chosen = _representative(grid.folders)
     if chosen is not None:
-        assert chosen.path is not None
-        graph = learned(chosen.path)
-        facts = None if graph is None else known(chosen, options.data_root, graph.num_nodes)
-        shown = _structure(chosen, graph, facts, name, options)
+        shown = _structure(chosen, *_graph(chosen, options), name, options)
         why = f"Of the run with the best ES accuracy, {chosen.setting} on {chosen.dataset}, seed {chosen.seed}."
         parts.extend(Part(part.heading, [Text(why), *part.blocks]) for part in shown)
-    if sweep.done:
-        parts.append(Part("Runs and costs", [cost_table(sweep.done), run_table(sweep.done, folded=True)]))
-    parts.append(Part("Failures", failures(sweep.failed)))
-    parts.append(Part("Versions", [version_table(sweep.done)]))
+    if grid.done:
+        parts.append(Part("Runs and costs", [cost_table(grid.done), run_table(grid.done, folded=True)]))
+    parts.append(Part("Failures", failures(grid.failed)))
+    parts.append(Part("Versions", [version_table(grid.done)]))
     return parts
 
 
 def _representative(runs: Sequence[Run]) -> Run | None:
     """Return the run that learned a structure and has the best ES accuracy; the test accuracy must not choose."""
-    learning = [run for run in runs if run.figure("outer_steps") and run.path and (run.path / "graph.npz").exists()]
+    learning = [run for run in runs if run.figure("outer_steps") and run.path and (run.path / GRAPH).exists()]
     return max(learning, key=lambda run: run.figure("es_accuracy") or 0, default=None)
 
 
-def _structure(run: Run, graph: Learned | None, facts: Known | str | None, name: str, options: Options) -> list[Part]:
+def _graph(run: Run, options: Options) -> tuple[SavedGraph | None, Known | str | None]:
+    """Return what a run has learned, and what its data set says about the nodes or why that is not to be had."""
+    graph = None if run.path is None else read_graph(run.path)
+    return graph, None if graph is None else known(run, options.data_root, graph.num_nodes)
+
+
+def _structure(
+    run: Run, graph: SavedGraph | None, facts: Known | str | None, name: str, options: Options
+) -> list[Part]:
     if graph is None or graph.pairs.size == 0:
+        method = METHOD.get(run.method)
         if run.result is None:
             why = "The learned structure is saved when the run ends."
-        elif not run.epochs or run.method == "ffnn":
+        elif method is not None and not method.uses_graph:
             why = "This method uses no graph."
         elif graph is None:
             why = "The learned structure is not in the folder: graph.npz is missing."
@@ -197,43 +206,64 @@ def _structure(run: Run, graph: Learned | None, facts: Known | str | None, name:
     return [Part("Learned structure", blocks), Part("Learned neighbourhood", near)]
 
 
-def _recommendation(ablation: Ablation) -> list[Block]:
+def _recommendation(ablation: AblationFolder) -> list[Block]:
     found = ablation.recommendation
     if found is None:
         return [Text("No run has ended well so far: there is no recommendation yet.")]
-    facts = Facts([("recommended horizon", str(found.get("horizon"))), ("runs", str(len(ablation.runs)))])
+    facts = Facts([("recommended horizon", str(found.get("horizon"))), ("runs", str(len(ablation.outcome.rows)))])
     return [facts, Text(f"Reason: {found.get('reason')}")]
 
 
-def _accuracy_by_horizon(ablation: Ablation, name: str) -> list[Block]:
-    if not ablation.runs:
+def _accuracy_by_horizon(ablation: AblationFolder, name: str) -> list[Block]:
+    if not ablation.outcome.rows:
         return [Text("ablation.csv holds no run yet.")]
     tests: dict[str, dict[int, float]] = {}
     es: dict[str, dict[int, float]] = {}
-    for row in sorted(ablation.runs, key=lambda row: row["horizon"]):
-        horizon = f"{row['horizon']:g}"
-        tests.setdefault(horizon, {})[int(row["seed"])] = row["test_accuracy"]
-        es.setdefault(horizon, {})[int(row["seed"])] = row["es_accuracy"]
+    for row in sorted(ablation.outcome.rows, key=lambda row: row.horizon):
+        tests.setdefault(str(row.horizon), {})[row.seed] = row.test_accuracy
+        es.setdefault(str(row.horizon), {})[row.seed] = row.es_accuracy
     full = list(tests)[-1]
-    return [Pictures([accuracy_figure(ablation.runs, name)]), ablation_table(tests, es, full)]
+    return [Pictures([accuracy_figure(ablation.outcome.rows, name)]), ablation_table(tests, es, full)]
 
 
-def section(folder: Run | Sweep | Ablation, name: str, options: Options) -> Section:
+def read_folder(path: Path) -> Folder:
+    """Read a folder as what its files say that it is.
+
+    Raises:
+        InputError: there is no such folder, or its files say nothing.
+        DataError: a file is malformed.
+    """
+    if not path.is_dir():
+        came = "a file" if path.exists() else "nothing"
+        raise InputError(f"{path} must be a folder of a run, a sweep or an ablation, but {came} is there")
+    if (path / ROWS).exists() or (path / ABLATION).exists():
+        return read_ablation(path)
+    if (path / LEDGER).exists():
+        return read_grid(path)
+    if (path / CONFIG).exists():
+        return read_run(path)
+    raise InputError(
+        f"{path} must hold a run (config.yaml), a sweep (results.jsonl) or an ablation (ablation.csv), "
+        "but holds none of these; name the folder that was given as --out"
+    )
+
+
+def section(folder: Folder, name: str, options: Options) -> Section:
     """Return the section of a folder; `name` is the prefix of the ids in it."""
     if isinstance(folder, Run):
         return run_section(folder, name, options)
-    if isinstance(folder, Sweep):
-        return sweep_section(folder, name, options)
+    if isinstance(folder, GridFolder):
+        return grid_section(folder, name, options)
     return ablation_section(folder, name, options)
 
 
-def runs_of(folder: Run | Sweep | Ablation) -> list[Run]:
+def runs_of(folder: Folder) -> list[Run]:
     """Return the runs of a folder that have ended, to be compared with those of others."""
     if isinstance(folder, Run):
         return [folder] if folder.result is not None else []
-    if isinstance(folder, Sweep):
+    if isinstance(folder, GridFolder):
         return list(folder.done)
-    return list(folder.sweep.done) if folder.sweep is not None else []
+    return list(folder.grid.done) if folder.grid is not None else []
 
 
 def title_of(path: Path, count_of_all: int) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lds._statistics import mean, paired
-from lds.report._blocks import Block, Listing, Table, Text
 from lds.report._numbers import NONE, count, interval, mebibytes, p_value, percent, percent_mean, points, seconds, value
-from lds.report._run import Run, unusual
-from lds.report._sweep import Failed
+from lds.report._page import Block, Printout, Table, Text
+from lds.run._reader import Run, unusual
+from lds.sweep._grid_folder import FailedRun
 
 READING = (
     "Mean ± standard deviation over n seeds; the interval is the 95 % interval of the mean by Student's t. The "
@@ -122,15 +122,14 @@ def cost_table(runs: Sequence[Run]) -> Table:
     return Table("Time and memory", header, rows, note)
 
 
-def failures(failed: Sequence[Failed]) -> list[Block]:
-    """Return what failed and why, a listing a run."""
+def failures(failed: Sequence[FailedRun]) -> list[Block]:
+    """Return what failed and why, a printout a run."""
     if not failed:
         return [Text("No run has failed.")]
     blocks: list[Block] = [Text(f"{len(failed)} {'run has' if len(failed) == 1 else 'runs have'} failed.")]
-    for failure in failed:
-        run = failure.run
+    for run, failure in ((one.run, one.failure) for one in failed):
         what = f"{run.setting} on {run.dataset}, seed {run.seed}: {failure.type}: {failure.message}"
-        blocks.append(Listing(what, failure.traceback or "There is no traceback: the process ended without a word."))
+        blocks.append(Printout(what, failure.traceback or "There is no traceback: the process ended without a word."))
     return blocks
 
 

@@ -40,9 +40,8 @@ def write_report(
             importlib.import_module(package)
         except ImportError as error:
             raise InputError(f"a report needs {package}; run: pip install 'lds-gnn[report]'") from error
-    from lds.report._folder import read_folder
     from lds.report._page import render_page
-    from lds.report._sections import Options, comparison_section, runs_of, section, title_of
+    from lds.report._sections import Options, comparison_section, read_folder, runs_of, section, title_of
 
     paths = [Path(folder) for folder in folders]
     if not paths:

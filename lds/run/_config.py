@@ -1,15 +1,75 @@
-"""The configuration of one training run; imports nothing heavy, for the command line is built from it."""
+"""The configuration of a run: which data, which method, which values. Imports nothing heavy.
+
+The command line is built from `TrainConfig`; files of plain values become a configuration by `make_config`.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lds.errors import InputError
-from lds.run._data_config import DataConfig
+from lds.run._methods import BASELINES, METHOD, METHODS, EstimatorMethod, NetworkMethod, owners
 
-METHODS = ("lds", "knn-lds", "gcn", "gcn-rnd", "knn-gcn", "ffnn", "frozen")
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The part of a run's configuration that names its data: a data set, or else a file of one's own.
+
+    Args:
+        dataset: name of a data set, see `lds data list`; or else give data.
+        data: file of your own data set, .pt, .npz or .csv, see `lds.data.read`.
+        label: data in .csv: column of the labels; label when not given.
+        id: data in .csv: column of the nodes' names; id, where there is such a column, when not given.
+        edges: data in .csv: file of edges; no edges when not given.
+        scale: data: none, standard (columns to mean 0 and deviation 1), or row (absolute values of a row to sum 1).
+        train_size: data without masks: nodes to train on; 10 % of the labelled ones when not given.
+        val_size: data without masks: nodes for the outer objective; 10 % when not given.
+        es_size: data without masks: nodes to stop early on; 10 % when not given.
+        data_root: folder of the data sets that have names; $LDS_DATA_ROOT, else data/, when not given.
+
+    Raises:
+        InputError: neither dataset nor data is there, or both, or an option of data without it.
+    """
+
+    dataset: str | None = None
+    data: str | None = field(default=None, kw_only=True)
+    label: str | None = field(default=None, kw_only=True)
+    id: str | None = field(default=None, kw_only=True)
+    edges: str | None = field(default=None, kw_only=True)
+    scale: Literal["none", "standard", "row"] = field(default="none", kw_only=True)
+    train_size: int | None = field(default=None, kw_only=True)
+    val_size: int | None = field(default=None, kw_only=True)
+    es_size: int | None = field(default=None, kw_only=True)
+    data_root: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.dataset is None and self.data is None:
+            raise InputError("a run needs dataset, a name, or data, a file of your own, but neither came; give one")
+        if self.data is not None:
+            if self.dataset is not None:
+                raise InputError(f"a run is on dataset or data, but {self.dataset} and {self.data} came; drop one")
+            return
+        for option in fields(DataConfig):
+            if option.name not in ("dataset", "data_root") and getattr(self, option.name) != option.default:
+                raise InputError(
+                    f"{option.name} belongs to data, a file of your own, but dataset {self.dataset} came with it; "
+                    "drop one"
+                )
+
+    @property
+    def source(self) -> str:
+        """What to call the data: the name of the data set, or the file."""
+        return str(self.dataset if self.data is None else self.data)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -43,7 +103,7 @@ class TrainConfig(DataConfig):
         seed: seed of the split, the deleted edges and the training.
     """
 
-    method: Literal["lds", "knn-lds", "gcn", "gcn-rnd", "knn-gcn", "ffnn", "frozen"] = "lds"
+    method: NetworkMethod = "lds"
     retain: float = 1.0
     tau: int = 5
     interval: int | None = None
@@ -71,9 +131,101 @@ class TrainConfig(DataConfig):
             raise InputError(f"retain must lie in [0, 1], got {self.retain}")
         if self.hidden < 1:
             raise InputError(f"hidden must be at least 1, got {self.hidden}")
-        if self.random_edges is not None and self.method != "gcn-rnd":
-            raise InputError(f"random_edges belongs to gcn-rnd, but {self.method} got {self.random_edges}; drop it")
+        _refuse_of_other_methods(self, "random_edges")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class BaselineConfig(DataConfig):
+    """One run of a baseline of scikit-learn, which sees features and labels but no edges.
+
+    Its data is named by dataset, or by data and the options that go with it, see `DataConfig`. A hyperparameter that is
+    not given has scikit-learn's default.
+
+    Args:
+        method: logreg (logistic regression), svm (support vectors, RBF kernel), random-forest, or label-propagation.
+        C: inverse strength of the regularisation, > 0; logreg and svm.
+        gamma: γ of the RBF kernel exp(−γ ‖x − y‖²), > 0; svm and label-propagation.
+        n_neighbors: label-propagation over a kNN graph instead of the RBF kernel: its number of neighbours.
+        n_estimators: number of trees; random-forest.
+        max_depth: depth of a tree, at most; random-forest.
+        seed: seed of the split and of the random forest.
+
+    Raises:
+        InputError: an unknown method, a hyperparameter that the method does not use, or one out of range.
+    """
+
+    method: EstimatorMethod = "logreg"
+    C: float | None = None
+    gamma: float | None = None
+    n_neighbors: int | None = None
+    n_estimators: int | None = None
+    max_depth: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in BASELINES:
+            raise InputError(f"method must be one of {', '.join(BASELINES)}, got {self.method!r}")
+        for name in ("C", "gamma", "n_neighbors", "n_estimators", "max_depth"):
+            _refuse_of_other_methods(self, name)
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be finite and > 0, got {value!r}")
+        if self.gamma is not None and self.n_neighbors is not None:
+            raise InputError(
+                "label-propagation needs gamma (RBF kernel) or n_neighbors (kNN graph), "
+                f"got gamma={self.gamma} and n_neighbors={self.n_neighbors}; drop one"
+            )
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The hyperparameters that were given."""
+        values = {name: getattr(self, name) for name in METHOD[self.method].hyperparameters}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse_of_other_methods(config: TrainConfig | BaselineConfig, name: str) -> None:
+    """Refuse a value of a hyperparameter that the method of the configuration does not have."""
+    value = getattr(config, name)
+    if value is not None and name not in METHOD[config.method].hyperparameters:
+        raise InputError(f"{name} belongs to {' and '.join(owners(name))}, but {config.method} got {value!r}; drop it")
+
+
+def make_config(mapping: Mapping[str, Any]) -> TrainConfig | BaselineConfig:
+    """Return the configuration of a run from its fields by name; the method decides which fields there are.
+
+    An integer will do where a number is needed.
+
+    Raises:
+        InputError: no mapping, an unknown method or field, no data, or a value of the wrong type or out of range.
+    """
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"a configuration must be fields and their values, got {mapping!r:.80}")
+    method = mapping.get("method", TrainConfig.method)
+    if method not in METHODS + BASELINES:
+        raise InputError(f"method must be one of {', '.join(METHODS + BASELINES)}, got {method!r:.80}")
+    kind = BaselineConfig if method in BASELINES else TrainConfig
+    known = {field.name: field for field in fields(kind)}
+    unknown = [str(name) for name in mapping if name not in known]
+    if unknown:
+        raise InputError(f"{method} knows no {', '.join(unknown):.80}; its fields are {', '.join(known)}")
+    hints = get_type_hints(kind)
+    return kind(**{name: _checked(name, value, hints[name]) for name, value in mapping.items()})
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    for option in options:
+        if get_origin(option) is Literal:
+            if value in get_args(option):
+                return value
+        elif type(value) is option:
+            return value
+    if float in options and type(value) is int:
+        return float(value)
+    hint = next(option for option in options if option is not NoneType)
+    needed = f"one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else _KINDS[hint]
+    # YAML 1.1 reads 1e-3 as a text, since it has no dot.
+    number = isinstance(value, str) and hint in (int, float)
+    advice = "write it without quotes, and a power of ten as 1.0e-3" if number else "change it"
+    raise InputError(f"{name} must be {needed}, got {value!r:.80}; {advice}")

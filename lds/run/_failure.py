@@ -7,11 +7,10 @@ from pathlib import Path
 from lds._callbacks import Callback, StepRecord
 from lds._signals import stops_later
 from lds.errors import DataError, InputError, NumericalError, OuterStepError
-from lds.run._baseline_config import BaselineConfig
-from lds.run._config import TrainConfig
-from lds.run._folder import FAILURE, RunFolder
-from lds.run._load import load_data
-from lds.run._train import config_of
+from lds.run._config import BaselineConfig, TrainConfig
+from lds.run._data import load_data
+from lds.run._folder import RunFolder
+from lds.run._reader import FAILURE, config_of
 
 
 class _NoFailureError(Exception):
@@ -47,8 +46,8 @@ def replay_failure(out: Path, *, config: TrainConfig | BaselineConfig | None = N
     """
     with stops_later():
         from lds.learner import StructureLearner
-        from lds.run._checkpoint import read_progress
         from lds.run._learner import make_learner
+        from lds.run._saving import read_progress
 
     config = config_of(out, config)
     data = load_data(config)
@@ -78,7 +77,7 @@ def save_failure(folder: RunFolder, data_fingerprint: str, error: NumericalError
     Raises:
         StorageError: the file cannot be written.
     """
-    from lds.run._checkpoint import pack
+    from lds.run._saving import pack
 
     step, resume = (error.outer_step, error.progress) if isinstance(error, OuterStepError) else (0, None)
     folder.fail(pack(folder.config, data_fingerprint, 0.0, {"outer_step": step, "resume": resume}))

@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
-from lds._files import append, make_folder, write_atomically
+from lds._files import alone, append, make_folder, write_atomically
 from lds.errors import InputError
 from lds.run._export import EXPORT_FORMATS
-from lds.run._lock import alone
+from lds.run._reader import CHECKPOINT, CONFIG, FAILURE, GRAPH, METRICS, NODE_NAMES, PREDICTIONS, PROGRESS, RESULT
 
 if TYPE_CHECKING:
     from lds.learner import Fit
-    from lds.run._baselines import EstimatorFit
+    from lds.run._learner import EstimatorFit
 
 # Edges below this probability are left out of the saved graph; a step of θ makes millions of negligible ones.
 GRAPH_THRESHOLD = 0.01
-CONFIG, METRICS, RESULT, PROGRESS = "config.yaml", "metrics.jsonl", "result.json", "progress.pt"
-FAILURE, TENSORBOARD, NODE_NAMES = "failure.pt", "tensorboard", "node_names.json"
 
 
 class RunFolder(Callback):
@@ -61,7 +59,7 @@ class RunFolder(Callback):
         path = self.path
         try:
             # A first file that was cut off is named like this.
-            taken = path.is_dir() and any(file.name != ".config.yaml.tmp" for file in path.iterdir())
+            taken = path.is_dir() and any(file.name != f".{CONFIG}.tmp" for file in path.iterdir())
             existing = next(p for p in (path, *path.absolute().parents) if p.exists())
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from error
@@ -106,7 +104,7 @@ class RunFolder(Callback):
         if isinstance(fit, Fit):
             self._write_fit(fit)
         else:
-            write_atomically(self.path / "predictions.npy", fit.predictions())
+            write_atomically(self.path / PREDICTIONS, fit.predictions())
         if node_names is not None:
             content = json.dumps(list(node_names), ensure_ascii=False)
             write_atomically(self.path / NODE_NAMES, (content + "\n").encode())
@@ -133,8 +131,8 @@ class RunFolder(Callback):
         self._write_metrics(fit.history)
         buffer = io.BytesIO()
         torch.save({"theta": fit.structure.state(), "params": fit.params, "logits": fit.logits}, buffer)
-        write_atomically(self.path / "checkpoint.pt", buffer.getvalue())
-        write_atomically(self.path / "graph.npz", EXPORT_FORMATS["npz"](fit.graph(GRAPH_THRESHOLD)))
+        write_atomically(self.path / CHECKPOINT, buffer.getvalue())
+        write_atomically(self.path / GRAPH, EXPORT_FORMATS["npz"](fit.graph(GRAPH_THRESHOLD)))
 
     def _begin(self) -> None:
         if not self._open:

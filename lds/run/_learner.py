@@ -1,19 +1,34 @@
-"""From a configuration to the learner it names."""
+"""The learner that a method names: one of `lds.learner`, or an estimator of scikit-learn behind the same interface."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
+from lds._callbacks import Callback
+from lds.data import MASKS, validate
+from lds.errors import DataError, InputError
 from lds.graph import GivenGraph, KNNGraph
 from lds.learner import FixedGraphLearner, StructureLearner
 from lds.nn import GCN
-from lds.run._baseline_config import BaselineConfig
-from lds.run._baselines import EstimatorLearner
-from lds.run._config import TrainConfig
+from lds.run._config import BaselineConfig, TrainConfig
+from lds.run._methods import METHOD
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+# The share of random edges of gcn-rnd, where none is given.
+_RANDOM_EDGES = 0.5
+# Logistic regression with little regularisation takes more than scikit-learn's default of 100.
+_STEPS = 1000
+# Features with fewer non-zeros than this are a bag of words.
+_SPARSE = 0.25
 
 
 def make_learner(
@@ -22,24 +37,25 @@ def make_learner(
     """Return the learner that the method names."""
     if isinstance(config, BaselineConfig):
         return EstimatorLearner(config)
-    knn = config.method.startswith("knn-") or (config.method == "frozen" and data.edge_index.numel() == 0)
-    graph = KNNGraph(config.k, config.metric) if knn else GivenGraph()
+    method = METHOD[config.method]
+    graph = initial_graph(config, data)
     model = partial(GCN, hidden_channels=config.hidden, dropout=config.dropout)
-    if config.method in ("gcn", "gcn-rnd", "knn-gcn", "ffnn"):
-        share = (0.5 if config.random_edges is None else config.random_edges) if config.method == "gcn-rnd" else 0.0
+    if method.learner == "fixed graph":
+        share = _RANDOM_EDGES if config.random_edges is None else config.random_edges
         return FixedGraphLearner(
-            graph=None if config.method == "ffnn" else graph,
-            random_edges=share,
+            graph=graph,
+            random_edges=share if method.adds_random_edges else 0.0,
             model=model,
             lr=config.inner_lr,
             weight_decay=config.weight_decay,
         )
+    assert graph is not None  # θ needs a graph to start from.
     return StructureLearner(
         tau=config.tau,
         interval=config.interval,
         horizon=config.horizon,
         outer_lr=config.outer_lr,
-        learn_structure=config.method != "frozen",
+        learn_structure=method.learns_structure,
         graph=graph,
         model=model,
         inner_lr=config.inner_lr,
@@ -50,3 +66,137 @@ def make_learner(
         samples=config.samples,
         noise=config.noise,
     )
+
+
+def initial_graph(config: TrainConfig | BaselineConfig, data: Data) -> GivenGraph | KNNGraph | None:
+    """Return what makes the graph that training starts from; None for a method without a graph."""
+    kind = METHOD[config.method].initial(has_edges=data.edge_index.numel() > 0)
+    if kind == "knn":
+        assert isinstance(config, TrainConfig)
+        return KNNGraph(config.k, config.metric)
+    return None if kind is None else GivenGraph()
+
+
+@dataclass(frozen=True)
+class EstimatorFit:
+    """What a baseline predicts.
+
+    Attributes:
+        labels: the true classes, shape [N].
+        predicted: the predicted ones, shape [N].
+        log_probabilities: of the true classes, shape [N]; None for an estimator without probabilities.
+        nodes: the nodes of every split.
+    """
+
+    labels: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    log_probabilities: npt.NDArray[np.float64] | None
+    nodes: dict[str, npt.NDArray[np.bool_]]
+
+    outer_epochs = 0
+    outer_steps = 0
+    expected_edges = None
+
+    def accuracy(self, split: str) -> float:
+        """Return the accuracy on "train", "val", "es" or "test", in [0, 1]."""
+        nodes = self.nodes[split]
+        return float((self.predicted == self.labels)[nodes].mean())
+
+    def loss(self, split: str) -> float | None:
+        """Return the cross-entropy on a split; None without probabilities."""
+        if self.log_probabilities is None:
+            return None
+        return -float(self.log_probabilities[self.nodes[split]].mean())
+
+    def predictions(self) -> bytes:
+        """Return the predicted classes as the content of a .npy file."""
+        buffer = io.BytesIO()
+        np.save(buffer, self.predicted)
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class EstimatorLearner:
+    """Fit an estimator of scikit-learn on the training nodes, and predict all others.
+
+    A transductive one sees the features of all nodes, and the labels of the training nodes.
+    Features that are mostly zeros, bags of words, are scaled to rows of unit Euclidean length, so that a linear or an
+    RBF kernel compares words whatever the length of a text; others are taken as they come.
+
+    Args:
+        config: the method and its hyperparameters.
+    """
+
+    config: BaselineConfig
+
+    def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> EstimatorFit:
+        """Fit on one data set; there is no epoch to tell the callbacks of.
+
+        Raises:
+            DataError: the data is inconsistent, or its training nodes are of one class and the method tells classes
+                apart.
+            InputError: there are fewer nodes than neighbours.
+        """
+        validate(data)
+        x, y = _features(data), data.y.numpy()
+        nodes = {name.removesuffix("_mask"): data[name].numpy() for name in MASKS}
+        estimator = _estimator(self.config, seed)
+        train = nodes["train"]
+        self._check(y, train)
+        if METHOD[self.config.method].transductive:
+            estimator.fit(x, np.where(train, y, -1))
+            return EstimatorFit(y, estimator.transduction_, _logs(estimator, estimator.label_distributions_, y), nodes)
+        estimator.fit(x[train], y[train])
+        # Support vectors come without probabilities.
+        probability = estimator.predict_proba(x) if hasattr(estimator, "predict_proba") else None
+        return EstimatorFit(y, estimator.predict(x), _logs(estimator, probability, y), nodes)
+
+    def _check(self, y: npt.NDArray[np.int64], train: npt.NDArray[np.bool_]) -> None:
+        method, neighbors = self.config.method, self.config.n_neighbors
+        if METHOD[method].needs_two_classes and np.unique(y[train]).size < 2:
+            raise DataError(
+                f"{method} needs training nodes of two classes or more, but all are of class {y[train][0]}; take "
+                "another split or random-forest"
+            )
+        if neighbors is not None and neighbors > y.size:
+            raise InputError(f"n_neighbors must be at most the number of nodes, {y.size}, got {neighbors}; lower it")
+
+
+def _estimator(config: BaselineConfig, seed: int) -> Any:
+    values = config.hyperparameters
+    match config.method:
+        case "logreg":
+            from sklearn.linear_model import LogisticRegression
+
+            return LogisticRegression(max_iter=_STEPS, **values)
+        case "svm":
+            from sklearn.svm import SVC
+
+            return SVC(**values)
+        case "random-forest":
+            from sklearn.ensemble import RandomForestClassifier
+
+            return RandomForestClassifier(random_state=seed, **values)
+        case "label-propagation":
+            from sklearn.semi_supervised import LabelPropagation
+
+            kernel = "knn" if config.n_neighbors is not None else "rbf"
+            return LabelPropagation(kernel=kernel, **values)
+
+
+def _features(data: Data) -> Any:
+    from scipy.sparse import csr_matrix
+    from sklearn.preprocessing import normalize
+
+    x = data.x.to_dense().numpy()
+    return normalize(csr_matrix(x)) if np.count_nonzero(x) < _SPARSE * x.size else x
+
+
+def _logs(estimator: Any, probability: Any, y: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+    """Return the logarithms of the probabilities of the true classes, of no less than machine precision."""
+    if probability is None:
+        return None
+    full = np.zeros((y.size, int(y.max()) + 1))
+    full[:, estimator.classes_] = probability
+    found: npt.NDArray[np.float64] = np.log(full[np.arange(y.size), y].clip(np.finfo(np.float64).eps))
+    return found

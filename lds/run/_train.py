@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +10,13 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
-from lds._read import parse_json, parse_yaml
 from lds._signals import stop_requests, stops_later
-from lds._version import __version__
-from lds.errors import DataError, InputError, NumericalError
-from lds.run._baseline_config import BaselineConfig
-from lds.run._config import TrainConfig
-from lds.run._folder import CONFIG, RESULT, TENSORBOARD, RunFolder
-from lds.run._load import load_data
-from lds.run._make_config import make_config
+from lds.errors import NumericalError
+from lds.run._config import BaselineConfig, TrainConfig
+from lds.run._data import fingerprint, load_data
+from lds.run._environment import peak_rss_mb, threads, versions
+from lds.run._folder import RunFolder
+from lds.run._reader import CONFIG, RESULT, TENSORBOARD, config_of, read_result
 
 
 class ProgressBar(Callback):
@@ -121,7 +116,7 @@ def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, pro
     config = config_of(out, config)
     with RunFolder(out, config.as_dict(), resumed=True) as folder:
         if (out / RESULT).exists():
-            return _read_result(out / RESULT)
+            return read_result(out)
         return _run(config, folder, progress=progress, log="tensorboard" if (out / TENSORBOARD).exists() else None)
 
 
@@ -146,12 +141,10 @@ def _run(
     # Here, and not above: the command line must answer without torch. An import that is cut off may say so in a
     # traceback of its own.
     with stops_later():
-        import torch
-
         from lds.learner import StructureLearner
-        from lds.run._checkpoint import Checkpointer, fingerprint, read_progress
         from lds.run._failure import save_failure
         from lds.run._learner import make_learner
+        from lds.run._saving import ProgressSaver, read_progress
         from lds.run._tensorboard import TensorBoard
 
     # The baselines of scikit-learn have no epochs.
@@ -171,7 +164,7 @@ def _run(
         if isinstance(learner, StructureLearner):
             with stop_requests() as request:
                 # Last, so that all others have written what a saved state takes for reported.
-                callbacks.append(Checkpointer(folder.path, folder.config, data, spent, request))
+                callbacks.append(ProgressSaver(folder.path, folder.config, data, spent, request))
                 fit: Any = learner.fit(data, seed=config.seed, callbacks=callbacks, resume=saved)
         else:
             fit = learner.fit(data, seed=config.seed, callbacks=callbacks)
@@ -191,79 +184,9 @@ def _run(
         "seconds": spent + time.perf_counter() - began,
         "peak_rss_mb": peak_rss_mb(),
         "versions": versions(),
-        "threads": torch.get_num_threads(),
+        "threads": threads(),
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)
     folder.finish(fit, result, data.get("node_names"))
     return result
-
-
-def read_config(out: Path) -> TrainConfig | BaselineConfig:
-    """Return the configuration that a run folder holds.
-
-    Raises:
-        InputError: there is none, or it is malformed.
-    """
-    path = out / CONFIG
-    try:
-        return make_config(parse_yaml(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"{out} must be the folder of a run, but {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, InputError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} must be the configuration of a run, but is not: {' '.join(str(error).split())}"
-        ) from error
-
-
-def config_of(out: Path, config: TrainConfig | BaselineConfig | None) -> TrainConfig | BaselineConfig:
-    """Return the configuration to go on with in a run folder: that which it holds, or one with its data elsewhere.
-
-    Raises:
-        InputError: the folder holds none, or another one.
-    """
-    found = read_config(out)
-    if config is not None and dict(found.as_dict(), data_root=None) != dict(config.as_dict(), data_root=None):
-        raise InputError(f"{out} holds a run of another configuration; choose another folder")
-    return found if config is None else config
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    try:
-        result = parse_json(path.read_bytes())
-        numbers = {"test_accuracy", "outer_epochs"} <= result.keys()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
-    except (DataError, AttributeError) as error:
-        raise DataError(
-            f"{path} must be the result of a run, but is damaged; remove it, and the run is repeated"
-        ) from error
-    if not numbers or not all(isinstance(result[name], int | float) for name in ("test_accuracy", "outer_epochs")):
-        raise DataError(f"{path} must hold test_accuracy and outer_epochs; remove it, and the run is repeated")
-    found: dict[str, Any] = result
-    return found
-
-
-def peak_rss_mb() -> float:
-    """Return the largest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    import numpy
-    import scipy
-    import sklearn
-    import torch
-    import torch_geometric
-
-    return {
-        "lds": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),  # Of a class of its own, which weights_only does not read.
-        "torch_geometric": torch_geometric.__version__,
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "scikit-learn": sklearn.__version__,
-    }

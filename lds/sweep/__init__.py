@@ -1,11 +1,12 @@
-"""Sweeps: grids of runs over seeds, in parallel, that can be killed and started again."""
+"""Grids of runs over settings and seeds, in parallel, that can be killed and started again."""
 
+from lds.sweep._grid import run_sweep
+from lds.sweep._grid_folder import read_results
 from lds.sweep._ledger import Outcome
 from lds.sweep._processes import ProcessEngine
 from lds.sweep._ray import RayEngine
-from lds.sweep._run import run_sweep
 from lds.sweep._spec import Spec
-from lds.sweep._summary import Setting, read_results, select, summary
+from lds.sweep._summary import Setting, select, summary
 from lds.sweep._worker import Engine, Failure, Job, Reply
 
 __all__ = [

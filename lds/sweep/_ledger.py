@@ -1,18 +1,19 @@
-"""The ledger of a sweep: a line of JSON for every run that has ended, written by one process."""
+"""The ledger of a grid: a line of JSON for every run that has ended, written by one process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from lds._files import extend, lock
-from lds._read import parse_json, reason
-from lds.errors import InputError
-from lds.sweep._identity import key
+from lds._read import parse_json
+from lds.errors import DataError, InputError
+from lds.run._reader import check_config, check_result
+from lds.sweep._spec import key
 
 LEDGER = "results.jsonl"
 # What tables and summaries are made of; a baseline without probabilities has no loss.
@@ -42,7 +43,7 @@ class Outcome:
 
 
 class Ledger:
-    """The open ledger of a sweep, locked until it is closed.
+    """The open ledger of a grid, locked until it is closed.
 
     Args:
         path: the file; made where there is none.
@@ -64,7 +65,7 @@ class Ledger:
                 raise InputError(f"{path.parent} must be a sweep that no other process runs, but one does; wait for it")
             self._file.seek(0)
             content = self._file.read()
-            self.outcomes = {outcome.key: outcome for outcome in _parse(path, content)}
+            self.outcomes = {outcome.key: outcome for outcome in _outcomes(path, content)}
             # What follows the last line was cut off while it was written.
             self._file.truncate(content.rfind(b"\n") + 1)
         except BaseException:
@@ -103,33 +104,67 @@ def read_ledger(path: Path) -> list[Outcome]:
         raise InputError(
             f"{path} cannot be read: {error.strerror}; give the folder of a sweep or its ledger"
         ) from error
-    return list({outcome.key: outcome for outcome in _parse(path, content)}.values())
+    return list({outcome.key: outcome for outcome in _outcomes(path, content)}.values())
 
 
-def _parse(path: Path, content: bytes) -> Iterable[Outcome]:
-    # The part after the last newline, mostly empty, is a line that was cut off.
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+def whole_lines(content: bytes) -> tuple[list[tuple[int, bytes]], bool]:
+    """Return the lines of a ledger with their numbers, and whether a last one was cut off, which is left out."""
+    *lines, rest = content.split(b"\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()], bool(rest.strip())
+
+
+def outcome_of(line: bytes, where: str) -> Outcome:
+    """Return the outcome that a line of a ledger holds.
+
+    Args:
+        line: the line.
+        where: what to call it in messages.
+
+    Raises:
+        DataError: it holds none.
+    """
+    try:
+        values = parse_json(line)
+    except DataError as fault:
+        raise DataError(f"{where} must be a JSON object, but {fault}; mend or drop the line") from fault
+    if not isinstance(values, dict):
+        raise DataError(f"{where} must hold names and values, but holds {type(values).__name__}")
+    config: Any = values.get("config")
+    result: Any = values.get("result")
+    error: Any = values.get("error")
+    check_config(config, where)
+    if values.get("status") == "done":
+        check_result(result, where)
+        _check_numbers(result, where)
+        outcome = Outcome(config, "done", result=result)
+    elif values.get("status") == "failed":
+        if not isinstance(error, dict) or not all(isinstance(error.get(name), str) for name in ("type", "message")):
+            raise DataError(f"{where} needs type, message and traceback as error, but holds {error!r:.80}")
+        outcome = Outcome(config, "failed", error=error)
+    else:
+        raise DataError(f'{where} needs "done" or "failed" as status, but holds {values.get("status")!r:.80}')
+    if not isinstance(config.get("method"), str) or type(config.get("seed")) is not int:
+        raise DataError(f"{where} needs a configuration with method and seed, but holds {config!r:.80}")
+    return outcome
+
+
+def _outcomes(path: Path, content: bytes) -> list[Outcome]:
+    outcomes = []
+    for number, line in whole_lines(content)[0]:
         try:
-            yield _outcome(parse_json(line))
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            outcomes.append(outcome_of(line, "it"))
+        except DataError as error:
             raise InputError(
-                f"line {number} of {path} must be the outcome of a run, but is not ({reason(error)}); "
+                f"line {number} of {path} must be the outcome of a run, but is not ({error}); "
                 "take the line out, and the run is repeated"
             ) from error
+    return outcomes
 
 
-def _outcome(values: dict[str, Any]) -> Outcome:
-    outcome = Outcome(**values)
-    part = {"done": outcome.result, "failed": outcome.error}[outcome.status]
-    config = outcome.config
-    named = isinstance(config, dict) and isinstance(config.get("method"), str) and type(config.get("seed")) is int
-    if not isinstance(part, dict) or not named or not isinstance(config.get("dataset") or config.get("data"), str):
-        raise ValueError("it lacks the result, the error, or data set, method and seed")
+def _check_numbers(result: dict[str, Any], where: str) -> None:
     for name in _NUMBERS:
-        if isinstance(part.get(name), int):
-            float(part[name])  # Python's integers go further than its floats.
-        elif not isinstance(part.get(name), float | None):
-            raise TypeError(f"its {name} is no number")
-    if outcome.status == "failed" and not all(isinstance(part.get(name), str) for name in ("type", "message")):
-        raise ValueError("its error needs a type and a message")
-    return outcome
+        number = result.get(name)
+        # Python's integers go further than its floats.
+        too_large = isinstance(number, int) and abs(number) > sys.float_info.max
+        if too_large or not isinstance(number, int | float | None):
+            raise DataError(f"{where} needs a number as {name}, but holds {number!r:.80}")

@@ -14,7 +14,7 @@ from lds.sweep._worker import Failure, Job, Reply, execute
 
 
 class RayEngine:
-    """Runs jobs on the nodes of a Ray cluster; lds must be installed on, and the sweep's folder shared by, all of them.
+    """Runs jobs on the nodes of a Ray cluster; lds must be installed on, and the grid's folder shared by, all of them.
 
     Args:
         address: host:port of the cluster, or auto for the one that runs on this machine.

@@ -1,9 +1,12 @@
-"""The description of a sweep: grids of run configurations in a YAML file."""
+"""The description of grids of runs in a YAML file, and what makes two runs the same."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -14,19 +17,20 @@ import yaml
 from lds._read import parse_yaml
 from lds.errors import DataError, InputError
 from lds.run import BaselineConfig, TrainConfig, make_config
-from lds.sweep._identity import identity, key
 
 _FIELDS = ("name", "description", "runs", "quick")
 _MOST_RUNS = 100_000
+# Part of what makes a run, also where they have their defaults.
+_ALWAYS = ("method", "seed")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A sweep.
+    """The runs to do, as one or more grids.
 
     Attributes:
         name: a short name, the default of the folder's.
-        description: what the sweep is for.
+        description: what the runs are for.
         runs: the grids as they were given; a list among the values is an axis.
         configs: a configuration for every run, in the order of the grids, the last axis fastest.
     """
@@ -45,7 +49,7 @@ class Spec:
             quick: take the runs under `quick` in place of those under `runs`.
 
         Raises:
-            InputError: the file cannot be read, or is no description of a sweep.
+            InputError: the file cannot be read, or is no description of runs.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -64,7 +68,7 @@ class Spec:
 
     @classmethod
     def make(cls, values: Any, *, quick: bool = False) -> Spec:
-        """Make a sweep of what a YAML file would hold.
+        """Return what a YAML file would describe that holds these values.
 
         Raises:
             InputError: a name is unknown, a type is wrong, a grid is empty, or a run is there twice.
@@ -88,7 +92,7 @@ class Spec:
         return cls(f"{name}-quick" if quick else name, description, tuple(grids), configs)
 
     def as_yaml(self) -> str:
-        """Return the text of a YAML file of this sweep."""
+        """Return the text of a YAML file that describes the same runs."""
         values = {"name": self.name, "description": self.description, "runs": [dict(grid) for grid in self.runs]}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
@@ -115,3 +119,26 @@ def _refuse_repeated_runs(configs: tuple[TrainConfig | BaselineConfig, ...]) -> 
         if key(run) in seen:
             raise InputError(f"every run must be there once, but this one is there twice: {run}; take one out")
         seen.add(key(run))
+
+
+def identity(config: TrainConfig | BaselineConfig) -> dict[str, Any]:
+    """Return what makes a run the same run: the fields that differ from their defaults, and method and seed.
+
+    A field that a later version adds, with a default, leaves finished runs valid. Where the data sets lie is no part.
+    """
+    return {
+        field.name: getattr(config, field.name)
+        for field in fields(config)
+        if field.name != "data_root" and (field.name in _ALWAYS or getattr(config, field.name) != field.default)
+    }
+
+
+def key(run: Mapping[str, Any]) -> str:
+    """Return the same text for the same run."""
+    return json.dumps(run, sort_keys=True, separators=(",", ":"))
+
+
+def folder_name(run: Mapping[str, Any]) -> str:
+    """Return a short name that tells data set and method and is another for every run."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{run.get('dataset') or Path(run['data']).name}-{run['method']}")
+    return f"{readable}-{hashlib.sha256(key(run).encode()).hexdigest()[:10]}"

@@ -1,19 +1,45 @@
-"""Outcomes of runs, grouped over seeds."""
+"""Outcomes of runs: as a flat table, grouped over seeds, and the settings that do best."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from lds._statistics import Mean, mean
 from lds.errors import InputError
 from lds.run import BaselineConfig, TrainConfig
-from lds.sweep._identity import identity, key
-from lds.sweep._ledger import LEDGER, Outcome, read_ledger
-from lds.sweep._spec import Spec
+from lds.sweep._ledger import Outcome
+from lds.sweep._spec import identity, key
+
+
+def results_csv(configs: Sequence[TrainConfig | BaselineConfig], outcomes: Mapping[str, Outcome]) -> str:
+    """Return the outcomes of the runs that have one as CSV: fields that some run sets, status, results, error."""
+    rows: list[dict[str, Any]] = []
+    # Dictionaries for their order: that of the fields, then that of the results.
+    settings: dict[str, None] = dict.fromkeys(("dataset", "method"))
+    results: dict[str, None] = {}
+    for config in configs:
+        run = identity(config)
+        settings.update(dict.fromkeys(run))
+        outcome = outcomes.get(key(run))
+        if outcome is None:
+            continue
+        result = {name: value for name, value in (outcome.result or {}).items() if not isinstance(value, dict | list)}
+        results.update(dict.fromkeys(result))
+        error = outcome.error or {}
+        message = f"{error['type']}: {error['message']}" if error else None
+        rows.append({**result, **config.as_dict(), "status": outcome.status, "error": message})
+    del settings["seed"]
+    columns = [*settings, "seed", "status", *(name for name in results if name not in {*settings, "seed"}), "error"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 @dataclass(frozen=True)
@@ -55,22 +81,6 @@ class Setting:
         return mean(numbers)
 
 
-def read_results(path: Path | str) -> list[Outcome]:
-    """Return the outcomes in the folder of a sweep, in the order of its description, or those of a ledger alone.
-
-    Raises:
-        InputError: there is no ledger, or a line of it is no outcome.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return read_ledger(path)
-    outcomes = read_ledger(path / LEDGER)
-    if not (path / "sweep.yaml").exists():
-        return outcomes
-    order = {key(identity(config)): place for place, config in enumerate(Spec.read(path / "sweep.yaml").configs)}
-    return sorted(outcomes, key=lambda outcome: order.get(outcome.key, len(order)))
-
-
 def summary(outcomes: Sequence[Outcome]) -> list[Setting]:
     """Group outcomes over seeds; settings in the order of their first run, seeds in ascending order."""
     settings: dict[str, Setting] = {}
@@ -93,7 +103,7 @@ def select(outcomes: Sequence[Outcome], by: Sequence[str] = ("dataset", "data", 
     all have one, and then the first. Results on test nodes play no part.
 
     Args:
-        outcomes: of a sweep; settings with no finished run are left out.
+        outcomes: of any runs; settings with no finished run are left out.
         by: fields of a run; of those that a run does not say, the default counts.
 
     Raises:

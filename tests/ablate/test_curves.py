@@ -6,12 +6,11 @@ import math
 import pytest
 
 from lds.ablate import AblationConfig
-from lds.ablate._curves import curves
-from lds.ablate._fidelity import average
+from lds.ablate._fidelity import average, curves
 from lds.hypergrad import TruncationCurve
 from lds.run import TrainConfig
 from lds.sweep import Failure, Reply
-from lds.sweep._identity import folder_name, identity
+from lds.sweep._spec import folder_name, identity
 from tests.data.own.test_csv import table
 
 TRAIN = TrainConfig("wine", method="knn-lds")

@@ -9,13 +9,13 @@ import pytest
 import torch
 import yaml
 
+from lds._files import alone
 from lds.ablate import fidelity
 from lds.cli import main
 from lds.data import load
 from lds.graph import KNNGraph
 from lds.hypergrad import sweep
 from lds.learner import StructureLearner
-from lds.run._lock import alone
 from tests.sweep.processes import Command, linux
 
 SHORT = ["ablate", "--dataset", "wine", "--method", "knn-lds", "--max-epochs", "1", "--samples", "2", "--k", "3"]
@@ -115,7 +115,7 @@ def test_a_graph_that_is_gone(folder, tmp_path, capsys):
 
 def test_one_process_at_a_time(folder, monkeypatch, capsys):
     """A second one changes nothing."""
-    monkeypatch.setattr("lds.run._lock.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("lds._files.PATIENCE_SECONDS", 0.0)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with alone(folder):
         assert run(*SHORT, "--horizons", 0, 3, 7, "--seeds", 1, 2, "--out", folder) == 2

@@ -19,12 +19,11 @@ import torch
 
 from lds.ablate import AblationConfig, ablate
 from lds.hypergrad import Disk, Reverse, TruncationCurve, hypergradient
-from lds.report._folder import read_folder
-from lds.report._structure import learned
 from lds.run import TrainConfig
+from lds.run._reader import read_graph
 from lds.sweep import Job, Reply, Spec, read_results, select, summary
 from lds.sweep._ledger import Ledger
-from lds.sweep._table import results_csv
+from lds.sweep._summary import results_csv
 from lds.updaters import Adam
 from tests.fuzz.base import Contents, Trap, saved_bytes, tensor_bomb, yaml_bombs
 from tests.fuzz.runs import SPEC
@@ -128,7 +127,7 @@ def read_report(folder: Path) -> None:
         "sweep": ("results.jsonl",),
         "ablation": ("ablation.csv", "fidelity.csv", "recommendation.json", "ablation.yaml", "results.jsonl"),
     }
-    from lds.report._sections import Options, runs_of, section
+    from lds.report._sections import Options, read_folder, runs_of, section
 
     # Figures take a second: one case in sixty is drawn.
     drawn = sum(zlib.crc32((folder / name).read_bytes()) for names in kinds.values() for name in names) % 60 == 0
@@ -140,7 +139,7 @@ def read_report(folder: Path) -> None:
         found = read_folder(folder / kind)
         for run in runs_of(found):
             _ = run.key, run.best, run.figure("test_accuracy")
-        learned(folder)
+        read_graph(folder)
         if drawn:
             section(found, "f1", Options(None, None))
 
@@ -161,8 +160,8 @@ class _Curves:
 def goes_on_ablating(folder: Path) -> None:
     """`lds ablate` but for the runs: the configuration and the curves are read."""
     with (
-        mock.patch("lds.ablate._run.run_sweep", return_value=[]),
-        mock.patch("lds.ablate._run.load_data"),
+        mock.patch("lds.ablate._measure.run_sweep", return_value=[]),
+        mock.patch("lds.ablate._measure.load_data"),
     ):
         result, _ = ablate(_ABLATION, folder, _Curves(), progress=False)
     result.table()

@@ -16,9 +16,9 @@ import yaml
 
 from lds.cli import main
 from lds.learner import Callback, extract
-from lds.report._structure import learned
 from lds.run import EXPORT_FORMATS, TrainConfig, read_node_names, read_structure, resume, train
 from lds.run._folder import RunFolder
+from lds.run._reader import read_graph
 from lds.sweep import Spec
 from tests.fuzz.base import Contents, Trap, huge_npz, npz_bytes, saved_bytes, tensor_bomb, yaml_bombs
 
@@ -71,8 +71,8 @@ def goes_on(call: Callable[[], Any]) -> None:
 
 def make_interrupted(folder: Path) -> None:
     """A run that was cut off after some steps of its second epoch, and a failure of it."""
-    from lds.run._checkpoint import fingerprint, pack
-    from lds.run._load import load_data
+    from lds.run._data import fingerprint, load_data
+    from lds.run._saving import pack
 
     config = TrainConfig("wine", "knn-lds", tau=2, max_epochs=2, samples=2, k=3, hidden=2, seed=2)
     data, dumps = load_data(config), []
@@ -147,7 +147,7 @@ def read_finished(folder: Path) -> None:
         graph.node_names = names
     for write in EXPORT_FORMATS.values():
         write(graph)
-    learned(folder)
+    read_graph(folder)
 
 
 def hostile_finished(folder: Path) -> Contents:

@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 
 from lds.data import read
 from lds.run import replay_failure, resume
-from lds.run._train import read_config
+from lds.run._reader import read_config
 from tests.fuzz.base import Target, npz_bytes, saved_bytes, yaml_bombs
 from tests.fuzz.own import (
     PARTS,

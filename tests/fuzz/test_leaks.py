@@ -11,8 +11,8 @@ import pytest
 import lds.learner._structure_learner as module
 from lds.learner import StructureLearner
 from lds.run import TrainConfig, train
+from lds.run._environment import peak_rss_mb
 from lds.run._folder import RunFolder
-from lds.run._train import peak_rss_mb
 from tests.learner.problems import blocks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -75,7 +75,7 @@ def watch(tmp_path, monkeypatch):
 
     monkeypatch.setattr("lds.run._train.load_data", lambda config: blocks(60))
     monkeypatch.setattr("lds.run._learner.make_learner", learner)
-    monkeypatch.setattr("lds.run._checkpoint._SHARE", 100.0)
+    monkeypatch.setattr("lds.run._saving._SHARE", 100.0)
     return run
 
 

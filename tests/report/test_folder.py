@@ -1,18 +1,20 @@
 import json
+import math
 
 import pytest
 
+from lds.ablate import Ablation
+from lds.ablate._ablation_folder import AblationFolder
 from lds.errors import DataError, InputError
-from lds.report._ablation import Ablation
-from lds.report._folder import read_folder
-from lds.report._run import Run
-from lds.report._sweep import Sweep
+from lds.report._sections import read_folder
+from lds.run._reader import Run
+from lds.sweep._grid_folder import GridFolder
 from tests.report import samples
 
 
 @pytest.mark.parametrize(
     ("make", "kind"),
-    [(samples.run_folder, Run), (samples.sweep_folder, Sweep), (samples.ablation_folder, Ablation)],
+    [(samples.run_folder, Run), (samples.sweep_folder, GridFolder), (samples.ablation_folder, AblationFolder)],
 )
 def test_what_a_folder_is(tmp_path, make, kind):
     assert type(read_folder(make(tmp_path / "it"))) is kind
@@ -75,7 +77,7 @@ def test_a_sweep(tmp_path):
     sweep = read_folder(samples.sweep_folder(tmp_path / "sweep"))
     assert len(sweep.done) == 12
     (failed,) = sweep.failed
-    assert failed.message == "inner loss is NaN"
+    assert failed.failure.message == "inner loss is NaN"
     assert [run.path.name for run in sweep.in_progress] == ["going-on"]
     assert not sweep.torn
 
@@ -109,23 +111,23 @@ def test_malformed_sweeps(tmp_path, row, message):
 
 def test_an_ablation(tmp_path):
     ablation = read_folder(samples.ablation_folder(tmp_path / "ablation"))
-    assert len(ablation.runs) == 20
-    assert [row["depth"] for row in ablation.fidelity] == list(range(21))
+    assert len(ablation.outcome.rows) == 20
+    assert ablation.outcome.curve.relative_error == [math.exp(-depth / 3) for depth in range(20)] + [0.0]
     assert ablation.recommendation["horizon"] == 10
 
 
 def test_the_runs_of_an_ablation_may_have_a_folder_of_their_own(tmp_path):
     folder = samples.ablation_folder(tmp_path / "ablation")
     samples.sweep_folder(folder / "sweep")
-    assert len(read_folder(folder).sweep.done) == 12
+    assert len(read_folder(folder).grid.done) == 12
     (folder / "sweep" / "results.jsonl").unlink()
-    assert len(read_folder(folder).sweep.done) == 20
+    assert len(read_folder(folder).grid.done) == 20
 
 
 def test_an_ablation_that_goes_on(tmp_path):
     (tmp_path / "ablation.yaml").write_text("dataset: wine\n")
     ablation = read_folder(tmp_path)
-    assert (ablation.runs, ablation.fidelity, ablation.recommendation, ablation.sweep) == ((), (), None, None)
+    assert (ablation.outcome, ablation.recommendation, ablation.grid) == (Ablation(()), None, None)
 
 
 def test_the_order_of_a_sweep_is_not_that_of_its_lines(tmp_path):

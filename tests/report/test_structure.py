@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 
 from lds.errors import DataError, InputError
-from lds.report._histograms import structure_blocks
+from lds.report._learned_graph import Known, known, structure_blocks
 from lds.report._neighbourhood import neighbourhood
-from lds.report._run import read_run
-from lds.report._structure import Known, Learned, known, learned
+from lds.run._reader import SavedGraph, read_graph, read_run
 from tests.report import samples
 
 # 0 and 1 are of one class, 2 and 3 of the other. 0–1 stays, 0–2 is lost, 1–3 weakens, 2–3 is new.
-LEARNED = Learned(np.array([[0, 1, 2], [1, 3, 3]]), np.array([1.0, 0.4, 0.9]), 4)
+LEARNED = SavedGraph(np.array([[0, 1, 2], [1, 3, 3]]), np.array([1.0, 0.4, 0.9]), 4)
 KNOWN = Known(np.array([0, 0, 1, 1]), ("train", "test", "val", "test"), np.array([[0, 0, 1], [1, 2, 3]]))
 
 
@@ -41,7 +40,7 @@ def test_a_node_of_ones_own():
 
 def test_only_the_strongest_are_shown():
     others = np.arange(1, 31)
-    star = Learned(np.stack([np.zeros(30, dtype=np.int64), others]), others / 31, 31)
+    star = SavedGraph(np.stack([np.zeros(30, dtype=np.int64), others]), others / 31, 31)
     text, _, table = neighbourhood(star, None, None, "f")
     assert "Node 0: chosen because it has the most expected edges." in text.text
     assert "20 of its 30 edges" in text.text
@@ -49,12 +48,12 @@ def test_only_the_strongest_are_shown():
 
 
 def test_nothing_has_changed():
-    same = Learned(KNOWN.initial, np.ones(3), 4)
+    same = SavedGraph(KNOWN.initial, np.ones(3), 4)
     assert "no edge of a test node has changed" in neighbourhood(same, KNOWN, None, "f")[0].text
 
 
 def test_a_lonely_node():
-    lonely = Learned(np.array([[0], [1]]), np.array([0.5]), 3)
+    lonely = SavedGraph(np.array([[0], [1]]), np.array([0.5]), 3)
     (text,) = neighbourhood(lonely, None, 2, "f")
     assert "It has no edge" in text.text
 
@@ -67,19 +66,19 @@ def test_no_such_node(node):
 
 def test_learned_reads_each_pair_once(tmp_path):
     samples.graph(tmp_path / "graph.npz")
-    graph = learned(tmp_path)
+    graph = read_graph(tmp_path)
     assert graph.num_nodes == 178
     assert (graph.pairs[0] < graph.pairs[1]).all()
-    assert learned(tmp_path / "absent") is None
+    assert read_graph(tmp_path / "absent") is None
 
 
 def test_malformed_graphs(tmp_path):
     (tmp_path / "graph.npz").write_bytes(b"PK\3\4 no zip file")
     with pytest.raises(DataError, match=r"graph\.npz must hold edge_index"):
-        learned(tmp_path)
+        read_graph(tmp_path)
     np.savez(tmp_path / "graph.npz", edge_index=[[0], [9]], edge_weight=[1.0], num_nodes=3)
     with pytest.raises(DataError, match=r"graph\.npz needs E pairs of 3 nodes"):
-        learned(tmp_path)
+        read_graph(tmp_path)
 
 
 def test_known(tmp_path):

@@ -1,8 +1,8 @@
 import pytest
 from scipy import stats
 
-from lds.report._run import Run
 from lds.report._tables import accuracy_tables, cost_table, version_table
+from lds.run._reader import Run
 from tests.report import samples
 
 

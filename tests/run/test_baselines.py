@@ -13,7 +13,7 @@ from sklearn.svm import SVC
 from lds.data import load
 from lds.errors import DataError, InputError
 from lds.run import BASELINES, BaselineConfig, make_config, train, train_once
-from lds.run._baselines import EstimatorLearner
+from lds.run._learner import EstimatorLearner
 from tests.learner.problems import blocks
 
 

@@ -161,3 +161,9 @@ def test_theta_of_another_size(runs, tmp_path, capsys):
     torch.save({"theta": torch.ones(7)}, folder / "checkpoint.pt")
     assert run("export", folder) == 2
     assert "must be what a run saved, but" in capsys.readouterr().err
+
+
+def test_a_fault_of_our_own_is_no_damage(runs, monkeypatch):
+    monkeypatch.setattr("lds.graph.AllPairs.restore_", lambda self, state: self._flt.copy_(state))
+    with pytest.raises(AttributeError, match="_flt"):
+        read_structure(runs.root / "knn-lds")

@@ -7,15 +7,12 @@ import sys
 
 import pytest
 
-from lds._files import lock
+from lds._files import alone, lock
 from lds.errors import InputError, StorageError
 from lds.run import TrainConfig, train_once
-from lds.run._lock import alone
 
 CONFIG = TrainConfig("wine", "knn-gcn", seed=3)
-HOLD = (
-    "import sys, pathlib; from lds.run._lock import alone\nwith alone(pathlib.Path(sys.argv[1])): print(flush=True); "
-)
+HOLD = "import sys, pathlib; from lds._files import alone\nwith alone(pathlib.Path(sys.argv[1])): print(flush=True); "
 
 
 def hold(folder, then):
@@ -26,7 +23,7 @@ def hold(folder, then):
 
 
 def test_another_process_is_at_work(tmp_path, monkeypatch):
-    monkeypatch.setattr("lds.run._lock.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("lds._files.PATIENCE_SECONDS", 0.1)
     with hold(tmp_path / "run", "import time; time.sleep(600)") as other:
         with pytest.raises(InputError, match="no other process works in, but one does"):
             train_once(CONFIG, tmp_path / "run", progress=False)
@@ -53,7 +50,7 @@ def test_a_lock_on_a_file_that_is_gone_is_none(tmp_path, monkeypatch):
             removed.append(path.unlink())
         return lock(descriptor)
 
-    monkeypatch.setattr("lds.run._lock.lock", remove_and_lock)
+    monkeypatch.setattr("lds._files.lock", remove_and_lock)
     with alone(tmp_path / "run"):
         assert removed
         descriptor = os.open(path, os.O_RDWR)
@@ -72,7 +69,7 @@ def test_a_lock_file_that_cannot_be_removed(tmp_path, monkeypatch):
         patch.setattr(pathlib.Path, "unlink", refuse)
         with pytest.raises(StorageError, match="no room"), alone(tmp_path / "run"):
             raise StorageError("no room")
-    monkeypatch.setattr("lds.run._lock.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("lds._files.PATIENCE_SECONDS", 0.0)
     with alone(tmp_path / "run"):
         pass
 

@@ -21,7 +21,8 @@ from lds._signals import Interrupted
 from lds.cli import main
 from lds.errors import DataError, InputError, StorageError
 from lds.run import TrainConfig, load_data, resume, train
-from lds.run._checkpoint import Checkpointer, fingerprint, read_progress
+from lds.run._data import fingerprint
+from lds.run._saving import ProgressSaver, read_progress
 from tests.learner.problems import blocks
 
 CONFIG = TrainConfig("wine", "knn-lds", max_epochs=3, samples=2, k=3, hidden=4, seed=2)
@@ -58,7 +59,7 @@ def same(folder, whole):
     assert results[0] == results[1]
 
 
-class Interrupting(Checkpointer):
+class Interrupting(ProgressSaver):
     """Asks to stop after so many calls."""
 
     calls = 0
@@ -78,7 +79,7 @@ def interrupted(tmp_path, monkeypatch):
     def begin(stop_after):
         Interrupting.calls, Interrupting.stop_after = 0, stop_after
         with monkeypatch.context() as patch:
-            patch.setattr("lds.run._checkpoint.Checkpointer", Interrupting)
+            patch.setattr("lds.run._saving.ProgressSaver", Interrupting)
             with pytest.raises(Interrupted, match=r"stopped by SIGTERM; lds train --resume .* goes on from here"):
                 train(CONFIG, tmp_path / "run", progress=False)
         return tmp_path / "run"
@@ -254,6 +255,13 @@ class TestDamage:
         with pytest.raises(InputError, match="is damaged: config holds more than numbers and texts"):
             resume(folder, progress=False)
 
+    @pytest.mark.parametrize("ours", ["lds._read.check_unpacked", "lds.run._saving._Saved", "lds.run._data._parts"])
+    def test_a_fault_of_our_own_is_no_damage(self, interrupted, monkeypatch, ours):
+        folder = interrupted(5)
+        monkeypatch.setattr(ours, lambda *_, **__: folder.no_such_name)
+        with pytest.raises(AttributeError, match="no_such_name"):
+            read_progress(folder, CONFIG.as_dict(), load_data(CONFIG))
+
     @pytest.mark.parametrize(
         ("error", "reason"),
         [
@@ -306,14 +314,14 @@ class TestStorage:
 
     def test_a_folder_that_vanishes(self, interrupted, monkeypatch, capsys):
         folder = interrupted(5)
-        real = Checkpointer.on_resumable
+        real = ProgressSaver.on_resumable
 
         def vanish(self, dump):
             folder.rename(folder.with_name("elsewhere"))
             self._due = 0
             real(self, dump)
 
-        monkeypatch.setattr(Checkpointer, "on_resumable", vanish)
+        monkeypatch.setattr(ProgressSaver, "on_resumable", vanish)
         assert run("train", "--resume", folder, "--progress", "false") == 2
         error = capsys.readouterr().err
         assert "progress.pt cannot be written: No such file or directory" in error
@@ -324,7 +332,7 @@ def test_saving_costs_little(tmp_path, monkeypatch):
     """By the clock that the rule itself reads: after a save of 1 s, none for 50 s."""
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    checkpointer = Checkpointer(tmp_path, {}, blocks(), 0.0, type("Request", (), {"number": None})())
+    saver = ProgressSaver(tmp_path, {}, blocks(), 0.0, type("Request", (), {"number": None})())
     saves = []
 
     def dump():
@@ -333,7 +341,7 @@ def test_saving_costs_little(tmp_path, monkeypatch):
         return {}
 
     while now[0] < 200:
-        checkpointer.on_resumable(dump)
+        saver.on_resumable(dump)
         now[0] += 0.1
     assert saves == pytest.approx([0, 51.0, 102.0, 153.0], abs=0.3)
 

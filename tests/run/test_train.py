@@ -6,7 +6,8 @@ import torch
 import lds
 from lds.errors import DataError, InputError
 from lds.run import TrainConfig, train, train_once
-from lds.run._train import ProgressBar, peak_rss_mb
+from lds.run._environment import peak_rss_mb
+from lds.run._train import ProgressBar
 from tests.run.test_folder import EPOCH, STEP
 
 

@@ -9,7 +9,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from lds._signals import Interrupted, stop_requests
-from lds.run._train import peak_rss_mb
+from lds.run._environment import peak_rss_mb
 
 
 def square(x):

@@ -11,8 +11,8 @@ import pytest
 from lds.errors import InputError, StorageError
 from lds.run import BaselineConfig, TrainConfig
 from lds.sweep import Outcome, read_results
-from lds.sweep._identity import folder_name, identity, key
 from lds.sweep._ledger import Ledger
+from lds.sweep._spec import folder_name, identity, key
 
 FIRST = Outcome({"dataset": "wine", "method": "gcn", "seed": 0}, "done", {"test_accuracy": 0.5})
 SECOND = Outcome({"dataset": "wine", "method": "gcn", "seed": 1}, "failed", error={"type": "E", "message": "θ"})
@@ -72,6 +72,16 @@ def test_a_damaged_line(path, line):
     with pytest.raises(InputError, match="take the line out"):
         Ledger(path)
     assert path.read_bytes() == before
+
+
+def test_a_bug_of_ours_is_no_damaged_line(path, monkeypatch):
+    def bug(result, where):
+        return result.gte("test_accuracy")
+
+    monkeypatch.setattr("lds.sweep._ledger.check_result", bug)
+    for read in (read_results, Ledger):
+        with pytest.raises(AttributeError, match="gte"):
+            read(path)
 
 
 def test_one_process_at_a_time(path):

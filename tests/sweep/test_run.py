@@ -6,7 +6,7 @@ import pytest
 
 from lds.errors import InputError
 from lds.sweep import Outcome, ProcessEngine, Spec, read_results, run_sweep
-from lds.sweep._progress import SweepBar
+from lds.sweep._grid import GridBar
 from lds.sweep._worker import execute
 from tests.data.own.test_csv import table
 
@@ -145,12 +145,12 @@ def test_a_folder_of_something_else(tmp_path):
 def test_the_bar_counts_runs_and_failures(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     run = {"dataset": "wine", "method": "gcn", "seed": 0}
-    with SweepBar("name", 5, [Outcome(run, "done", {}), Outcome(run, "failed", error={})], hide=False) as bar:
+    with GridBar("name", 5, [Outcome(run, "done", {}), Outcome(run, "failed", error={})], hide=False) as bar:
         bar.add(Outcome(run, "failed", error={}))
     shown = capsys.readouterr().err
     for part in ("name:  40%", "2/5", "failed=1", "name:  60%", "3/5", "failed=2"):
         assert part in shown
-    with SweepBar("name", 5, [], hide=True):
+    with GridBar("name", 5, [], hide=True):
         pass
     assert capsys.readouterr().err == ""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lds._read import check_unpacked, checked_sparse, reason
+from lds._read import check_unpacked, checked_sparse, is_plain, reason
 from lds.data.own._parts import refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
@@ -65,21 +65,12 @@ def read_pt(path: Path) -> Data:
         if name != "num_classes":
             if not isinstance(value, Tensor):
                 raise DataError(f"{path}: {name} must be a tensor, but {_kind(value)} came; convert it")
-            if not _is_plain(value, sparse=name == "x"):
+            if not is_plain(value, sparse=name == "x"):
                 raise DataError(
                     f"{path}: {name} must be a {'dense, COO or CSR' if name == 'x' else 'dense'} tensor with a place "
                     "in memory for each of its numbers, but another came; convert it, and save its .contiguous()"
                 )
     return Data(**{name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()})
-
-
-def _is_plain(tensor: Tensor, *, sparse: bool) -> bool:
-    """Tell whether the tensor is an ordinary one, and no larger than what the file holds of it."""
-    if tensor.is_meta or tensor.is_quantized or tensor.is_nested:
-        return False
-    if tensor.layout != torch.strided:
-        return sparse
-    return tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 def _kind(value: object) -> str:

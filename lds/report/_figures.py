@@ -1,13 +1,21 @@
-"""Learning curves by outer epoch."""
+"""Line plots: learning curves by outer epoch, accuracy and costs by horizon, fidelity by depth."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lds.report._blocks import Block, Picture, Pictures, Text
+from lds._callbacks import EpochRecord
+from lds._statistics import mean
+from lds.ablate import Row
 from lds.report._numbers import count, percent
-from lds.report._run import Epoch, Run
-from lds.report._svg import DASHES, MARKERS, SERIES, canvas, render, whole_numbers
+from lds.report._page import Block, Picture, Pictures, Text
+from lds.report._svg import DASHES, INK, MARKERS, SERIES, canvas, logarithmic, render, whole_numbers
+from lds.run._reader import Run
+
+if TYPE_CHECKING:
+    from lds.hypergrad import TruncationCurve
 
 _SETTINGS = 8
 
@@ -47,10 +55,10 @@ def curves(run: Run, name: str, initial_edges: int | None) -> list[Block]:
     pictures = Pictures([loss, accuracy, edges])
     if best is None:
         return [pictures]
-    return [pictures, Text(f"The ring marks outer epoch {best.epoch:.0f}, the best: its structure was kept.")]
+    return [pictures, Text(f"The ring marks outer epoch {best.epoch}, the best: its structure was kept.")]
 
 
-def sweep_curves(runs: Sequence[Run], name: str) -> list[Block]:
+def grid_curves(runs: Sequence[Run], name: str) -> list[Block]:
     """Return the ES accuracy of many runs by outer epoch, a colour a setting; the first eight settings."""
     runs = [run for run in runs if len(run.epochs) > 1]
     if not runs:
@@ -65,8 +73,35 @@ def sweep_curves(runs: Sequence[Run], name: str) -> list[Block]:
     return [Pictures(pictures), Text(f"One line a run, one colour a setting.{note}")]
 
 
+def accuracy_figure(runs: Sequence[Row], name: str) -> Picture:
+    """Return test accuracy by horizon, single seeds and means with intervals."""
+    title = "Test accuracy by horizon"
+    text = "Small points are single seeds; large ones with bars are means with 95 % intervals."
+    return _by_horizon(runs, "test_accuracy", title, "test accuracy (%)", text, f"{name}-accuracy", 0, scale=100)
+
+
+def cost_figures(runs: Sequence[Row], name: str) -> list[Picture]:
+    """Return time and memory by horizon."""
+    return [
+        _by_horizon(runs, "seconds", "Time by horizon", "time of a run (s)", "", f"{name}-seconds", 2),
+        _by_horizon(runs, "peak_rss_mb", "Memory by horizon", "peak memory (MiB)", "", f"{name}-memory", 3),
+    ]
+
+
+def fidelity_figures(curve: TruncationCurve, name: str) -> list[Picture]:
+    """Return relative error, cosine and costate norm by depth."""
+    errors, cosines = curve.relative_error, curve.cosine
+    # That of the first state is a derivative by slots that start at zero, and no step follows from it.
+    norms = curve.costate_norm[:-1]
+    return [
+        _by_depth(errors, "Relative error by depth", "relative error", f"{name}-error", 4, log=True),
+        _by_depth(cosines, "Cosine by depth", "cosine with the full hypergradient", f"{name}-cosine", 1),
+        _by_depth(norms, "Costate norm by depth", "norm of the costate", f"{name}-costate", 5, log=True),
+    ]
+
+
 def _line(
-    epochs: Sequence[Epoch],
+    epochs: Sequence[EpochRecord],
     values: Sequence[float],
     title: str,
     ylabel: str,
@@ -111,3 +146,39 @@ def _many(runs: Sequence[Run], dataset: str, settings: Sequence[str], name: str)
 
 def _short(setting: str) -> str:
     return setting if len(setting) <= 52 else f"{setting[:51]}…"
+
+
+def _by_horizon(
+    runs: Sequence[Row], column: str, title: str, ylabel: str, text: str, name: str, series: int, scale: float = 1
+) -> Picture:
+    groups: dict[int, list[float]] = {}
+    for run in sorted(runs, key=lambda run: run.horizon):
+        groups.setdefault(run.horizon, []).append(scale * getattr(run, column))
+    centres = [mean(values) for values in groups.values()]
+    errors = [0.0 if math.isnan(m.half_width) else m.half_width for m in centres]
+    # Beside the bar, which would hide them.
+    aside = 0.02 * (max(groups) - min(groups))
+    with canvas("horizon (inner steps)", ylabel) as (figure, axes):
+        for horizon, values in groups.items():
+            axes.plot([horizon + aside] * len(values), values, "o", color=INK, alpha=0.45, ms=3.5, mew=0)
+        axes.errorbar(
+            list(groups), [m.mean for m in centres], errors, color=SERIES[series], marker="o", capsize=4, elinewidth=1.3
+        )
+        whole_numbers(axes)
+        return Picture(title, render(figure, name, title), text)
+
+
+def _by_depth(
+    values: Sequence[float], title: str, ylabel: str, name: str, series: int, *, log: bool = False
+) -> Picture:
+    log = log and any(value > 0 for value in values)
+    # A logarithmic scale has no place for 0.
+    drawn = [value if value > 0 or not log else math.nan for value in values]
+    zeros = sum(value == 0 for value in values) if log else 0
+    with canvas("depth of the sweep (inner steps)", ylabel) as (figure, axes):
+        axes.plot(range(len(values)), drawn, color=SERIES[series], marker="o", markersize=3.5)
+        if log:
+            logarithmic(axes)
+        whole_numbers(axes)
+        text = "" if not zeros else "A value of exactly 0 is not drawn on the logarithmic scale."
+        return Picture(title, render(figure, name, title), text)

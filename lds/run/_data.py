@@ -1,15 +1,15 @@
-"""The data of a run."""
+"""The data of a run: loaded as the configuration says, and told apart from other data."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
-from lds.run._config import TrainConfig
+from lds.run._config import BaselineConfig, TrainConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch_geometric.data import Data
-
-    from lds.run._baseline_config import BaselineConfig
 
 
 def load_data(config: TrainConfig | BaselineConfig) -> Data:
@@ -38,3 +38,25 @@ def load_data(config: TrainConfig | BaselineConfig) -> Data:
         retain=retain,
         seed=config.seed,
     )
+
+
+def fingerprint(data: Data) -> str:
+    """Return a text that tells data sets apart: SHA-256 over features, labels, edges and masks."""
+    from lds.data import MASKS
+
+    digest = hashlib.sha256()
+    for name in ("x", "y", "edge_index", *MASKS):
+        if (value := data[name]) is not None:
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            for part in _parts(name, value):
+                digest.update(part.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _parts(name: str, value: Tensor) -> tuple[Tensor, ...]:
+    """Return dense tensors that are the same for dense and sparse features, and no larger than these."""
+    if name != "x":
+        return (value,)
+    entries: Tensor = value.to_sparse_coo().coalesce()  # type: ignore[no-untyped-call]
+    there = entries.values() != 0  # A sparse tensor may store zeros.
+    return entries.indices()[:, there], entries.values()[there]

@@ -10,7 +10,7 @@ from lds.cli import main
 from lds.data import read
 from lds.errors import InputError
 from lds.run import BaselineConfig, TrainConfig, load_data, make_config, train
-from lds.run._checkpoint import fingerprint
+from lds.run._data import fingerprint
 from tests.data.own.test_csv import edges, table
 
 

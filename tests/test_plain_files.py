@@ -1,9 +1,11 @@
+"""Files of plain values: what is malformed is named by file and line."""
+
 import math
 
 import pytest
 
+from lds._read import read_csv, read_json, read_jsonl, read_yaml
 from lds.errors import DataError
-from lds.report._parse import read_csv, read_json, read_jsonl, read_yaml
 
 
 def test_jsonl(tmp_path):

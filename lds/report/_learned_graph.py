@@ -1,19 +1,69 @@
-"""Edge probabilities within and between classes, and of initial and new pairs."""
+"""The learned structure of a run next to what it started from: histograms and a table of its edges."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
-from lds.report._blocks import Block, Picture, Pictures, Table, Text
+from lds.errors import LDSError
 from lds.report._numbers import NONE, count, percent
-from lds.report._structure import Booleans, Floats, Integers, Known, Learned, is_in
+from lds.report._page import Block, Picture, Pictures, Table, Text
 from lds.report._svg import SERIES, canvas, logarithmic, render
+from lds.run import load_data, make_config
+from lds.run._reader import Run, SavedGraph
 
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Booleans = NDArray[np.bool_]
 _BINS = np.linspace(0, 1, 41)
 _SHARES = "Edges within classes are those between two nodes of one class, whatever split the nodes are in."
 
 
-def structure_blocks(learned: Learned, known: Known, name: str) -> list[Block]:
+@dataclass(frozen=True)
+class Known:
+    """What the data set says about the nodes of a run.
+
+    Attributes:
+        labels: class of each node.
+        split: name of the split of each node; "" where it is in none.
+        initial: pairs i < j of the structure that learning started from, shape [2, E].
+    """
+
+    labels: Integers
+    split: tuple[str, ...]
+    initial: Integers
+
+
+def known(run: Run, data_root: str | None, num_nodes: int) -> Known | str:
+    """Return labels, splits and initial pairs of a run, or why they are not to be had."""
+    from lds.data import MASKS
+    from lds.run._learner import initial_graph
+
+    root = data_root if data_root is not None else run.config.get("data_root")
+    try:
+        config = make_config({**run.config, "data_root": root})
+        data = load_data(config)
+        graph = initial_graph(config, data)
+        initial = np.empty((2, 0), dtype=np.int64) if graph is None else graph(data).numpy().astype(np.int64)
+    except LDSError as error:
+        return str(error)
+    if data.num_nodes != num_nodes:
+        return f"{run.dataset} has {data.num_nodes} nodes, but the learned structure {num_nodes}"
+    split = [""] * num_nodes
+    for mask in MASKS:
+        for node in data[mask].nonzero().flatten().tolist():
+            split[node] = mask.removesuffix("_mask")
+    return Known(data.y.numpy(), tuple(split), initial)
+
+
+def is_in(pairs: Integers, others: Integers, num_nodes: int) -> Booleans:
+    """Return for each pair whether it is among the others."""
+    return np.isin(pairs[0] * num_nodes + pairs[1], others[0] * num_nodes + others[1])
+
+
+def structure_blocks(learned: SavedGraph, known: Known, name: str) -> list[Block]:
     """Return histograms and a table of the learned edges next to the initial ones."""
     within = known.labels[learned.pairs[0]] == known.labels[learned.pairs[1]]
     initial = is_in(learned.pairs, known.initial, learned.num_nodes)
@@ -29,7 +79,7 @@ def structure_blocks(learned: Learned, known: Known, name: str) -> list[Block]:
     return [Pictures(pictures), Text(text), _table(learned, known, within, initial)]
 
 
-def _histogram(learned: Learned, groups: dict[str, Booleans], title: str, name: str, series: int) -> Picture:
+def _histogram(learned: SavedGraph, groups: dict[str, Booleans], title: str, name: str, series: int) -> Picture:
     with canvas("edge probability", "pairs of nodes") as (figure, axes):
         for number, (label, chosen) in enumerate(groups.items()):
             counts, _ = np.histogram(learned.probability[chosen], _BINS)
@@ -49,7 +99,7 @@ def _histogram(learned: Learned, groups: dict[str, Booleans], title: str, name: 
         return Picture(title, render(figure, name, f"Edge probabilities, {title[0].lower()}{title[1:]}"))
 
 
-def _table(learned: Learned, known: Known, within: Booleans, initial: Booleans) -> Table:
+def _table(learned: SavedGraph, known: Known, within: Booleans, initial: Booleans) -> Table:
     p = learned.probability
     likely = p > 0.5
     rows = [

@@ -1,0 +1,111 @@
+"""The folder of an ablation: claimed for one configuration, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lds._files import make_folder, write_atomically
+from lds._read import parse_yaml, read_csv, read_json, read_yaml, reason
+from lds.ablate._ablation import FIDELITY, RECOMMENDATION, ROWS, Ablation, AblationConfig, Row
+from lds.errors import DataError, InputError
+from lds.sweep._grid_folder import GridFolder, read_grid
+from lds.sweep._ledger import LEDGER
+
+if TYPE_CHECKING:
+    from lds.hypergrad import TruncationCurve
+
+CONFIG = "ablation.yaml"
+RUNS = "sweep"
+CURVES = "fidelity"
+
+
+@dataclass(frozen=True)
+class AblationFolder:
+    """What the folder of an ablation holds; what is not there yet is empty or None.
+
+    Attributes:
+        path: the folder.
+        config: data set, method, horizons, seeds and so on.
+        outcome: the runs and the truncation curve.
+        recommendation: the horizon recommended, and the reason.
+        grid: its runs as a grid.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    outcome: Ablation
+    recommendation: Mapping[str, Any] | None
+    grid: GridFolder | None
+
+
+def read_ablation(path: Path) -> AblationFolder:
+    """Read the folder of an ablation, also of one that still goes on.
+
+    Raises:
+        DataError: a file is malformed.
+    """
+
+    def there(name: str) -> bool:
+        return (path / name).exists()
+
+    rows = _rows(path / ROWS) if there(ROWS) else ()
+    curve = _curve(path / FIDELITY) if there(FIDELITY) else None
+    grids = [folder for folder in (path / RUNS, path) if (folder / LEDGER).exists()]
+    return AblationFolder(
+        path,
+        config=read_yaml(path / CONFIG) if there(CONFIG) else {},
+        outcome=Ablation(rows, curve),
+        recommendation=read_json(path / RECOMMENDATION) if there(RECOMMENDATION) else None,
+        grid=read_grid(grids[0]) if grids else None,
+    )
+
+
+def _rows(path: Path) -> tuple[Row, ...]:
+    rows = read_csv(path, [field.name for field in fields(Row)])
+    for row in rows:
+        if not (row["horizon"].is_integer() and row["seed"].is_integer()):
+            raise DataError(
+                f"{path} needs integers as horizon and seed, but holds {row['horizon']}, {row['seed']}; run again"
+            )
+    return tuple(Row(int(row.pop("horizon")), int(row.pop("seed")), **row) for row in rows)
+
+
+def _curve(path: Path) -> TruncationCurve | None:
+    from lds.hypergrad import TruncationCurve
+
+    columns = [field.name for field in fields(TruncationCurve)]
+    rows = sorted(read_csv(path, ["depth", *columns]), key=lambda row: row["depth"])
+    if [row["depth"] for row in rows] != list(range(len(rows))):
+        raise DataError(f"{path} needs a row for each depth from 0 on, but lacks one or has one twice; run again")
+    return TruncationCurve(*([row[name] for row in rows] for name in columns)) if rows else None
+
+
+def claim(config: AblationConfig, out: Path) -> None:
+    """Write the configuration, unless the folder holds another one."""
+    path = out / CONFIG
+    if path.exists():
+        found = _read_config(path)
+        mine = config.as_dict()
+        grown = ("horizons", "seeds", "fidelity_steps")
+        if not isinstance(found, dict) or any(found.get(name) != mine[name] for name in mine if name not in grown):
+            raise InputError(f"{out} holds an ablation of another configuration; choose another --out")
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(
+            f"{out} must be new, empty or the folder of an ablation, but holds files; choose another --out"
+        )
+    make_folder(out)
+    write_atomically(path, yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
+
+
+def _read_config(path: Path) -> Any:
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
+    except (UnicodeDecodeError, DataError) as error:
+        raise DataError(f"{path} must be YAML, but {reason(error)}; choose another --out") from error

@@ -1,0 +1,368 @@
+"""What a run folder holds, read back: the one reader for resuming, exporting, grids of runs and reports.
+
+`read_config` and `read_result` are strict, for a run that goes on. `read_run` takes the folder of any version, also of
+a run that still goes on, for reports. `read_graph`, `read_structure` and `read_node_names` read what was learned.
+Imports nothing heavy before it reads an array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lds._callbacks import EpochRecord
+from lds._read import (
+    Line,
+    is_plain,
+    load_arrays,
+    load_tensors,
+    number_of,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_jsonl,
+    read_yaml,
+    reason,
+)
+from lds.errors import DataError, InputError
+from lds.run._config import BaselineConfig, TrainConfig, make_config
+from lds.run._methods import METHOD
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from lds.graph import Structure
+
+# The files of a run folder, and its folder of event files for TensorBoard.
+CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
+CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES = "checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json"
+PROGRESS, FAILURE, TENSORBOARD = "progress.pt", "failure.pt", "tensorboard"
+
+_DEFAULTS = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
+# What tells runs of one setting apart, and what is no part of a setting.
+_NO_SETTING = ("dataset", "data", "seed", "data_root")
+
+
+def read_config(folder: Path) -> TrainConfig | BaselineConfig:
+    """Return the configuration that a run folder holds.
+
+    Raises:
+        InputError: there is none, or it is malformed.
+    """
+    path = folder / CONFIG
+    try:
+        return make_config(parse_yaml(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(
+            f"{folder} must be the folder of a run, but {path} cannot be read: {error.strerror}"
+        ) from error
+    except (UnicodeDecodeError, InputError) as error:
+        raise InputError(
+            f"{path} must be the configuration of a run, but is not: {' '.join(str(error).split())}"
+        ) from error
+
+
+def config_of(folder: Path, config: TrainConfig | BaselineConfig | None) -> TrainConfig | BaselineConfig:
+    """Return the configuration to go on with in a run folder: that which it holds, or one with its data elsewhere.
+
+    Raises:
+        InputError: the folder holds none, or another one.
+    """
+    found = read_config(folder)
+    if config is not None and dict(found.as_dict(), data_root=None) != dict(config.as_dict(), data_root=None):
+        raise InputError(f"{folder} holds a run of another configuration; choose another folder")
+    return found if config is None else config
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return what result.json of a run that has ended holds.
+
+    Raises:
+        DataError: it cannot be read, or is damaged.
+    """
+    path = folder / RESULT
+    try:
+        result = parse_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
+    except DataError as error:
+        raise DataError(
+            f"{path} must be the result of a run, but is damaged; remove it, and the run is repeated"
+        ) from error
+    needed = ("test_accuracy", "outer_epochs")
+    if not isinstance(result, dict) or not all(isinstance(result.get(name), int | float) for name in needed):
+        raise DataError(f"{path} must hold test_accuracy and outer_epochs; remove it, and the run is repeated")
+    return result
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as its folder or a line of a ledger tells it.
+
+    Attributes:
+        config: its configuration; fields that are not there have their defaults.
+        result: what result.json holds; None while the run goes on, and for a run that failed.
+        path: its folder; None where only a line of a ledger is left.
+        epochs: its outer epochs so far.
+    """
+
+    config: Mapping[str, Any]
+    result: Mapping[str, Any] | None = None
+    path: Path | None = None
+    epochs: tuple[EpochRecord, ...] = ()
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set, or the file of a user's own."""
+        return str(source(self.config))
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.config.get("method", TrainConfig.method))
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return int(self.config.get("seed", TrainConfig.seed))
+
+    @property
+    def setting(self) -> str:
+        """Method and values that are not the defaults, without data set and seed: what runs over seeds share."""
+        own = unusual(self.config)
+        parts = [f"{name} {value}" for name, value in own.items() if name not in ("method", *_NO_SETTING)]
+        return ", ".join([self.method, *parts])
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Equal for two runs of the same configuration."""
+        return (self.dataset, self.setting, self.seed)
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The outer epoch whose weights and structure were kept."""
+        return next((epoch for epoch in reversed(self.epochs) if epoch.improved), None)
+
+    def figure(self, name: str) -> float | None:
+        """Return a number of the result; None where the method or the run has none."""
+        value = None if self.result is None else self.result.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+
+def source(config: Mapping[str, Any]) -> Any:
+    """Return what the data of a run is called."""
+    return config["data"] if config.get("data") is not None else config.get("dataset")
+
+
+def unusual(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are not the defaults."""
+    return {
+        name: value
+        for name, value in config.items()
+        if value is not None and not (name in _DEFAULTS and value == _DEFAULTS[name])
+    }
+
+
+def read_run(folder: Path) -> Run:
+    """Read configuration, result and metrics; a run without result.json is still going on, or was cut off.
+
+    Raises:
+        DataError: a file is malformed.
+    """
+    config = check_config(read_yaml(folder / CONFIG), str(folder / CONFIG))
+    result = None
+    if (folder / RESULT).exists():
+        result = check_result(read_json(folder / RESULT), str(folder / RESULT))
+    epochs: tuple[EpochRecord, ...] = ()
+    metrics = folder / METRICS
+    if metrics.exists():
+        lines = read_jsonl(metrics)
+        if lines.torn and result is not None:
+            raise DataError(f"{metrics}:{len(lines.whole) + 1} ends half-way, though the run has ended; mend the line")
+        epochs = tuple(_epoch(line) for line in lines.whole)
+    return Run(config, result, folder, epochs)
+
+
+def check_config(config: Any, where: str) -> Mapping[str, Any]:
+    """Return the configuration if it names a data set, or a file of one's own, and its seed is an integer.
+
+    Raises:
+        DataError: it does not.
+    """
+    if not isinstance(config, dict) or not isinstance(source(config), str):
+        raise DataError(f"{where} needs the configuration of a run with its dataset, but holds {config!r:.80}")
+    seed = config.get("seed", 0)
+    if not isinstance(seed, int):
+        raise DataError(f"{where} needs an integer as seed, but holds {seed!r}")
+    return config
+
+
+def check_result(result: Any, where: str) -> Mapping[str, Any]:
+    """Return the result if it has a test accuracy.
+
+    Raises:
+        DataError: it does not.
+    """
+    if not isinstance(result, dict):
+        raise DataError(f"{where} needs the result of a run, but holds {result!r:.80}")
+    number_of(result, "test_accuracy", where)
+    versions = result.get("versions", {})
+    if not isinstance(versions, dict):
+        raise DataError(f"{where} needs names and numbers as versions, but holds {versions!r:.80}")
+    return result
+
+
+def _epoch(line: Line) -> EpochRecord:
+    loss, accuracy, es_loss, edges = (
+        number_of(line.values, name, line.where) for name in ("inner_loss", "es_accuracy", "es_loss", "expected_edges")
+    )
+    epoch, outer_step = (line.values.get(name) for name in ("epoch", "outer_step"))
+    if type(epoch) is not int or type(outer_step) is not int:
+        raise DataError(
+            f"{line.where} needs integers as epoch and outer_step, but holds {epoch!r:.80}, {outer_step!r:.80}"
+        )
+    improved = bool(line.values.get("improved"))
+    return EpochRecord(epoch, outer_step, loss, accuracy, es_loss, edges, improved)
+
+
+@dataclass(frozen=True)
+class SavedGraph:
+    """What graph.npz holds, each pair i < j once.
+
+    Attributes:
+        pairs: the pairs, int64 of shape [2, E].
+        probability: θ of each, float64 of shape [E]; what lies at or below 0.01 was not saved.
+        num_nodes: number of nodes.
+    """
+
+    pairs: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float64]
+    num_nodes: int
+
+
+def read_graph(folder: Path) -> SavedGraph | None:
+    """Return the learned structure of a run as far as it is in graph.npz; None where there is none.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    path = folder / GRAPH
+    if not path.exists():
+        return None
+    try:
+        arrays = load_arrays(path)
+    except (OSError, DataError) as error:
+        _no_graph(path, reason(error), error)
+    for name, kinds in (("edge_index", "iu"), ("edge_weight", "f"), ("num_nodes", "iu")):
+        if name not in arrays:
+            _no_graph(path, f"it has no {name}")
+        if arrays[name].dtype.kind not in kinds:
+            _no_graph(path, f"{name} is of type {arrays[name].dtype}")
+    if arrays["num_nodes"].size != 1:
+        _no_graph(path, f"num_nodes has the shape {arrays['num_nodes'].shape}")
+    index, weight = arrays["edge_index"].astype("int64"), arrays["edge_weight"].astype("float64")
+    num_nodes = int(arrays["num_nodes"].item())
+    if index.ndim != 2 or index.shape != (2, weight.size) or not ((index >= 0) & (index < num_nodes)).all():
+        raise DataError(
+            f"{path} needs E pairs of {num_nodes} nodes, got shape {index.shape} and E = {weight.size}; run again"
+        )
+    once = index[0] < index[1]
+    return SavedGraph(index[:, once], weight.ravel()[once], num_nodes)
+
+
+def _no_graph(path: Path, why: str, error: Exception | None = None) -> NoReturn:
+    raise DataError(f"{path} must hold edge_index, edge_weight and num_nodes, but {why}; run again") from error
+
+
+def read_structure(folder: Path) -> Structure:
+    """Return θ of a run that has ended: all of it from checkpoint.pt, or the fixed graph of a baseline from graph.npz.
+
+    Raises:
+        InputError: there is no run in the folder, or it has not ended, or its method has no graph.
+        DataError: a file of the run is missing or damaged.
+    """
+    config = read_config(folder)
+    method = METHOD[config.method]
+    if not method.uses_graph:
+        raise InputError(f"{folder} must be a run with a graph, but {config.method} has none; choose another run")
+    if not (folder / RESULT).exists():
+        raise InputError(f"{folder} must be a run that has ended, but has no {RESULT}; lds train --resume {folder}")
+    try:
+        return _structure_of(folder, has_theta=method.has_theta)
+    except InputError as error:
+        graph, checkpoint = folder / GRAPH, folder / CHECKPOINT
+        raise DataError(f"{graph} and {checkpoint} must be what a run saved, but {reason(error)}; run again") from error
+
+
+def _structure_of(folder: Path, *, has_theta: bool) -> Structure:
+    import torch
+
+    from lds.graph import AllPairs, CandidatePairs
+
+    graph = read_graph(folder)
+    if graph is None:
+        raise DataError(f"there is no {GRAPH}")
+    pairs = torch.from_numpy(graph.pairs)
+    if not has_theta:
+        return CandidatePairs(graph.num_nodes, pairs)
+    theta = _read_theta(folder / CHECKPOINT, graph.num_nodes)
+    structure = AllPairs(graph.num_nodes, pairs[:, :0], dtype=theta.dtype)
+    if theta.numel() != (needed := structure.state().numel()):
+        raise DataError(f"θ has {theta.numel()} numbers, not {needed}")
+    structure.restore_(theta)
+    return structure
+
+
+def _read_theta(path: Path, num_nodes: int) -> Tensor:
+    """Return θ of a checkpoint; only its length is left to be checked by the structure that takes it."""
+    import torch
+
+    try:
+        saved = load_tensors(path, "cpu")
+    except OSError as error:
+        raise DataError(reason(error)) from error
+    theta = saved.get("theta") if isinstance(saved, dict) else None
+    if not isinstance(theta, torch.Tensor) or not is_plain(theta):
+        raise DataError("θ is no plain tensor")
+    # Before θ of so many nodes is made.
+    whole = theta.ndim == 1 and 2 * theta.numel() >= num_nodes * (num_nodes - 1)
+    if theta.dtype not in (torch.float32, torch.float64) or not whole:
+        raise DataError(f"θ is {theta.dtype} of shape {tuple(theta.shape)} for {num_nodes} nodes")
+    if not bool(((theta >= 0) & (theta <= 1)).all()):
+        raise DataError("θ has values outside of [0, 1]")
+    return theta
+
+
+def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
+    """Return the names of the nodes of a run, in the order of their numbers; None where its data named none.
+
+    Raises:
+        DataError: the file is damaged, or that of another run.
+    """
+    path = folder / NODE_NAMES
+    if not path.exists():
+        return None
+    try:
+        names: list[str] = parse_json(path.read_bytes())
+        _check_names(names, num_nodes)
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"{path} must hold the names of the nodes as a run saved them, but {reason(error)}; "
+            "run again, or remove it to have numbers"
+        ) from error
+    return names
+
+
+def _check_names(names: Any, num_nodes: int) -> None:
+    from lds.data.own._parts import name_fault
+
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError("it is no list of texts")
+    if not len(set(names)) == len(names) == num_nodes:
+        raise DataError(f"it holds {len(set(names))} different ones for {num_nodes} nodes")
+    if faults := [wrong for name in names if (wrong := name_fault(name)) is not None]:
+        raise DataError(f"one {faults[0]}")

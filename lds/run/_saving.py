@@ -1,0 +1,165 @@
+"""Where a run stands, saved now and then, so that it can go on after it was cut off.
+
+progress.pt is for going on; failure.pt, of the same format, is for running into a failure again.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lds._callbacks import Callback
+from lds._files import write_atomically
+from lds._read import load_tensors, reason
+from lds._signals import Interrupted, StopRequest
+from lds._version import __version__
+from lds.errors import DataError, InputError
+from lds.run._data import fingerprint
+from lds.run._environment import difference, threads, versions
+from lds.run._reader import CONFIG, PROGRESS
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+# Saving takes at most this share of the time, by the cost of the last one.
+_SHARE = 0.02
+_FORMAT = 2
+_PLAIN = bool | int | float | str | None
+# Of a configuration: where the data lies, which may change. What it holds may not.
+_PLACES = ("data_root", "data", "edges")
+
+
+class ProgressSaver(Callback):
+    """Saves where a run stands as often as a small share of its time allows, and when it is asked to stop.
+
+    Args:
+        folder: the run folder.
+        config: that of the run; another one is refused when it is resumed.
+        data: the data set; another one is refused, too.
+        spent: seconds that earlier processes spent on the run.
+        request: whether to stop.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], data: Data, spent: float, request: StopRequest) -> None:
+        self._path = folder / PROGRESS
+        self._config = config
+        self._fingerprint = fingerprint(data)
+        self._spent = spent
+        self._request = request
+        self._began = self._due = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on the run, by all its processes."""
+        return self._spent + time.perf_counter() - self._began
+
+    def on_resumable(self, dump: Callable[[], dict[str, Any]]) -> None:
+        """Save if it is time; raise `Interrupted` after that if a stop was asked for.
+
+        Raises:
+            Interrupted: a stop was asked for.
+            StorageError: the file cannot be written.
+        """
+        began = time.perf_counter()
+        if began >= self._due or self._request.number is not None:
+            self._save(dump())
+            ended = time.perf_counter()
+            self._due = ended + (ended - began) / _SHARE
+        if self._request.number is not None:
+            raise Interrupted(self._request.number, f"lds train --resume {self._path.parent} goes on from here")
+
+    def _save(self, progress: dict[str, Any]) -> None:
+        write_atomically(self._path, pack(self._config, self._fingerprint, self.seconds, progress))
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a file holds: the progress, and what its numbers depend on."""
+
+    versions: dict[str, Any]
+    threads: int
+    config: dict[str, Any]
+    data: str
+    seconds: float
+    progress: dict[str, Any]
+
+
+def pack(config: Mapping[str, Any], data_fingerprint: str, seconds: float, progress: dict[str, Any]) -> bytes:
+    """Return the content of a file that `read_progress` reads."""
+    import torch
+
+    saved = _Saved(versions(), threads(), dict(config), data_fingerprint, seconds, progress)
+    buffer = io.BytesIO()
+    torch.save({"format": _FORMAT, **vars(saved)}, buffer)
+    return buffer.getvalue()
+
+
+def read_progress(
+    folder: Path, config: Mapping[str, Any], data: Data, name: str = PROGRESS
+) -> tuple[dict[str, Any] | None, float]:
+    """Return what was saved last and the seconds spent until then; None and 0 where nothing was.
+
+    Only numbers, texts and tensors are read: a file that holds anything else runs no code.
+
+    Raises:
+        DataError: the file cannot be read, or is damaged.
+        InputError: it is that of another version of a package, another number of threads, another configuration, or
+            other data: the numbers that follow would be others.
+    """
+    path = folder / name
+    again = "and the run starts anew" if name == PROGRESS else f"and lds train --resume {folder} runs into it again"
+    try:
+        saved = _checked(load_tensors(path))
+    except FileNotFoundError:
+        return None, 0.0
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}; check the file and its rights, and try again"
+        ) from error
+    except DataError as error:
+        raise DataError(
+            f"{path} must be what a run saved, but is damaged: {reason(error)}; remove it, {again}"
+        ) from error
+    if saved is None:
+        raise InputError(
+            f"{path} was saved by another version of lds than this one, {__version__}, or remove the file, {again}"
+        )
+    otherwise = difference(saved.versions, saved.threads) or _other_config(saved.config, config)
+    if otherwise is None and saved.data != fingerprint(data):
+        otherwise = f"for other data than {folder} is resumed with; bring that data back, or give its --data-root"
+    if otherwise is not None:
+        raise InputError(f"{path} was saved {otherwise}, or remove the file, {again}")
+    return saved.progress, saved.seconds
+
+
+def _checked(values: Any) -> _Saved | None:
+    """Return what a file holds, if its parts are of the right types; None where it is of another format.
+
+    Raises:
+        DataError: a part is missing, or of another type; the message is the reason alone.
+    """
+    if not isinstance(values, dict) or type(values.get("format")) is not int:
+        raise DataError("it does not say its format")
+    if values["format"] != _FORMAT:  # Files of another format hold other things.
+        return None
+    kinds = {"versions": dict, "threads": int, "config": dict, "data": str, "seconds": float, "progress": dict}
+    for part, kind in kinds.items():
+        if type(values.get(part)) is not kind:
+            raise DataError(f"{part} is no {kind.__name__}")
+    for part in ("versions", "config"):
+        if not all(isinstance(value, _PLAIN) for value in values[part].values()):
+            raise DataError(f"{part} holds more than numbers and texts")
+    return _Saved(**{part: values[part] for part in kinds})
+
+
+def _other_config(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return the first field in which the configurations differ, and what to do; None where there is none."""
+    for field in {**config, **saved}:
+        now, then = config.get(field), saved.get(field)
+        if field not in _PLACES and now != then:
+            return f"with {field!s:.80} {then!r:.80}, but {CONFIG} says {now!r:.80}; put it back"
+    return None
