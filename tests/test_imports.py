@@ -25,9 +25,10 @@ def loaded(statement):
     ("statement", "module", "without"),
     [
         ("import lds", "lds", OPTIONAL | HEAVY),
-        ("import lds.hypergrad", "lds.hypergrad", OPTIONAL | SCIPY | {"scipy", "torch_geometric"}),
+        ("import lds.hypergrad", "lds.hypergrad", OPTIONAL | SCIPY | {"scipy", "torch_geometric", "yaml"}),
         ("from lds import StructureLearner", "lds.learner", OPTIONAL | SCIPY | {"torch_geometric"}),
-        ("from lds import LDSClassifier", "sklearn", OPTIONAL - {"sklearn"} | {"torch_geometric"}),
+        # scikit-learn imports pandas where it is installed.
+        ("from lds import LDSClassifier", "sklearn", OPTIONAL - {"sklearn", "pandas"} | {"torch_geometric"}),
         ("from lds.cli import _train", "jsonargparse", OPTIONAL - {"jsonargparse"} | HEAVY),
     ],
 )
