@@ -1,6 +1,7 @@
 """The promises the project makes about itself: one version, one direction of imports, no private paths."""
 
 import ast
+import configparser
 import importlib.metadata
 import importlib.util
 import re
@@ -133,6 +134,35 @@ def test_changelog_has_the_version():
 
 def test_torch_is_pinned():
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def metadata():
+    """What setup.cfg says."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config
+
+
+def test_hooks_run_the_tools_that_setup_cfg_pins():
+    """No hook has a version of its own: each runs a tool of .venv, whose version the extra `lint` states exactly."""
+    pinned = re.findall(r"^([\w-]+)==", metadata()["options.extras_require"]["lint"], re.MULTILINE)
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [(repo["repo"], "rev" in repo) for repo in config["repos"]] == [("local", False)]
+    hooks = config["repos"][0]["hooks"]
+    assert all("additional_dependencies" not in hook and hook["language"] == "system" for hook in hooks)
+    tools = [re.match(r"\.venv/bin/python -m (\w+)", hook["entry"])[1] for hook in hooks]
+    assert set(tools) == {"ruff", "mypy"} <= set(pinned)
+
+
+def test_the_workflow_runs_everything_on_every_python():
+    """The versions are those of the classifiers, and what is run is `.ci/run`, which makes .venv with PYTHON."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    stated = re.findall(r"Python :: (3\.\d+)$", metadata()["metadata"]["classifiers"], re.MULTILINE)
+    assert job["strategy"]["matrix"]["python"] == stated
+    step = job["steps"][-1]
+    assert step["run"] == "bash .ci/run"
+    assert set(step["env"]) >= {"PYTHON"}
 
 
 @pytest.mark.parametrize(
