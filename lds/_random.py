@@ -32,9 +32,9 @@ def mix(*numbers: int) -> int:
     return h >> 1
 
 
-def cuda_devices(tensors: Iterable[Tensor]) -> frozenset[int]:
-    """Return the indices of the CUDA devices that the tensors live on."""
-    return frozenset(x.device.index for x in tensors if x.device.type == "cuda")
+def cuda_devices(leaves: Iterable[object]) -> frozenset[int]:
+    """Return the indices of the CUDA devices that the tensors among the leaves live on."""
+    return frozenset(x.device.index for x in leaves if isinstance(x, Tensor) and x.device.type == "cuda")
 
 
 def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:

@@ -18,13 +18,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import yaml
-
 from lds.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import yaml
     from torch import Tensor
 
     Arrays = dict[str, npt.NDArray[np.generic]]
@@ -56,6 +55,8 @@ def parse_yaml(text: str) -> Any:
         DataError: it is no YAML, names a key twice in a mapping, or is too large with its aliases written out; the
             message is the reason alone.
     """
+    import yaml  # The engine reads no YAML.
+
     with _damage():  # PyYAML's documentation names YAMLError alone; dates, numbers and depth raise others.
         node = yaml.compose(text, yaml.SafeLoader)
     try:
@@ -338,6 +339,8 @@ def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 def _count(node: Any, sizes: dict[int, int | None]) -> int:
     """Return the number of nodes below one, aliases written out."""
+    import yaml
+
     if isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float")) and len(node.value) > _YAML_DIGITS:
         raise DataError(f"the number in line {node.start_mark.line + 1} has {len(node.value)} digits")
     if not isinstance(node, yaml.CollectionNode):
@@ -361,6 +364,8 @@ def _count(node: Any, sizes: dict[int, int | None]) -> int:
 
 def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
     """Refuse what yaml.safe_load would drop in silence: all but the last of several values for one key."""
+    import yaml
+
     seen = set()
     for name, _ in node.value:
         if isinstance(name, yaml.ScalarNode):

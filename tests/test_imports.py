@@ -25,7 +25,7 @@ def loaded(statement):
     ("statement", "module", "without"),
     [
         ("import lds", "lds", OPTIONAL | HEAVY),
-        ("import lds.hypergrad", "lds.hypergrad", OPTIONAL | SCIPY | {"scipy", "torch_geometric"}),
+        ("import lds.hypergrad", "lds.hypergrad", OPTIONAL | SCIPY | {"scipy", "torch_geometric", "yaml"}),
         ("from lds import StructureLearner", "lds.learner", OPTIONAL | SCIPY | {"torch_geometric"}),
         # scikit-learn takes pandas along where it can; what is not here shows who else does.
         (

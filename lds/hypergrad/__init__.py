@@ -1,19 +1,16 @@
 """Hypergradients of unrolled optimization; knows nothing of graphs."""
 
-from lds.hypergrad._arguments import Noise
 from lds.hypergrad._check import HypergradientCheck, LeafCheck, check_hypergradient
-from lds.hypergrad._diagnostics import Diagnostics, SweepDiagnostics, plot_diagnostics
+from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics, plot_diagnostics
 from lds.hypergrad._finite_difference import FiniteDifference, FiniteDifferenceDiagnostics
 from lds.hypergrad._forward import Forward
+from lds.hypergrad._guards import Noise
 from lds.hypergrad._hypergradient import hypergradient
 from lds.hypergrad._implicit import Implicit, ImplicitDiagnostics
 from lds.hypergrad._module import functional
-from lds.hypergrad._outer import Accumulator, OuterVariable, Tracer
-from lds.hypergrad._problem import HypergradientResult, Method, Problem
-from lds.hypergrad._reverse import Reverse
-from lds.hypergrad._steady import Derived
-from lds.hypergrad._sweep import SweepStep, sweep
-from lds.hypergrad._trajectory import Trajectory, record
+from lds.hypergrad._outer import Accumulator, Derived, OuterVariable, Tracer
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, record
+from lds.hypergrad._reverse import Reverse, SweepStep, sweep
 from lds.hypergrad._truncation import TruncationCurve, truncation_curve
 from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepStates, Memory, Offload
 

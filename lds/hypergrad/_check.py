@@ -11,15 +11,16 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._updater import Objective, PyTree, Updater
 from lds.errors import HypergradientCheckError, InputError, NumericalError, ReplayError
+from lds.hypergrad._diagnostics import HypergradientResult, Method
+from lds.hypergrad._finite_difference import WIDER, Probe, Prober, evaluate
 from lds.hypergrad._forward import Forward
-from lds.hypergrad._preflight import check_deterministic, double, run_in_float64
-from lds.hypergrad._probe import WIDER, Probe, Prober
-from lds.hypergrad._problem import HypergradientResult, Method, Problem
+from lds.hypergrad._guards import check_objective
+from lds.hypergrad._outer import Theta, is_differentiable, unit
+from lds.hypergrad._record import Problem, Trajectory
 from lds.hypergrad._reverse import Reverse
-from lds.hypergrad._theta import Theta, unit
 from lds.hypergrad.memory import KeepStates
-from lds.updaters import Objective, PyTree, Updater
 
 DETACHED = "leave out .detach(), .item() and torch.no_grad(), or correct the backward of your torch.autograd.Function"
 ATTACHED = f"take inner gradients with lds.updaters.gradient (or create_graph=True), and {DETACHED}"
@@ -76,7 +77,7 @@ def check_hypergradient(
 
     with the maximum over the tensor of θ, and ε the difference to the quotient of a larger step. Before that, the inner
     problem is run twice with one seed, and replayed from its states. Choose a small problem and few steps: each entry
-    takes five runs of the inner problem.
+    takes four runs of the inner problem.
 
     Args:
         inner: inner objective L, (params, outer) -> scalar tensor.
@@ -99,7 +100,7 @@ def check_hypergradient(
             problem is not the same when it is run again. The message names the tensor of θ and the likely cause.
         InputError: the problem cannot be run in float64, or not at all; or an outer variable draws anew in every step.
     """
-    given = Problem(inner, outer_objective, params, outer, updater, steps, seed, None)
+    given = Problem(inner, outer_objective, params, outer, updater, steps, seed)
     theta = Theta(outer, "check_hypergradient")
     problem = replace(given, params=double(params), outer=theta.outer([x.double() for x in theta.tensors]))
     try:
@@ -142,7 +143,7 @@ class _Check:
         return HypergradientCheck(tuple(leaves))
 
     def _wrong(self, c: _Compared, scale: float) -> bool:
-        return not abs(c.analytic - c.probe.value) <= self._atol + self._rtol * scale + c.probe.spread
+        return c.probe.contradicts(c.analytic, rtol=self._rtol, atol=self._atol, scale=scale)
 
     def _failure(self, c: _Compared, scale: float) -> _Failure | None:
         """Return what is wrong about one comparison."""
@@ -266,3 +267,61 @@ def _solve(method: Method[Any], problem: Problem) -> HypergradientResult[Any]:
         return method.solve(problem)
     except (InputError, NumericalError, ReplayError) as error:
         raise HypergradientCheckError(str(error)) from error
+
+
+def double(params: PyTree) -> PyTree:
+    """Return the params in float64."""
+    return optree.tree_map(lambda x: x.detach().double() if is_differentiable(x) and not x.is_complex() else x, params)
+
+
+def run_in_float64(given: Problem, problem: Problem) -> tuple[Trajectory, float]:
+    """Run the problem in float64; raise InputError where the objectives or Φ can run, but not in float64."""
+    needed = (
+        "check_hypergradient needs objectives and an updater that compute in the dtype of their arguments, float64 here"
+    )
+    advice = "convert the data that they close over, with .double() or .to(params.dtype), before you check"
+    dtypes: dict[str, torch.dtype] = {}
+
+    def noted(name: str, function: Objective) -> Objective:
+        def call(params: PyTree, outer: PyTree) -> Tensor:
+            value = function(params, outer)
+            dtypes[name] = value.dtype if isinstance(value, Tensor) else torch.float64
+            return value
+
+        return call
+
+    inner, outer_objective = noted("inner", problem.inner), noted("outer", problem.outer_objective)
+    try:
+        run = evaluate(replace(problem, inner=inner, outer_objective=outer_objective))
+    except (RuntimeError, TypeError, InputError) as error:
+        evaluate(given)
+        raise InputError(f"{needed}, but: {str(error).splitlines()[0]}; {advice}") from error
+    for name, dtype in dtypes.items():
+        if dtype != torch.float64:
+            raise InputError(f"{needed}, but the {name} objective returns {dtype}; {advice}")
+    return run
+
+
+def check_deterministic(problem: Problem, first: tuple[Trajectory, float]) -> None:
+    """Raise HypergradientCheckError where another run with the same seed ends elsewhere.
+
+    Raises:
+        NumericalError: an objective is NaN or infinite.
+    """
+    second = evaluate(problem)
+    spec, final = first[0].dynamics.spec, first[0].final_state
+    check_objective(first[1], final.step, spec.paths, spec.flatten(final))
+    states = [spec.flatten(trajectory.final_state) for trajectory, _ in (first, second)]
+    differing = [
+        path
+        for path, x, y in zip(spec.paths, *states, strict=True)
+        if not (torch.allclose(x, y, rtol=0.0, atol=0.0, equal_nan=True) if isinstance(x, Tensor) else x == y)
+    ]
+    if first[1] != second[1]:
+        differing.append("the outer objective")
+    if differing:
+        raise HypergradientCheckError(
+            f"two runs with one seed must end in the same bits, but differ in {differing[0]}: Φ or an objective reads "
+            "something besides its arguments and the torch, numpy and random generators, such as an iterator that "
+            "moved on; make it a function of its arguments"
+        )

@@ -1,45 +1,47 @@
-"""What a method noticed on its way, and what follows for the horizon."""
+"""What a method returns: the hypergradient, what was noticed on the way, and what follows for the horizon."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-import optree
-import torch
-
-from lds._random import DRAW, STEP, forked, reseed
-from lds.hypergrad._dynamics import Dynamics
-from lds.hypergrad._leaves import norm
-from lds.updaters import State, gradient
+from lds._updater import PyTree, State
+from lds.hypergrad._record import Diagnostics, Problem
 
 # Costate norms oscillate under momentum: a rate is taken over as many steps.
 RATE_STEPS = 5
 
 
-@dataclass
-class Diagnostics:
-    """What every method notices.
+D = TypeVar("D", bound=Diagnostics)
+
+
+@dataclass(frozen=True)
+class HypergradientResult(Generic[D]):
+    """What `hypergradient` returns.
 
     Attributes:
-        inner_losses: values of the inner objective at the last steps, where Φ evaluated it.
+        grad: pytree like `outer`, dF/dθ.
+        params: w_T.
+        outer_loss: F(w_T, θ).
+        state: the whole final state; pass it as `state=` for a warm start.
+        diagnostics: what the method noticed.
     """
 
-    inner_losses: list[float]
-    _inner_gradient_norm: Callable[[], float] = field(repr=False)
+    grad: PyTree
+    params: PyTree
+    outer_loss: float
+    state: State
+    diagnostics: D
 
-    @cached_property
-    def inner_gradient_norm(self) -> float:
-        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for.
 
-        Raises:
-            InputError: an outer variable was changed in place since. One that draws cannot tell: ask before you change
-                it, else this is the norm at its new value.
-        """
-        return self._inner_gradient_norm()
+class Method(Protocol[D]):
+    """A way to differentiate through the inner problem."""
+
+    def solve(self, problem: Problem) -> HypergradientResult[D]:
+        """Run the inner problem and return the hypergradient."""
+        ...
 
 
 @dataclass
@@ -102,20 +104,6 @@ def remaining_share(norms: Sequence[float]) -> float:
         return math.inf
     rate: float = (norms[-1] / norms[-1 - RATE_STEPS]) ** (1 / RATE_STEPS)
     return norms[-1] * rate / (1 - rate) / math.fsum(norms)
-
-
-def inner_gradient_norm(dynamics: Dynamics, state: State) -> Callable[[], float]:
-    """Return a function that evaluates ‖∇_w L‖; it keeps the state alive, not the recorded iterates."""
-    return partial(_inner_gradient_norm, dynamics, state)
-
-
-def _inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
-    dynamics.outer.check_unchanged("inner_gradient_norm", "ask for it first")
-    with forked(dynamics.cuda), torch.no_grad():
-        values = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start, DRAW))
-        reseed(dynamics.seed, state.step, STEP, cuda=dynamics.cuda)
-        grads = optree.tree_leaves(gradient(dynamics.inner, state.params, values))
-    return float(norm(grads, like=torch.zeros((), dtype=torch.float64)))
 
 
 def _slope(norms: Sequence[float]) -> float:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import optree
 import torch
 from torch import Tensor
 
-from lds._random import DRAW, INIT, STEP, cuda_devices, forked, reseed
+from lds._random import DRAW, STEP, reseed
+from lds._updater import Objective, PyTree, State, Updater
 from lds.errors import InputError
-from lds.hypergrad._leaves import detached, differentiable, is_differentiable
-from lds.hypergrad._outer import Outer, Tracer
-from lds.updaters import Objective, PyTree, State, Updater, as_updater
+from lds.hypergrad._outer import Outer, Tracer, is_differentiable
 
 
 class StateSpec:
@@ -26,6 +25,7 @@ class StateSpec:
         roots = ("state.params", "state.slots")
         self.paths = [accessor[1:].codify(roots[accessor.path[0]]) for accessor in accessors]
         self.params = optree.tree_structure(state.params).num_leaves  # So many of the leaves, the first, are params.
+        self.differentiable = [is_differentiable(x) for x in leaves]
         self._kinds = [(x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in leaves]
 
     def flatten(self, state: Any) -> list[Any]:
@@ -48,6 +48,14 @@ class StateSpec:
                 )
         return leaves
 
+    def inputs(self, leaves: Sequence[Any]) -> list[Any]:
+        """Return the leaves of a state as leaves of a new graph."""
+        # Φ may write to leaves that carry no derivative, such as counters, and the recorded ones are not its own.
+        return [
+            x.detach().requires_grad_() if can else x.clone() if isinstance(x, Tensor) else x
+            for x, can in zip(leaves, self.differentiable, strict=True)
+        ]
+
     def unflatten(self, leaves: Sequence[Any], step: int) -> State:
         """Return the state with these leaves."""
         params, slots = optree.tree_unflatten(self.spec, leaves)
@@ -58,81 +66,100 @@ def _describe(kind: Any) -> str:
     return f"{tuple(kind[0])} {kind[1]}" if isinstance(kind, tuple) else kind.__name__
 
 
-class CheckedObjective:
-    """The user's objective: differentiable in any grad mode, checked to be a scalar, its last value kept."""
+def checked(function: Objective, name: str) -> Objective:
+    """Return the user's objective: differentiable in any grad mode, its value checked to be a scalar."""
 
-    def __init__(self, function: Objective, name: str) -> None:
-        self._function = function
-        self._name = name
-        self.last: Tensor | None = None
-
-    def __call__(self, params: PyTree, outer: PyTree) -> Tensor:
-        """Return the value of the objective."""
+    def objective(params: PyTree, outer: PyTree) -> Tensor:
         with torch.enable_grad():
-            value = self._function(params, outer)
+            value = function(params, outer)
         if not isinstance(value, Tensor) or value.ndim != 0:
             found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise InputError(
-                f"the {self._name} must return a scalar tensor, got {found}; reduce it with .mean() or .sum()"
-            )
-        self.last = value.detach()
+            raise InputError(f"the {name} must return a scalar tensor, got {found}; reduce it with .mean() or .sum()")
         return value
 
-    def take(self) -> Tensor | None:
-        """Return the last value since this was asked before, None if there is none."""
-        last, self.last = self.last, None
-        return last
+    return objective
+
+
+class StepResult(NamedTuple):
+    """What came of a step, cut off from any graph.
+
+    Attributes:
+        leaves: leaves of the state after it.
+        draws: what it was shown of the outer variables.
+        loss: the inner objective, where Φ evaluated it.
+    """
+
+    leaves: list[Any]
+    draws: Sequence[Any]
+    loss: Tensor | None
+
+
+def _detached(leaves: Sequence[Any]) -> list[Any]:
+    return [x.detach() if isinstance(x, Tensor) else x for x in leaves]
 
 
 @dataclass
 class StepGraph:
-    """One step of Φ with its graph of autograd: from `leaves` and the tracers' inputs to `results`."""
+    """A function of a state and of θ with its graph of autograd: a step of Φ, F, or the inner gradient.
+
+    Attributes:
+        leaves: leaves of the state; those that can carry a cotangent are leaves of autograd.
+        tracers: stand-ins for the outer variables.
+        results: leaves of what it returned.
+        draws: what the stand-ins have the values of.
+        loss: the inner objective on the way, where it was evaluated.
+    """
 
     leaves: list[Any]
     tracers: list[Tracer]
     results: list[Any]
+    draws: Sequence[Any] = ()
+    loss: Tensor | None = None
+
+    def result(self) -> StepResult:
+        """Return what came of the step, cut off from the graph."""
+        return StepResult(_detached(self.results), self.draws, self.loss)
+
+
+@dataclass
+class Step:
+    """Step t as a memory policy hands it to the sweep.
+
+    Attributes:
+        leaves: leaves of the state before the step.
+        draws: what the step was shown of the outer variables.
+        graph: the step's graph of autograd, where it was kept; good for one sweep.
+    """
+
+    leaves: Sequence[Any]
+    draws: Sequence[Any]
+    graph: StepGraph | None = None
 
 
 @dataclass(frozen=True)
 class Dynamics:
     """w_{t+1} = Φ(w_t, θ) on flat leaves; a function of (t, leaves, draws), whatever noise Φ makes.
 
-    Every method but `bind` runs inside `forked`.
+    Every method runs inside `forked`. A step draws what it is shown of the outer variables, unless it is given what it
+    was shown before; what it draws is a function of the seed and the step, as all its noise is.
+
+    Attributes:
+        updater: Φ.
+        inner: the inner objective, checked.
+        outer: the outer variables.
+        spec: the structure of the state.
+        seed: seed of all noise.
+        start: the number of the step t = 0, which a warm start counts on from; t may go on from another trajectory.
+        cuda: the CUDA devices whose generators are seeded.
     """
 
     updater: Updater
-    inner: CheckedObjective
+    inner: Objective
     outer: Outer
     spec: StateSpec
     seed: int
     start: int
     cuda: frozenset[int]
-
-    @classmethod
-    def bind(
-        cls,
-        inner: Objective,
-        params: PyTree,
-        outer: PyTree,
-        updater: Updater,
-        seed: int,
-        state: State | None,
-        begin: int = 0,
-    ) -> tuple[Dynamics, list[Any]]:
-        """Check the arguments of a problem; return its dynamics and the leaves of the state before step `begin`."""
-        updater = as_updater(updater)
-        variables = Outer(outer)
-        tensors = [x for tree in (params, outer) for x in optree.tree_leaves(tree) if isinstance(x, Tensor)]
-        if state is None:
-            state = _initial_state(updater, params, seed, cuda_devices(tensors))
-        if not isinstance(state, State):
-            raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
-        spec = StateSpec(state)
-        # Φ may write to the state it is given; the caller's tensors are not its to write to.
-        leaves = [x.detach().clone() if isinstance(x, Tensor) else x for x in spec.flatten(state)]
-        cuda = cuda_devices([*(x for x in leaves if isinstance(x, Tensor)), *tensors])
-        objective = CheckedObjective(inner, "inner objective")
-        return cls(updater, objective, variables, spec, seed, state.step - begin, cuda), leaves
 
     def draws(self, t: int, stream: int = DRAW) -> list[Any]:
         """Return what step t is shown of the outer variables."""
@@ -140,38 +167,37 @@ class Dynamics:
             reseed(self.seed, self.start + t, stream, cuda=self.cuda)
         return self.outer.draw()
 
-    def apply(self, t: int, leaves: Sequence[Any], values: Sequence[Any], stream: int = STEP) -> list[Any]:
-        """Return the leaves of Φ's result, in the grad mode of the caller."""
-        step = self.start + t
-        reseed(self.seed, step, stream, cuda=self.cuda)
-        state = self.spec.unflatten(leaves, step)
-        return self.spec.flatten(self.updater.step(state, self.outer.unflatten(values), self.inner))
-
-    def advance(self, t: int, leaves: Sequence[Any], draws: Sequence[Any]) -> list[Any]:
-        """Take step t without a graph; return the next leaves, detached."""
+    def advance(self, t: int, leaves: Sequence[Any], draws: Sequence[Any] | None = None) -> StepResult:
+        """Take step t without a graph."""
+        draws = self.draws(t) if draws is None else draws
         with torch.no_grad():
             # Leaves ask for gradients so that a Φ that calls torch.autograd.grad itself can.
-            results = self.apply(t, [x.requires_grad_() if is_differentiable(x) else x for x in leaves], draws)
-        return detached(results)
+            pairs = zip(leaves, self.spec.differentiable, strict=True)
+            leaves = [x.requires_grad_() if can else x for x, can in pairs]
+            results, loss = self._step(t, leaves, self.outer.unflatten(draws), STEP)
+        return StepResult(_detached(results), draws, loss)
 
     @torch.enable_grad()
-    def linearise(self, t: int, leaves: Sequence[Any], draws: Sequence[Any], stream: int = STEP) -> StepGraph:
+    def linearise(
+        self, t: int, leaves: Sequence[Any], draws: Sequence[Any] | None = None, stream: int = STEP
+    ) -> StepGraph:
         """Take step t with a graph."""
-        # Φ may write to leaves that carry no derivative, such as counters, and the recorded ones are not its own.
-        leaves = [x.clone() if isinstance(x, Tensor) and not x.requires_grad else x for x in differentiable(leaves)]
-        tracers = self.outer.trace(draws)
-        return StepGraph(leaves, tracers, self.apply(t, leaves, [tracer.value for tracer in tracers], stream))
+        draws = self.draws(t) if draws is None else draws
+        tracers, outer = self.outer.trace(draws)
+        leaves = self.spec.inputs(leaves)
+        results, loss = self._step(t, leaves, outer, stream)
+        return StepGraph(leaves, tracers, results, draws, loss)
 
+    def _step(self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int) -> tuple[list[Any], Tensor | None]:
+        """Return the leaves of Φ's result, in the grad mode of the caller, and the inner objective."""
+        loss: Tensor | None = None
 
-def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[int]) -> State:
-    accessors, leaves, _ = optree.tree_flatten_with_accessor(params)
-    if not leaves:
-        raise InputError("params must hold at least one floating-point tensor, got an empty pytree")
-    for accessor, leaf in zip(accessors, leaves, strict=True):
-        if not is_differentiable(leaf):
-            found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise InputError(f"{accessor.codify('params')} must be a floating-point tensor, got {found}")
-    with forked(cuda), torch.no_grad():
-        reseed(seed, INIT, cuda=cuda)
-        params = optree.tree_map(torch.Tensor.detach, params)
-        return State(params, updater.init(params))
+        def inner(params: PyTree, outer: PyTree) -> Tensor:
+            nonlocal loss
+            value = self.inner(params, outer)
+            loss = value.detach()
+            return value
+
+        state = self.spec.unflatten(leaves, self.start + t)
+        reseed(self.seed, self.start + t, stream, cuda=self.cuda)
+        return self.spec.flatten(self.updater.step(state, outer, inner)), loss

@@ -1,22 +1,30 @@
-"""Central differences: the hypergradient without any derivative, to compare with."""
+"""Central differences: the hypergradient without any derivative, and quotients that tell whether to trust them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lds._random import OUTER_DRAW, OUTER_STEP, forked, reseed
-from lds.errors import InputError
-from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
-from lds.hypergrad._dynamics import CheckedObjective
-from lds.hypergrad._finite import check_grad, check_objective
-from lds.hypergrad._leaves import is_differentiable
-from lds.hypergrad._problem import HypergradientResult, Problem
-from lds.hypergrad._theta import Theta, unit
-from lds.hypergrad._trajectory import Trajectory
-from lds.updaters import PyTree
+from lds._updater import PyTree
+from lds.errors import InputError, NumericalError
+from lds.hypergrad._diagnostics import HypergradientResult
+from lds.hypergrad._dynamics import checked
+from lds.hypergrad._guards import check_grad, check_objective
+from lds.hypergrad._outer import Theta, is_differentiable, unit
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
+
+EPS = torch.finfo(torch.float64).eps
+STEP = EPS ** (1 / 3)
+WIDER = 4
+# Quotients that differ by more than this share of them are those of two slopes.
+DISTINCT = 1e-2
+# Rounding of F after a number of steps, in units of that of one operation.
+ROUNDINGS = 1000
 
 
 @dataclass
@@ -88,7 +96,7 @@ class FiniteDifference:
             errors.append(error)
         diagnostics = FiniteDifferenceDiagnostics(
             inner_losses=trajectory.inner_losses,
-            _inner_gradient_norm=inner_gradient_norm(dynamics, final),
+            _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
             runs=1 + 4 * sum(x.numel() for x in theta.tensors),
             errors=theta.grads(errors),
         )
@@ -103,7 +111,7 @@ def evaluate(problem: Problem) -> tuple[Trajectory, float]:
     with forked(dynamics.cuda), torch.no_grad():
         values = dynamics.outer.unflatten(dynamics.draws(problem.steps, OUTER_DRAW))
         reseed(dynamics.seed, final.step, OUTER_STEP, cuda=dynamics.cuda)
-        loss = CheckedObjective(problem.outer_objective, "outer objective")(final.params, values)
+        loss = checked(problem.outer_objective, "outer objective")(final.params, values)
     return trajectory, loss.item()
 
 
@@ -125,3 +133,76 @@ def difference(problem: Problem, theta: Theta, index: int, direction: Tensor, si
         )
     ahead, behind = (evaluate(moved(problem, theta, index, h * direction))[1] for h in (size, -size))
     return (ahead - behind) / gone
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Difference quotients of F along a direction, over ±h and ±4h, and over h on either side."""
+
+    size: float
+    value: float
+    wide: float
+    left: float
+    right: float
+    wide_gap: float
+    noise: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether F is finite all around."""
+        return math.isfinite(self.value) and math.isfinite(self.wide)
+
+    @property
+    def spread(self) -> float:
+        """How much the quotients over ±h and ±4h differ, an estimate of the error of `value`."""
+        return abs(self.value - self.wide)
+
+    def contradicts(self, analytic: float, *, rtol: float, atol: float, scale: float) -> bool:
+        """Tell whether a derivative is another than `value`, beyond tolerance and the error of `value` itself."""
+        return not abs(analytic - self.value) <= atol + rtol * scale + self.spread
+
+    @property
+    def steady(self) -> bool:
+        """Whether the quotients over ±h and ±4h are of one slope."""
+        return self.spread <= DISTINCT * max(abs(self.value), abs(self.wide)) + self.noise
+
+    @property
+    def kink(self) -> bool:
+        """Whether the slopes on either side differ, and differ no less closer by, as those of a smooth F would."""
+        gap = abs(self.right - self.left)
+        return gap > DISTINCT * max(abs(self.left), abs(self.right)) + self.noise and self.wide_gap < 2 * gap
+
+
+class Prober:
+    """Probes of one problem in float64."""
+
+    def __init__(self, problem: Problem, theta: Theta) -> None:
+        self._problem = problem
+        self._theta = theta
+        self._middle = _value(problem)
+
+    def __call__(self, index: int, direction: Tensor) -> Probe:
+        """Probe F along a direction in one tensor of θ."""
+        place = self._theta.tensors[index][direction != 0]
+        h = STEP * max(1.0, float(place.abs().max()))
+        far, behind, ahead, beyond = (
+            _value(moved(self._problem, self._theta, index, k * h * direction)) for k in (-WIDER, -1, 1, WIDER)
+        )
+        middle, wide = self._middle, WIDER * h
+        return Probe(
+            size=h,
+            value=(ahead - behind) / (2 * h),
+            wide=(beyond - far) / (2 * wide),
+            left=(middle - behind) / h,
+            right=(ahead - middle) / h,
+            wide_gap=abs(beyond - 2 * middle + far) / wide,
+            noise=ROUNDINGS * EPS * max(map(abs, (far, behind, middle, ahead, beyond))) / h,
+        )
+
+
+def _value(problem: Problem) -> float:
+    """Return F(w_T, θ), NaN where the inner objective is not finite on the way there."""
+    try:
+        return evaluate(problem)[1]
+    except NumericalError:
+        return math.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optree
@@ -13,17 +14,23 @@ from torch import Tensor
 
 from lds._random import forked
 from lds.errors import InputError
-from lds.hypergrad._arguments import check_count
-from lds.hypergrad._attached import check_attached
-from lds.hypergrad._backward import Sweep
-from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
-from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._finite import check_grad, check_losses
-from lds.hypergrad._leaves import detached, differentiable, is_differentiable
-from lds.hypergrad._logs import ScalarLog
-from lds.hypergrad._problem import HypergradientResult, Problem
-from lds.hypergrad._theta import Theta, unit
-from lds.hypergrad._trajectory import Trajectory
+from lds.hypergrad._diagnostics import HypergradientResult
+from lds.hypergrad._dynamics import Dynamics, Step, StepGraph
+from lds.hypergrad._guards import (
+    Attached,
+    Costate,
+    Finite,
+    Notes,
+    ScalarLog,
+    Watchers,
+    check_attached,
+    check_count,
+    check_grad,
+    check_losses,
+)
+from lds.hypergrad._outer import Accumulators, Derived, Theta, detached, differentiable, is_differentiable, unit
+from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
+from lds.hypergrad._reverse import pull_back_outer
 
 
 @dataclass(frozen=True)
@@ -56,31 +63,22 @@ class Forward:
         """
         check_count("steps", problem.steps)
         theta = Theta(problem.outer, "Forward()")
-
-        def bind() -> tuple[Dynamics, list[Any]]:
-            return Dynamics.bind(
-                problem.inner, problem.params, problem.outer, problem.updater, problem.seed, problem.state
-            )
-
-        dynamics, leaves = bind()
-        losses = ScalarLog(max(problem.steps, 1))
+        dynamics, leaves = problem.bind()
+        losses, notes = ScalarLog(max(problem.steps, 1)), Notes(0, dynamics.spec)
+        sums = Accumulators(dynamics.outer)
         with forked(dynamics.cuda):
             run = _Run(dynamics, theta, leaves)
             for t in range(problem.steps):
-                run.step(t)
-                if (loss := dynamics.inner.take()) is not None:
+                if (loss := run.step(t)) is not None:
                     losses.append(loss)
-            check_losses(losses, bind, 0, problem.steps)
+            check_losses(losses, problem.bind, 0, problem.steps)
             final = dynamics.spec.unflatten(run.leaves, dynamics.start + problem.steps)
-            trajectory = Trajectory(problem.steps, 0, final, losses.floats(), dynamics, ())
-            sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False, initial_costate=True)
-            sweep.look_closely()
-            next(iter(sweep))
-        assert sweep.outer_loss is not None
-        diagnostics = Diagnostics(trajectory.inner_losses, inner_gradient_norm(dynamics, final))
-        grad = run.hypergradient(sweep.grad(), sweep.cotangents)
+            watch = Watchers(Attached(repeats=False), notes, Finite(notes, final.step))
+            costate = pull_back_outer(dynamics, final, problem.steps, problem.outer_objective, sums, watch)
+        diagnostics = Diagnostics(losses.floats(), partial(inner_gradient_norm, dynamics, final))
+        grad = run.hypergradient(sums.value(), costate)
         check_grad(dynamics.outer, grad, problem.steps)
-        return HypergradientResult(grad, final.params, sweep.outer_loss.item(), final, diagnostics)
+        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics)
 
 
 class Pushforward:
@@ -150,15 +148,15 @@ class _Run:
         self.leaves = leaves
         # Nothing that a step is shown changes from step to step.
         self._draws = dynamics.draws(0)
-        seeds = [_seed(theta, owner) for owner in range(len(self._draws))]
+        seeds = [_seed(variable.derived, theta.owners.index(i)) for i, variable in enumerate(theta.variables)]
         self._scalars: list[_Scalar] = []
         for index, (tensor, owner) in enumerate(zip(theta.tensors, theta.owners, strict=True)):
             for i in range(tensor.numel()):
                 draw = seeds[owner](index, unit(tensor, i))
                 self._scalars.append(_Scalar(index, owner, draw, [None] * len(leaves)))
 
-    def step(self, t: int) -> None:
-        """Take the state and every tangent through step t."""
+    def step(self, t: int) -> Tensor | None:
+        """Take the state and every tangent through step t; return the inner objective where Φ evaluated it."""
         graph = self._dynamics.linearise(t, self.leaves, self._draws)
         places = [i for i, leaf in enumerate(graph.leaves) if is_differentiable(leaf)]
         shown = [tracer.inputs() for tracer in graph.tracers]
@@ -173,8 +171,9 @@ class _Run:
             # The first step goes through all that θ reaches, the second through what the state does as well.
             scalar.state = push(tangents, check=t < 2)
         self.leaves = detached(graph.results)
+        return graph.loss
 
-    def hypergradient(self, direct: Any, cotangents: Sequence[Tensor | None]) -> Any:
+    def hypergradient(self, direct: Any, cotangents: Costate) -> Any:
         """Return ∂_θ F + ∂_w F Z_T."""
         tensors = self._theta.tensors
         found: list[list[Tensor]] = [[] for _ in tensors]
@@ -199,15 +198,17 @@ class _Run:
                 unreached.append(owner)
             begin += size
         asked = [is_differentiable(x) for x in graph.results]
-        check_attached(self._dynamics, 0, self.leaves, self._draws, graph.results, unreached=unreached, asked=asked)
+        step = Step(self.leaves, self._draws)
+        check_attached(self._dynamics, 0, step, graph.results, unreached=unreached, asked=asked)
 
 
-def _seed(theta: Theta, owner: int) -> Callable[[int, Tensor], list[Tensor | None]]:
-    """Return a function from a tensor of θ and its tangent to the tangents of what Φ sees of the outer variable."""
-    derived = theta.derived(owner)
-    if derived is None:
-        return lambda index, tangent: [tangent]
-    first = theta.owners.index(owner)
+def _seed(derived: Derived, first: int) -> Callable[[int, Tensor], list[Tensor | None]]:
+    """Return a function from a tensor of θ and its tangent to the tangents of h(θ), which Φ sees of it.
+
+    Args:
+        derived: h and θ.
+        first: index of its first tensor among all tensors of the outer variables.
+    """
     parts = differentiable(derived.leaves)
     with torch.enable_grad():
         value = derived.function(optree.tree_unflatten(derived.spec, parts))

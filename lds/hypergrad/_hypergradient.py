@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
-from lds.hypergrad._arguments import check_method
-from lds.hypergrad._diagnostics import Diagnostics, SweepDiagnostics
-from lds.hypergrad._problem import HypergradientResult, Method, Problem
+from lds._updater import Objective, PyTree, State, Updater
+from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics
+from lds.hypergrad._guards import check_method
+from lds.hypergrad._record import Diagnostics, Problem
 from lds.hypergrad._reverse import Reverse
-from lds.updaters import Objective, PyTree, State, Updater
 
 D = TypeVar("D", bound=Diagnostics)
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
 
 import optree
 import torch
 from torch import Tensor
 
-from lds._random import forked
+from lds._random import STEP, forked, reseed
+from lds._updater import State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._arguments import check_count
-from lds.hypergrad._backward import Sweep
-from lds.hypergrad._diagnostics import Diagnostics, inner_gradient_norm
-from lds.hypergrad._finite import all_finite
-from lds.hypergrad._implicit_system import GradientSystem, StepSystem
-from lds.hypergrad._leaves import is_differentiable
-from lds.hypergrad._problem import HypergradientResult, Problem
+from lds.hypergrad._diagnostics import HypergradientResult
+from lds.hypergrad._dynamics import Dynamics, StepGraph
+from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count
+from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
+from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
+from lds.hypergrad._reverse import pull_back, pull_back_outer
 from lds.hypergrad._solvers import (
     Matrix,
     Solution,
@@ -30,7 +31,6 @@ from lds.hypergrad._solvers import (
     rounding,
     series,
 )
-from lds.updaters import State
 
 Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
 SERIES = ("neumann", "fixed_point")
@@ -137,30 +137,29 @@ class Implicit:
         dynamics, final = trajectory.dynamics, trajectory.final_state
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
-        sweep = Sweep(trajectory, problem.outer_objective, noise="replay", check_replay=False, initial_costate=True)
+        notes, sums = Notes(0, dynamics.spec), Accumulators(dynamics.outer)
+        watch = Watchers(Attached(repeats=False), notes, Finite(notes, final.step))
         with forked(dynamics.cuda):
-            sweep.look_closely()
-            next(iter(sweep))
+            costate = pull_back_outer(dynamics, final, problem.steps, problem.outer_objective, sums, watch)
             system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, problem.steps)
-            b = system.flat(sweep.cotangents[: len(system.graph.leaves)])
+            b = system.flat(costate[: len(system.graph.leaves)])
             tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
             solution = self._solve(system.matrix, b, tol)
             direction, length = system.displacement(solution.rate)
-            sweep.pull_back(system.graph, system.cotangents(solution.vector))
-            grad = sweep.grad()
-        assert sweep.outer_loss is not None
-        way = _Way.of(problem, final, direction, length)
+            pull_back(system.graph, system.cotangents(solution.vector), sums.current)
+            grad = sums.value()
+        ahead = _Ahead.of(problem, final, direction, length)
         diagnostics = ImplicitDiagnostics(
             inner_losses=trajectory.inner_losses,
-            _inner_gradient_norm=inner_gradient_norm(dynamics, final),
-            distance=way.distance,
+            _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
+            distance=ahead.distance,
             curvature=system.matrix.range,
             contraction=solution.rate,
             residual=solution.residual,
             iterations=solution.iterations,
             converged=solution.residual <= tol,
         )
-        for failure in self._failures(diagnostics, way, rounding(b), tol):
+        for failure in self._failures(diagnostics, ahead, rounding(b), tol):
             # At the line that calls `hypergradient`.
             warnings.warn(failure, PremiseWarning, stacklevel=3)
         if not all_finite([solution.vector, grad]):
@@ -170,7 +169,7 @@ class Implicit:
                 f"product with it, is not (‖∇L‖ = {diagnostics.inner_gradient_norm:.3g}, curvature from {low:.3g} to "
                 f'{high:.3g}); look at the inner objective at w_T, or use solver="dense" or Reverse()'
             )
-        return HypergradientResult(grad, final.params, sweep.outer_loss.item(), final, diagnostics)
+        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics)
 
     def _solve(self, matrix: Matrix, b: Tensor, tol: float) -> Solution:
         if not bool(b.any()):
@@ -185,10 +184,10 @@ class Implicit:
         found = series(lambda p: p - alpha * matrix(p), b, tol, self.max_iterations)
         return replace(found, vector=alpha * found.vector)
 
-    def _failures(self, found: ImplicitDiagnostics, way: _Way, zero: float, tol: float) -> Iterator[str]:
+    def _failures(self, found: ImplicitDiagnostics, ahead: _Ahead, zero: float, tol: float) -> Iterator[str]:
         """Yield what is wrong with the premise, one message each."""
         gradient_norm = found.inner_gradient_norm
-        figures = f"‖∇L‖ = {gradient_norm:.3g}, ‖w_T‖ = {way.size:.3g}"
+        figures = f"‖∇L‖ = {gradient_norm:.3g}, ‖w_T‖ = {ahead.size:.3g}"
         if not found.distance <= self.stationarity_tol:
             needed = (
                 "a fixed point of Φ" if self.solver == "fixed_point" else "a stationary point of the inner objective"
@@ -198,7 +197,7 @@ class Implicit:
             )
             yield (
                 f"Implicit() needs {needed}, but from w_T there is {away} (stationarity_tol = "
-                f"{self.stationarity_tol:.2g}, {figures}); {way.advice}"
+                f"{self.stationarity_tol:.2g}, {figures}); {ahead.advice}"
             )
         smallest, largest = found.curvature
         scale = max(abs(smallest), abs(largest))
@@ -217,17 +216,107 @@ class Implicit:
             )
 
 
+class _System:
+    """A function of the leaves of w_T and of θ by its graph, and the transpose of its Jacobian on flat vectors."""
+
+    def __init__(self, graph: StepGraph, symmetric: bool) -> None:
+        self.graph = graph
+        self._inputs = [x for x in graph.leaves if is_differentiable(x)]
+        self.matrix = Matrix(self._transpose, symmetric)
+
+    def flat(self, leaves: Sequence[Any]) -> Tensor:
+        """Return one vector for leaves like those of the graph, zeros where one is None."""
+        pairs = zip(self.graph.leaves, leaves, strict=True)
+        parts = [torch.zeros_like(x) if y is None else y.detach() for x, y in pairs if is_differentiable(x)]
+        return torch.cat([x.reshape(-1).to(parts[0].device) for x in parts])
+
+    def split(self, vector: Tensor) -> list[Tensor | None]:
+        """Return the leaves that a vector stands for, None where a leaf carries no derivative."""
+        parts = iter(torch.split(vector, [x.numel() for x in self._inputs]))
+        return [
+            next(parts).reshape(x.shape).to(x.device, x.dtype) if is_differentiable(x) else None
+            for x in self.graph.leaves
+        ]
+
+    def _transpose(self, vector: Tensor) -> Tensor:
+        """Return uᵀ ∂results/∂leaves."""
+        pairs = zip(self.graph.results, self.split(vector), strict=True)
+        attached = [(y, u) for y, u in pairs if u is not None and y.requires_grad]
+        if not attached:
+            return torch.zeros_like(vector)
+        results, cotangents = zip(*attached, strict=True)
+        found = iter(torch.autograd.grad(results, self._inputs, cotangents, retain_graph=True, allow_unused=True))
+        return self.flat([next(found) if is_differentiable(x) else None for x in self.graph.leaves])
+
+
+class GradientSystem(_System):
+    """∇_w L(w_T, θ); its Jacobian is the Hessian."""
+
+    @torch.enable_grad()
+    def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
+        leaves, spec = optree.tree_flatten(final.params)
+        leaves = differentiable(leaves)
+        tracers, outer = dynamics.outer.trace(dynamics.draws(steps))
+        reseed(dynamics.seed, final.step, STEP, cuda=dynamics.cuda)
+        grads = gradient(dynamics.inner, optree.tree_unflatten(spec, leaves), outer)
+        super().__init__(StepGraph(leaves, tracers, optree.tree_leaves(grads)), symmetric=True)
+
+    def cotangents(self, solution: Tensor) -> list[Tensor | None]:
+        """Return what to pull back to θ: −v."""
+        return self.split(-solution)
+
+    def displacement(self, rate: float) -> tuple[Tensor, float]:
+        """Return a direction of the minimum and the estimated way there: ‖∇L‖ over the curvature along it."""
+        descent = -self.flat(self.graph.results)
+        size = float(descent.norm())
+        if size == 0:
+            return descent, 0.0
+        unit = descent / size
+        curvature = float(unit.dot(self.matrix(unit)))
+        return descent, size / curvature if curvature > 0 else math.inf
+
+
+class StepSystem(_System):
+    """Φ(w_T, θ), of the whole state."""
+
+    def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
+        leaves = dynamics.spec.flatten(final)
+        super().__init__(dynamics.linearise(steps, leaves, dynamics.draws(steps)), symmetric=False)
+        self._num_weights = sum(x.numel() for x in optree.tree_leaves(final.params))
+
+    def cotangents(self, solution: Tensor) -> list[Tensor | None]:
+        """Return what to pull back to θ: v."""
+        return self.split(solution)
+
+    def displacement(self, rate: float) -> tuple[Tensor, float]:
+        """Return a direction of the fixed point and the estimated way there: ‖Φ(w_T) − w_T‖ / (1 − ρ)."""
+        change = (self.flat(self.graph.results) - self.flat(self.graph.leaves))[: self._num_weights]
+        size = float(change.norm())
+        if math.isnan(rate):
+            return change, size  # Nothing was solved for.
+        return change, size / (1 - rate) if rate < 1 else math.inf if size else 0.0
+
+
 @dataclass(frozen=True)
-class _Way:
-    """Where w_T is, between w_0 and the stationary point ahead."""
+class _Ahead:
+    """How far the stationary point lies ahead of w_T, compared with the weights and with the way from w_0.
+
+    Attributes:
+        size: ‖w_T‖.
+        distance: estimated distance to the stationary point, relative to the larger of ‖w_T‖ and ‖w_T − w_0‖.
+        advice: what to do where that is too far.
+    """
 
     size: float
     distance: float
     advice: str
 
     @classmethod
-    def of(cls, problem: Problem, final: State, direction: Tensor, length: float) -> _Way:
-        """Measure the way from w_0 to w_T, and on by an estimated length along a direction."""
+    def of(cls, problem: Problem, final: State, direction: Tensor, length: float) -> _Ahead:
+        """Compare the estimated length of the way ahead, along a direction, with the weights.
+
+        Weights that have grown, and that descent lengthens further, may have their minimum at infinity.
+        """
         begin = problem.params if problem.state is None else problem.state.params
         w0, w = (
             torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(p)])

@@ -1,26 +1,46 @@
-"""Outer variables as the engine sees them.
+"""Outer variables θ as the engine sees them.
 
 The engine asks four things of an outer variable: a *draw* (the value that Φ sees in one step), a *tracer* around a
 draw (the same value, differentiable), an *accumulator* that takes the tracers' cotangents, and its final value.
-A plain tensor is its own draw. A random structure draws a graph a step and accumulates thin factors; the engine
-knows nothing of graphs.
+A random structure draws a graph a step and accumulates thin factors; the engine knows nothing of graphs. A `Derived`
+draws h(θ), the same in every step, and a plain tensor is derived by the identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
 import optree
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from lds._updater import PyTree
 from lds.errors import InputError
-from lds.hypergrad._leaves import is_differentiable
-from lds.hypergrad._steady import Derived, DerivedVariable, TensorVariable
 
-# Outer variables whose draw is the same in every step of a trajectory.
-STEADY = (TensorVariable, DerivedVariable)
+
+def is_differentiable(leaf: Any) -> bool:
+    """Tell whether a leaf of a state can carry a cotangent."""
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+def differentiable(leaves: Sequence[Any]) -> list[Any]:
+    """Return the leaves of a state as leaves of a new graph."""
+    return [x.detach().requires_grad_() if is_differentiable(x) else x for x in leaves]
+
+
+def detached(leaves: Sequence[Any]) -> list[Any]:
+    """Return the leaves of a state cut off from any graph."""
+    return [x.detach() if isinstance(x, Tensor) else x for x in leaves]
+
+
+def copied(leaves: Sequence[Any]) -> list[Any]:
+    """Return the leaves of a state in memory of their own."""
+    return [x.detach().clone() if isinstance(x, Tensor) else x for x in leaves]
 
 
 class Tracer(Protocol):
@@ -72,15 +92,16 @@ class Outer:
         InputError: a leaf is neither a floating-point tensor nor an `OuterVariable`.
     """
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: PyTree) -> None:
         accessors, leaves, self.spec = optree.tree_flatten_with_accessor(tree)
         self.paths = [accessor.codify("outer") for accessor in accessors]
         self.variables: list[OuterVariable] = [
             _as_variable(name, leaf) for name, leaf in zip(self.paths, leaves, strict=True)
         ]
-        self.random = not all(isinstance(v, STEADY) for v in self.variables)
+        self.steady = [v for v in self.variables if isinstance(v, SteadyVariable)]
+        self.random = len(self.steady) < len(self.variables)
 
-    def unflatten(self, leaves: Sequence[Any]) -> Any:
+    def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         """Return a pytree like the outer variables."""
         return optree.tree_unflatten(self.spec, leaves)
 
@@ -88,30 +109,259 @@ class Outer:
         """Return one draw a variable."""
         return [variable.draw() for variable in self.variables]
 
-    def check_unchanged(self, now: str = "the sweep", advice: str = "sweep first") -> None:
-        """Raise InputError if an outer variable was changed in place since the trajectory was recorded."""
-        for path, variable in zip(self.paths, self.variables, strict=True):
-            if isinstance(variable, STEADY) and variable.changed():
-                raise InputError(
-                    f"{path} was changed in place between the recording and {now}, but both must see the same "
-                    f"value; {advice}, or update a copy"
-                )
+    def trace(self, draws: Sequence[Any]) -> tuple[list[Tracer], PyTree]:
+        """Return one tracer a variable, and the pytree of their values, which Φ and the objectives are called with."""
+        tracers = [variable.trace(draw) for variable, draw in zip(self.variables, draws, strict=True)]
+        return tracers, optree.tree_unflatten(self.spec, [tracer.value for tracer in tracers])
 
-    def trace(self, draws: Sequence[Any]) -> list[Tracer]:
-        """Return one tracer a variable."""
-        return [variable.trace(draw) for variable, draw in zip(self.variables, draws, strict=True)]
+
+class Derived:
+    r"""An outer variable that Φ and F see only through h(θ): computed once, and pulled back through once.
+
+    .. math:: \frac{dF}{d\theta} = \Big(\sum_t P_t\, \partial_h \Phi(w_{t-1}, h)\Big)\, \partial_\theta h(\theta)
+
+    Worth it where h is costly and the same in every step: the normalisation of an adjacency matrix, a kernel matrix,
+    exp of log-coefficients. Use it as a leaf of `outer`: the objectives and Φ see h(θ) in its place, and the
+    hypergradient has a pytree like θ there. Every trajectory reads θ anew, so one object serves a whole training in
+    which θ is updated in place.
+
+    Args:
+        function: h, from θ to a pytree of tensors; deterministic, differentiable.
+        theta: θ, a pytree of floating-point tensors.
+
+    Raises:
+        InputError: θ has leaves that are no floating-point tensors; or, when first used, no tensor of h(θ) depends
+            on θ.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], theta: Any) -> None:
+        self.function = function
+        self.theta = theta
+        accessors, self.leaves, self.spec = optree.tree_flatten_with_accessor(theta)
+        for accessor, leaf in zip(accessors, self.leaves, strict=True):
+            if not is_differentiable(leaf):
+                found = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+                raise InputError(f"{accessor.codify('theta')} must be a floating-point tensor, got {found}")
+
+
+def identity(theta: Any) -> Any:
+    """Return θ: the h of a plain tensor."""
+    return theta
+
+
+class SteadyVariable:
+    """An outer variable within one trajectory that draws the same h(θ) in every step.
+
+    Args:
+        name: what to call it.
+        derived: h and θ.
+    """
+
+    def __init__(self, name: str, derived: Derived) -> None:
+        self.name = name
+        self.derived = derived
+        self.versions = [x._version for x in derived.leaves]
+        self._theta: list[Tensor] = []
+        self._outputs: list[Tensor] = []  # The tensors of h(θ) that can carry a cotangent.
+        self._differentiable: list[bool] = []  # Which of its leaves these are.
+        self._draw: Any = None
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it is a plain tensor."""
+        return self.derived.function is identity
+
+    def draw(self) -> Any:
+        """Return h(θ), evaluated the first time."""
+        if not self._outputs:
+            derived = self.derived
+            self._theta = [x.detach().requires_grad_() for x in derived.leaves]
+            with torch.enable_grad():
+                value = derived.function(optree.tree_unflatten(derived.spec, self._theta))
+            leaves, spec = optree.tree_flatten(value)
+            self._differentiable = [is_differentiable(x) for x in leaves]
+            self._outputs = [x for x, can in zip(leaves, self._differentiable, strict=True) if can]
+            if not any(x.requires_grad for x in self._outputs):
+                raise InputError(
+                    f"the function of {self.name} must return tensors that depend on theta, but nothing it returned "
+                    "has a gradient path to it; compute it without .detach(), .item() or torch.no_grad()"
+                )
+            self._draw = optree.tree_unflatten(spec, [x.detach() if isinstance(x, Tensor) else x for x in leaves])
+        return self._draw
+
+    def trace(self, draw: Any) -> SteadyTracer:
+        """Return leaves of autograd that share the memory of h(θ)."""
+        leaves, spec = optree.tree_flatten(draw)
+        leaves = [
+            x.detach().requires_grad_() if can else x for x, can in zip(leaves, self._differentiable, strict=True)
+        ]
+        inputs = [x for x, can in zip(leaves, self._differentiable, strict=True) if can]
+        return SteadyTracer(optree.tree_unflatten(spec, leaves), inputs)
+
+    def accumulator(self) -> SteadyAccumulator:
+        """Return zeros like h(θ)."""
+        self.draw()
+        return SteadyAccumulator(self.derived.spec, self._theta, self._outputs)
+
+    def nudged(self, draw: Any) -> Any:
+        """Return a value close by, to tell what depends on it."""
+        # Towards zero, so that probabilities stay probabilities and positive numbers stay positive.
+        return optree.tree_map(lambda x: torch.where(x == 0, 1e-3, x * (1 - 1e-3)) if is_differentiable(x) else x, draw)
+
+
+@dataclass(frozen=True)
+class SteadyTracer:
+    """h(θ), its leaves as leaves of autograd.
+
+    Attributes:
+        value: h(θ).
+        leaves: those of its leaves that can carry a cotangent.
+    """
+
+    value: Any
+    leaves: Sequence[Tensor]
+
+    def inputs(self) -> Sequence[Tensor]:
+        """Return the leaves that can carry a cotangent."""
+        return self.leaves
+
+
+class SteadyAccumulator:
+    """Sums of cotangents of h(θ), a tensor each; its value is their sum pulled back to θ."""
+
+    def __init__(self, spec: optree.PyTreeSpec, theta: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        self._spec, self._theta, self._outputs = spec, theta, outputs
+        self.sums = [torch.zeros_like(x.detach()) for x in outputs]
+
+    def add(self, tracer: SteadyTracer, cotangents: Sequence[Tensor | None]) -> None:
+        """Add the cotangents."""
+        for total, cotangent in zip(self.sums, cotangents, strict=True):
+            if cotangent is not None:
+                total += cotangent
+
+    def value(self) -> Any:
+        """Return the sums times the Jacobian of h."""
+        # Copies: the identity hands through what it is given, and the sums go on growing.
+        pairs = [(y, g.clone()) for y, g in zip(self._outputs, self.sums, strict=True) if y.requires_grad]
+        outputs, sums = zip(*pairs, strict=True)
+        grads = torch.autograd.grad(
+            outputs, self._theta, sums, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return optree.tree_unflatten(self._spec, grads)
+
+
+class Accumulators:
+    """G_t: an accumulator for every outer variable.
+
+    A recording that goes on from another may have another θ. The sweep reaches the later one first; what it gathered
+    there is added to what it gathers at the θ before.
+    """
+
+    def __init__(self, outer: Outer) -> None:
+        self._outer = outer
+        self._later: list[list[Any]] = []  # What was gathered at each later θ, a value a variable.
+        self.current: list[Accumulator] = [v.accumulator() for v in outer.variables]
+
+    def of(self, outer: Outer) -> list[Accumulator]:
+        """Return the accumulators at this θ."""
+        if outer is not self._outer:
+            self._later.append(self.take())
+            self._outer, self.current = outer, [v.accumulator() for v in outer.variables]
+        return self.current
+
+    def value(self) -> PyTree:
+        """Return G_t as of now, a pytree like the outer variables."""
+        parts = [[a.value() for a in self.current], *self._later]
+        return self._outer.unflatten([reduce(_add, values) for values in zip(*parts, strict=True)])
+
+    def take(self) -> list[Any]:
+        """Return what was gathered at this θ since this was asked before, a value a variable; `value` forgets it."""
+        values = [a.value() for a in self.current]
+        self.current[:] = [v.accumulator() for v in self._outer.variables]
+        return values
+
+
+def _add(a: Any, b: Any) -> Any:
+    return optree.tree_map(operator.add, a, b)
 
 
 def _as_variable(name: str, leaf: Any) -> OuterVariable:
     if isinstance(leaf, Tensor):
         if not is_differentiable(leaf):
             raise InputError(f"{name} must be a floating-point tensor, got {leaf.dtype}; convert it with .float()")
-        return TensorVariable(leaf)
+        return SteadyVariable(name, Derived(identity, leaf))
     if isinstance(leaf, Derived):
-        return DerivedVariable(name, leaf)
+        return SteadyVariable(name, leaf)
     if isinstance(leaf, OuterVariable):
         return leaf
     raise InputError(
         f"{name} must be a floating-point tensor, got {type(leaf).__name__}; wrap numbers with torch.tensor(...), "
         "and keep constants out of `outer`"
     )
+
+
+class Theta:
+    """The tensors that the outer variables are made of, for methods that go through θ one scalar at a time.
+
+    Args:
+        outer: pytree of the outer variables.
+        method: who asks, for the message.
+
+    Attributes:
+        variables: the outer variables.
+        tensors: their tensors: the plain ones, and θ of every `Derived`.
+        paths: what to call each tensor.
+        owners: index of the outer variable that each belongs to.
+
+    Raises:
+        InputError: an outer variable draws anew in every step, or is complex.
+    """
+
+    def __init__(self, outer: PyTree, method: str) -> None:
+        found = Outer(outer)
+        self._spec = found.spec
+        self.variables: list[SteadyVariable] = []
+        self.tensors: list[Tensor] = []
+        self.paths: list[str] = []
+        self.owners: list[int] = []
+        for name, variable in zip(found.paths, found.variables, strict=True):
+            if not isinstance(variable, SteadyVariable):
+                raise InputError(
+                    f"{method} needs outer variables that are tensors or Derived, but {name} is a "
+                    f"{type(variable).__name__}, which draws anew in every step; use Reverse() or Implicit()"
+                )
+            root, leaves = name if variable.is_tensor else f"{name}.theta", variable.derived.leaves
+            self.paths += [accessor.codify(root) for accessor in optree.tree_accessors(variable.derived.theta)]
+            self.owners += [len(self.variables)] * len(leaves)
+            self.tensors += detached(leaves)
+            self.variables.append(variable)
+        for path, tensor in zip(self.paths, self.tensors, strict=True):
+            if tensor.is_complex():
+                raise InputError(
+                    f"{method} needs real outer variables, but {path} is {tensor.dtype}; use Reverse(), or split it "
+                    "with torch.view_as_real"
+                )
+
+    def grads(self, values: Sequence[Any]) -> PyTree:
+        """Return the pytree of hypergradients, or of anything there is one of for every tensor."""
+        remaining = iter(values)
+        parts = [
+            optree.tree_unflatten(v.derived.spec, [next(remaining) for _ in v.derived.leaves]) for v in self.variables
+        ]
+        return optree.tree_unflatten(self._spec, parts)
+
+    def outer(self, tensors: Sequence[Tensor]) -> PyTree:
+        """Return the outer variables with these tensors in place of their own."""
+        thetas = self._spec.flatten_up_to(self.grads(tensors))
+        leaves = [
+            theta if v.is_tensor else Derived(v.derived.function, theta)
+            for v, theta in zip(self.variables, thetas, strict=True)
+        ]
+        return optree.tree_unflatten(self._spec, leaves)
+
+
+def unit(like: Tensor, index: int) -> Tensor:
+    """Return the tensor that is one at a flat index and zero elsewhere."""
+    result = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
+    result.view(-1)[index] = 1
+    return result

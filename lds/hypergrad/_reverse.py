@@ -1,20 +1,232 @@
-"""Reverse mode: record, then sweep."""
+r"""Reverse mode: Algorithm 2 of LDS-GNN, a sweep back over the recorded steps.
+
+Franceschi et al., `Learning Discrete Structures for Graph Neural Networks <https://arxiv.org/abs/1903.11960>`_ (ICML
+2019):
+
+.. math::
+    P_T = \partial_w F(w_T, \theta), \quad G_T = \partial_\theta F(w_T, \theta), \quad
+    P_{t-1} = P_t\, \partial_w \Phi(w_{t-1}, \theta), \quad
+    G_{t-1} = P_t\, \partial_\theta \Phi(w_{t-1}, \theta) + G_t
+
+`outer_graph`, `pull_back` and `reverse` are the whole algorithm. What is checked and noted on the way is left to
+watchers, see `_guards`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice, repeat
+from typing import Any, NamedTuple
 
-from lds._random import forked
+import torch
+from torch import Tensor
+
+from lds._random import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, forked, reseed
+from lds._updater import Objective, PyTree, State
 from lds.errors import InputError
-from lds.hypergrad._arguments import Noise, check_count, check_memory, check_noise
-from lds.hypergrad._backward import Sweep
-from lds.hypergrad._diagnostics import SweepDiagnostics, inner_gradient_norm, remaining_share
-from lds.hypergrad._finite import check_grad, explosion
-from lds.hypergrad._problem import HypergradientResult, Problem
-from lds.hypergrad._trajectory import Trajectory
+from lds.hypergrad._diagnostics import HypergradientResult, SweepDiagnostics, remaining_share
+from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, checked
+from lds.hypergrad._guards import (
+    NOBODY,
+    Attached,
+    Costate,
+    Finite,
+    Increments,
+    Noise,
+    Notes,
+    Replay,
+    Unchanged,
+    Watcher,
+    Watchers,
+    check_count,
+    check_grad,
+    check_memory,
+    check_noise,
+    explosion,
+)
+from lds.hypergrad._outer import Accumulator, Accumulators, is_differentiable
+from lds.hypergrad._record import Problem, Segment, Trajectory, close, inner_gradient_norm
 from lds.hypergrad.memory import Memory
-from lds.hypergrad.memory._tape import ResumableTape, closed_on_error
-from lds.updaters import Objective
+from lds.hypergrad.memory._resume import Progress
+from lds.hypergrad.memory._tape import ResumableTape
+
+
+@torch.enable_grad()
+def outer_graph(dynamics: Dynamics, state: State, t: int, objective: Objective) -> StepGraph:
+    """F(w_T, θ) with its graph, from which all methods begin; t is T."""
+    leaves = dynamics.spec.inputs(dynamics.spec.flatten(state))
+    tracers, outer = dynamics.outer.trace(dynamics.draws(t, OUTER_DRAW))
+    params = dynamics.spec.unflatten(leaves, state.step).params
+    reseed(dynamics.seed, state.step, OUTER_STEP, cuda=dynamics.cuda)
+    return StepGraph(leaves, tracers, [checked(objective, "outer objective")(params, outer)])
+
+
+def pull_back(
+    graph: StepGraph, costate: Costate, accumulators: Sequence[Accumulator], *, to_state: bool = True
+) -> tuple[Costate, Increments]:
+    """One joint vector-Jacobian product: P ← P ∂Φ/∂w, and G ← P ∂Φ/∂θ + G; returns P and what G gained."""
+    pairs = [(y, p) for y, p in zip(graph.results, costate, strict=True) if p is not None and y.requires_grad]
+    results, cotangents = [y for y, _ in pairs], [p for _, p in pairs]
+    places = [i for i, x in enumerate(graph.leaves) if to_state and isinstance(x, Tensor) and x.requires_grad]
+    inputs: list[Any] = [graph.leaves[i] for i in places]
+    shown = [tracer.inputs() for tracer in graph.tracers]
+    inputs += chain.from_iterable(shown)
+    found: Iterator[Tensor | None] = repeat(None)
+    if results and inputs:
+        found = iter(torch.autograd.grad(results, inputs, cotangents, allow_unused=True))
+    before: list[Tensor | None] = [None] * len(graph.leaves)
+    for place in places:
+        before[place] = next(found)
+    increments = []
+    for accumulator, tracer, named in zip(accumulators, graph.tracers, shown, strict=True):
+        increments.append(list(islice(found, len(named))))
+        accumulator.add(tracer, increments[-1])
+    return before, increments
+
+
+def reverse(
+    trajectory: Trajectory,
+    objective: Objective,
+    watch: Watcher = NOBODY,
+    *,
+    noise: Noise = "replay",
+    to_start: bool = True,
+) -> Iterator[tuple[int, Costate, Accumulators]]:
+    """Algorithm 2: yields (t, P_t, G_t) for t = T, T−1, …, T−horizon; iterate inside `forked`.
+
+    Without `to_start` the step from w_0 is pulled back to θ only, and P_0 is all None.
+    """
+    end, sums = trajectory.steps, Accumulators(trajectory.dynamics.outer)
+    costate = pull_back_outer(trajectory.dynamics, trajectory.final_state, end, objective, sums, watch)
+    end, costate = watch.begin(end, costate, sums)
+    yield end, costate, sums
+    for segment in reversed(trajectory.segments):
+        accumulators = sums.of(segment.dynamics.outer)
+        for t in reversed(range(segment.first, min(segment.last, end))):
+            if all(p is None for p in costate):  # Nothing flows further back.
+                watch.after(t, costate, [])
+            else:
+                step, graph = step_graph(segment, t, noise)
+                watch.before(t, segment.dynamics, step, graph, costate)
+                costate, increments = pull_back(graph, costate, accumulators, to_state=t > 0 or to_start)
+                watch.after(t, costate, increments)
+                del step, graph, increments  # The step before needs the memory.
+            yield t, costate, sums
+
+
+def pull_back_outer(
+    dynamics: Dynamics, state: State, t: int, objective: Objective, sums: Accumulators, watch: Watcher = NOBODY
+) -> Costate:
+    """P_T and G_T: F after t steps, pulled back from P = 1."""
+    graph = outer_graph(dynamics, state, t, objective)
+    step, one = Step(dynamics.spec.flatten(state), ()), torch.ones_like(graph.results[0])
+    watch.before(t, dynamics, step, graph, [one])
+    costate, increments = pull_back(graph, [one], sums.current)
+    watch.after(t, costate, increments)
+    return costate
+
+
+def step_graph(segment: Segment, t: int, noise: Noise) -> tuple[Step, StepGraph]:
+    """Step t as it was recorded, and its graph: the one that was kept, or the step taken again."""
+    step, dynamics = segment.tape.load(t), segment.dynamics
+    if noise == "resample":
+        return step, dynamics.linearise(t, step.leaves, dynamics.draws(t, FRESH_DRAW), FRESH_STEP)
+    return step, step.graph or dynamics.linearise(t, step.leaves, step.draws)
+
+
+def check_finite(trajectory: Trajectory, objective: Objective, notes: Notes, *, noise: Noise, to_start: bool) -> None:
+    """Raise NumericalError if a number of a sweep that has ended is NaN or infinite.
+
+    What was noted tells whether one may be; a second sweep, as far as the first one went, says which.
+    """
+    if notes.all_finite():
+        return
+    again = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start, dtype=torch.float64)
+    watch = Watchers(again, Finite(again, trajectory.final_state.step))
+    sweep = reverse(trajectory, objective, watch, noise=noise, to_start=to_start)
+    for _ in zip(range(len(notes.increments)), sweep, strict=False):
+        pass
+
+
+def usual_watchers(
+    trajectory: Trajectory, *, noise: Noise, check_replay: bool, to_start: bool
+) -> tuple[Notes, Replay, Watchers]:
+    """Return the watchers of a sweep that a user asked for: what it notices, its replay check, and all of them."""
+    repeats = noise == "replay"
+    notes = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start)
+    replay = Replay(compare=check_replay and repeats)
+    watchers: list[Watcher] = [Unchanged(), replay, Attached(repeats=repeats), notes]
+    tape = trajectory.segments[-1].tape if trajectory.segments else None
+    if isinstance(tape, ResumableTape):  # On its own: a trajectory on disk is not gone on from.
+        watchers.append(Progress(tape, trajectory.steps, trajectory.horizon, notes, replay))
+    return notes, replay, Watchers(*watchers)
+
+
+class SweepStep(NamedTuple):
+    """What `sweep` yields at t: the costate P_t (a `State` of cotangents) and the accumulator G_t (like `outer`)."""
+
+    t: int
+    costate: State
+    grad: PyTree
+
+
+def sweep(
+    trajectory: Trajectory,
+    outer_objective: Objective,
+    *,
+    noise: Noise = "replay",
+    check_replay: bool = True,
+) -> Iterator[SweepStep]:
+    r"""Sweep back over a trajectory, yielding the costate and the accumulated hypergradient at every depth.
+
+    Algorithm 2 of Franceschi et al., `Learning Discrete Structures for Graph Neural Networks
+    <https://arxiv.org/abs/1903.11960>`_ (ICML 2019):
+
+    .. math::
+        P_T = \partial_w F(w_T, \theta), \quad G_T = \partial_\theta F(w_T, \theta), \quad
+        P_{t-1} = P_t\, \partial_w \Phi(w_{t-1}, \theta), \quad
+        G_{t-1} = P_t\, \partial_\theta \Phi(w_{t-1}, \theta) + G_t
+
+    with one joint vector-Jacobian product a step. G_{T-k} is the hypergradient truncated at depth k, so one sweep
+    yields the whole truncation-depth curve; stop it at any t.
+
+    Args:
+        trajectory: what `record` returned.
+        outer_objective: F, (params, outer) -> scalar tensor.
+        noise: "replay" repeats the draws that Φ made when it was recorded; "resample" makes new ones.
+        check_replay: compare every recomputed state with the recorded one, by value ("replay" only).
+
+    Yields:
+        (t, P_t, G_t) for t = T, T−1, …, T−horizon. P_t is a `State` of cotangents, zeros where nothing flows and None
+        for leaves that are no floating-point tensors; G_t is a pytree like `outer`.
+
+    Raises:
+        InputError: the outer objective is no scalar, or Φ detaches its result from the state or from θ.
+        NumericalError: the outer objective, P_t or G_t is NaN or infinite. P_0 may be, on slots: where they start at
+            zero, Φ need not have a derivative in them.
+        ReplayError: a recomputed state differs from the recorded one.
+    """
+    check_noise(noise)
+    dynamics, final = trajectory.dynamics, trajectory.final_state
+    notes, _, watch = usual_watchers(trajectory, noise=noise, check_replay=check_replay, to_start=True)
+    steps = reverse(trajectory, outer_objective, Watchers(watch, Finite(notes, final.step)), noise=noise)
+    leaves = dynamics.spec.flatten(final)
+    while True:
+        # Forked a step at a time: between two of them the caller's code runs, on the caller's generators.
+        with forked(dynamics.cuda):
+            found = next(steps, None)
+            if found is None:
+                return
+            t, costate, sums = found
+            grad = sums.value()
+            check_grad(dynamics.outer, grad, trajectory.steps - t)
+        filled = [
+            (torch.zeros_like(x) if p is None else p) if is_differentiable(x) else None
+            for x, p in zip(leaves, costate, strict=True)
+        ]
+        yield SweepStep(t, dynamics.spec.unflatten(filled, final.step), grad)
 
 
 @dataclass(frozen=True)
@@ -35,8 +247,8 @@ class Reverse:
         check_replay: compare every recomputed state with the recorded one, by value.
 
     Raises:
-        InputError: the horizon is no integer ≥ 0, tol is negative, the memory is no policy, or the noise is another
-            word.
+        InputError: the horizon is no integer ≥ 0, tol is negative, `memory` is no memory policy, or `noise` is neither
+            "replay" nor "resample".
     """
 
     horizon: int | None = None
@@ -56,8 +268,12 @@ class Reverse:
     def solve(self, problem: Problem) -> HypergradientResult[SweepDiagnostics]:
         """Run the inner problem and return the hypergradient."""
         trajectory = problem.record(self.horizon, self.memory)
-        with closed_on_error(*(segment.tape for segment in trajectory.segments)):
+        try:
             return self.differentiate(trajectory, problem.outer_objective)
+        except BaseException:
+            for segment in trajectory.segments:
+                close(segment.tape)
+            raise
 
     def differentiate(
         self, trajectory: Trajectory, outer_objective: Objective
@@ -74,40 +290,29 @@ class Reverse:
         Raises:
             InputError, NumericalError, ReplayError: as for `sweep`.
         """
-        run = Sweep(
-            trajectory,
-            outer_objective,
-            noise=self.noise,
-            check_replay=self.check_replay,
-            initial_costate=False,
+        dynamics, final = trajectory.dynamics, trajectory.final_state
+        notes, replay, watch = usual_watchers(
+            trajectory, noise=self.noise, check_replay=self.check_replay, to_start=False
         )
-        norms: list[float] = []
-        with forked(trajectory.dynamics.cuda):
-            for t in run:
-                if self.tol is not None and t > 0:
-                    norms.append(run.costate_norms.last())
-                    if remaining_share(norms) <= self.tol:
-                        break
-            run.check_finite()
-        grad = run.grad()
-        check_grad(trajectory.dynamics.outer, grad, trajectory.steps - t)
+        with forked(dynamics.cuda):
+            for place in reverse(trajectory, outer_objective, watch, noise=self.noise, to_start=False):
+                if self.tol is not None and place[0] > 0 and remaining_share(notes.costates.totals()) <= self.tol:
+                    break
+            check_finite(trajectory, outer_objective, notes, noise=self.noise, to_start=False)
+        t, _, sums = place
+        grad = sums.value()
+        check_grad(dynamics.outer, grad, trajectory.steps - t)
         for segment in trajectory.segments:
             if isinstance(segment.tape, ResumableTape):
                 segment.tape.remove()
-        assert run.outer_loss is not None
         diagnostics = SweepDiagnostics(
             inner_losses=trajectory.inner_losses,
-            _inner_gradient_norm=inner_gradient_norm(trajectory.dynamics, trajectory.final_state),
+            _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
             steps_swept=trajectory.steps - t,
-            costate_norms=run.costate_norms.totals(),
-            contributions=run.contributions,
-            replay_error=run.replay_error,
-            explodes_at=explosion(run.param_norms),
+            costate_norms=notes.costates.totals(),
+            # Norms of what a random variable gains would be norms of thin factors, not of its gradient.
+            contributions=None if dynamics.outer.random else notes.increments.floats(),
+            replay_error=replay.error,
+            explodes_at=explosion(notes.param_norms),
         )
-        return HypergradientResult(
-            grad=grad,
-            params=trajectory.final_state.params,
-            outer_loss=run.outer_loss.item(),
-            state=trajectory.final_state,
-            diagnostics=diagnostics,
-        )
+        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics)

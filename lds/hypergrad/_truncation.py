@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from lds._random import forked
+from lds._updater import Objective
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._arguments import Noise
-from lds.hypergrad._backward import Sweep
-from lds.hypergrad._outer import STEADY
-from lds.hypergrad._trajectory import Trajectory
-from lds.updaters import Objective
+from lds.hypergrad._guards import Noise, check_noise
+from lds.hypergrad._outer import SteadyVariable
+from lds.hypergrad._record import Trajectory
+from lds.hypergrad._reverse import check_finite, reverse, usual_watchers
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,16 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
         NumericalError: the full hypergradient is zero; or as for `sweep`.
         ReplayError: as for `sweep`.
     """
-    run = Sweep(trajectory, outer_objective, noise=noise, check_replay=True, initial_costate=True)
-    increments: list[list[Any]] = []
+    check_noise(noise)
+    outer = trajectory.dynamics.outer
+    notes, _, watch = usual_watchers(trajectory, noise=noise, check_replay=True, to_start=True)
     with forked(trajectory.dynamics.cuda):
-        for _ in run:
-            increments.append(run.take_increments())
-        run.check_finite()
-    variables = trajectory.dynamics.outer.variables
+        sweep = reverse(trajectory, outer_objective, watch, noise=noise)
+        increments = [sums.take() for _, _, sums in sweep]
+        check_finite(trajectory, outer_objective, notes, noise=noise, to_start=True)
     gram = torch.zeros((len(increments), len(increments)), dtype=torch.float64)
-    for path, variable, values in zip(
-        trajectory.dynamics.outer.paths, variables, zip(*increments, strict=True), strict=True
-    ):
-        if isinstance(variable, STEADY):
+    for path, variable, values in zip(outer.paths, outer.variables, zip(*increments, strict=True), strict=True):
+        if isinstance(variable, SteadyVariable):
             rows = torch.stack([torch.cat([x.flatten() for x in optree.tree_leaves(v)]) for v in values]).double()
             gram += (rows @ rows.T).cpu()
         elif isinstance(variable, HasGram):
@@ -94,7 +92,7 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
                 f"{path} must have a method gram(gradients) that returns their inner products, but "
                 f"{type(variable).__name__} has none; add it, or leave that variable out"
             )
-    return _curve(gram, run.costate_norms.totals())
+    return _curve(gram, notes.costates.totals())
 
 
 def _curve(gram: Tensor, costate_norm: list[float]) -> TruncationCurve:

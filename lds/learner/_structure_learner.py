@@ -210,7 +210,7 @@ class StructureLearner:
         seed = mix(seed, 1)
         params = _initial_params(task, seed)
         inner, outer_objective = _objectives(task)
-        return Problem(inner, outer_objective, params, outer, self._updater(), steps, seed, None)
+        return Problem(inner, outer_objective, params, outer, self._updater(), steps, seed)
 
     def _outer(self, task: Task, data: Data) -> dict[str, Any]:
         """Return the outer variables at their initial values."""
@@ -238,14 +238,7 @@ class StructureLearner:
         The inner loss is the mean over the whole window whatever the horizon is, so that no horizon trains longer by
         noise alone.
         """
-        losses: list[Tensor] = []
-        inner_objective, outer_objective = _objectives(task)
-
-        def inner(params: Params, outer: dict[str, Any]) -> Tensor:
-            loss = inner_objective(params, outer)
-            losses.append(loss.detach())
-            return loss
-
+        inner, outer_objective = _objectives(task)
         outer, after = progress.outer, progress.trajectory
         trajectory = record(
             inner,
@@ -259,7 +252,7 @@ class StructureLearner:
             after=after,
         )
         progress.trajectory, progress.state = trajectory, trajectory.final_state
-        progress.inner_loss = math.fsum(torch.stack(losses).tolist()) / len(losses)
+        progress.inner_loss = trajectory.mean_loss
         if not self.learn_structure:
             return None
         result = Reverse(self._reach, noise=self.noise).differentiate(trajectory, outer_objective)

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 import optree
 import torch
 
-from lds.updaters._coefficient import Coefficient, check_eps, check_number, check_size, is_zero, resolve
-from lds.updaters._gradient import GradientUpdater
-from lds.updaters._leaves import add_scaled, each, subtract_scaled
-from lds.updaters._protocol import PyTree, State
+from lds._updater import GradientUpdater, PyTree, State
+from lds.updaters._coefficient import (
+    Coefficient,
+    add_scaled,
+    check_eps,
+    check_number,
+    check_size,
+    each,
+    is_zero,
+    resolve,
+    subtract_scaled,
+)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,21 @@ from typing import Any, NamedTuple
 import optree
 import torch
 
-from lds.updaters._coefficient import Coefficient, check_eps, check_share, check_size, is_zero, resolve
-from lds.updaters._gradient import GradientUpdater
-from lds.updaters._leaves import add_scaled, average, average_square, each, one_minus, zeros
-from lds.updaters._protocol import PyTree, State
+from lds._updater import GradientUpdater, PyTree, State
+from lds.updaters._coefficient import (
+    Coefficient,
+    add_scaled,
+    average,
+    average_square,
+    check_eps,
+    check_share,
+    check_size,
+    each,
+    is_zero,
+    one_minus,
+    resolve,
+    zeros,
+)
 
 
 class AdamSlots(NamedTuple):

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import optree
 
+from lds._updater import PyTree, State
 from lds.updaters._adam import Adam
-from lds.updaters._coefficient import Coefficient, resolve
-from lds.updaters._leaves import decayed, each
-from lds.updaters._protocol import PyTree, State
+from lds.updaters._coefficient import Coefficient, decayed, each, resolve
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,25 @@
-"""The contract of updaters, as one check to run on any of them."""
+"""The contract of updaters, as one check to run on any of them; above the engine, which must agree with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import optree
 import torch
 from torch import Tensor
 
+from lds._random import INIT, OUTER_STEP, STEP, cuda_devices, forked, reseed
+from lds._updater import Objective, PyTree, State, Updater, as_updater
 from lds.errors import ContractError, InputError, LDSError
-from lds.updaters._adapter import as_updater
-from lds.updaters._check_problem import Problem, example, half_used, quadratic
-from lds.updaters._protocol import Objective, PyTree, State, Updater
-from lds.updaters._unroll import as_leaves, clone, detach, run_step, unroll
+from lds.hypergrad import Problem, Reverse
+from lds.hypergrad._finite_difference import Prober
+from lds.hypergrad._outer import Theta
 
-# Change of the outer variables for a central difference, and rounding errors of the difference that are forgiven.
-_CHANGE, _ROUNDING = 2e-6, 100
+# Rounding errors that two computations of the same value may differ by.
+_ROUNDING = 100
 # Share of the tolerance within which two computations of the same derivative by autograd must agree.
 _SAME = 1e-4
 
@@ -57,19 +59,18 @@ def check_updater(
         ContractError: the updater breaks a clause; the message says which, and by how much.
         InputError: no updater, or an incomplete problem.
     """
-    updater = as_updater(updater)
-    problem = _problem(inner, outer_objective, params, outer)
-    name = type(updater).__name__
+    problem = _problem(as_updater(updater), steps, inner, outer_objective, params, outer)
+    name = type(problem.updater).__name__
     with _clause("structure", name):
-        _check_structure(updater, problem)
+        _check_structure(problem)
     with _clause("purity", name):
-        _check_purity(updater, problem)
+        _check_purity(problem)
     with _clause("derivative", name):
-        _check_derivative(updater, problem, steps, tolerance)
+        _check_derivative(problem, tolerance)
     with _clause("hypergradient", name):
-        _check_hypergradient(updater, problem, steps, horizon, tolerance * _SAME)
+        _check_hypergradient(problem, horizon, tolerance * _SAME)
     with _clause("zeros", name):
-        _check_zeros(updater, problem, steps)
+        _check_zeros(problem)
 
 
 @contextmanager
@@ -80,14 +81,14 @@ def _clause(clause: str, name: str) -> Iterator[None]:
         raise ContractError(f"{name} breaks the contract of updaters, clause {clause}: {error}") from error
 
 
-def _problem(inner: Any, outer_objective: Any, params: PyTree, outer: PyTree) -> Problem:
-    given = [inner is not None, outer_objective is not None, params is not None, outer is not None]
-    if not any(given):
-        return example()
-    if not all(given):
+def _problem(updater: Updater, steps: int, inner: Any, outer_objective: Any, params: PyTree, outer: PyTree) -> Problem:
+    given = {"inner": inner, "outer_objective": outer_objective, "params": params, "outer": outer}
+    here = [name for name, value in given.items() if value is not None]
+    if not here:
+        return example(updater, steps)
+    if len(here) < len(given):
         raise InputError(
-            "check_updater needs all of inner, outer_objective, params and outer, or none; got only "
-            + ", ".join(name for name, here in zip(Problem._fields, given, strict=True) if here)
+            "check_updater needs all of inner, outer_objective, params and outer, or none; got only " + ", ".join(here)
         )
     for name, tree in (("params", params), ("outer", outer)):
         for path, x in _named(name, tree):
@@ -95,14 +96,14 @@ def _problem(inner: Any, outer_objective: Any, params: PyTree, outer: PyTree) ->
                 found = x.dtype if isinstance(x, Tensor) else type(x).__name__
                 raise InputError(f"check_updater takes differences, so {path} must be in float64, got {found}")
     # The updater may turn out to write to what it is given.
-    return Problem(inner, outer_objective, clone(params), clone(outer))
+    return Problem(inner, outer_objective, clone(params), clone(outer), updater, steps)
 
 
-def _check_structure(updater: Updater, problem: Problem) -> None:
+def _check_structure(problem: Problem) -> None:
     for asked in (problem, quadratic(problem, torch.float32), quadratic(problem, torch.float64)):
-        state: PyTree = State(asked.params, updater.init(asked.params))
+        state: PyTree = State(asked.params, asked.updater.init(asked.params))
         for _ in range(3):
-            new: PyTree = run_step(updater, as_leaves(state), asked)
+            new: PyTree = run_step(asked, as_leaves(state))
             needed, found = (optree.tree_structure(tree) for tree in (state, new))
             if found != needed:
                 raise ContractError(f"step changed the structure of the state: needed {needed}, got {found}")
@@ -112,57 +113,47 @@ def _check_structure(updater: Updater, problem: Problem) -> None:
             state = new
 
 
-def _check_purity(updater: Updater, problem: Problem) -> None:
+def _check_purity(problem: Problem) -> None:
     params = clone(problem.params)
-    state = State(params, updater.init(params))
+    state = State(params, problem.updater.init(params))
     _compare("init changed its argument", ("params", params, problem.params))
     # Any step but the first: slots are no longer zeros.
-    state = as_leaves(run_step(updater, as_leaves(state), problem))
+    state = as_leaves(run_step(problem, as_leaves(state)))
     before, outer = clone(state), clone(problem.outer)
-    first = detach(run_step(updater, state, problem))
+    first = detach(run_step(problem, state))
     _compare("step changed its arguments", ("state", state, before), ("outer", problem.outer, outer))
     for path, x in (*_named("state.params", state.params), *_named("outer", problem.outer)):
         if x.grad is not None:
             raise ContractError(f"step wrote to {path}.grad; take inner gradients with lds.updaters.gradient")
-    second = detach(run_step(updater, state, problem))
+    second = detach(run_step(problem, state))
     _compare("step gave two results for the same arguments", ("state", second, first), rounding=_ROUNDING)
     with torch.no_grad():
-        third = run_step(updater, state, problem)
+        third = run_step(problem, state)
     _compare("the result of step depends on the grad mode", ("state", third, first), rounding=_ROUNDING)
 
 
-def _check_derivative(updater: Updater, problem: Problem, steps: int, tolerance: float) -> None:
-    loss, grads, _ = unroll(updater, problem, steps)
+def _check_derivative(problem: Problem, tolerance: float) -> None:
+    loss, grads, _ = unroll(problem)
+    theta = Theta(problem.outer, "check_updater")
+    prober = Prober(problem, theta)
     generator = torch.Generator().manual_seed(0)
-    leaves, spec = optree.tree_flatten(problem.outer)
-    for index, (path, x) in enumerate(_named("outer", problem.outer)):
+    for index, (path, x) in enumerate(zip(theta.paths, theta.tensors, strict=True)):
         direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-
-        def moved(change: float, index: int = index, direction: Tensor = direction) -> float:
-            others = [*leaves[:index], leaves[index] + change * direction, *leaves[index + 1 :]]
-            return unroll(updater, problem._replace(outer=optree.tree_unflatten(spec, others)), steps, depth=0)[0]
-
-        # Two differences, extrapolated to no change at all: an error of fourth order.
-        near, far = ((moved(change) - moved(-change)) / (2 * change) for change in (_CHANGE, 2 * _CHANGE))
-        expected = (4 * near - far) / 3
-        found = float((grads[index] * direction).sum())
-        floor = _ROUNDING * torch.finfo(torch.float64).eps * abs(loss) / _CHANGE
-        if not abs(found - expected) <= tolerance * max(abs(found), abs(expected)) + floor:
+        probe, found = prober(index, direction), float((grads[index] * direction).sum())
+        rounding = _ROUNDING * torch.finfo(torch.float64).eps * abs(loss) / probe.size
+        if probe.contradicts(found, rtol=tolerance, atol=rounding, scale=max(abs(found), abs(probe.value))):
             raise ContractError(
-                f"along a random direction of {path} the derivative is {expected:.6g} by central differences but "
-                f"{found:.6g} by autograd (relative error {_ratio(found - expected, expected):.2g}); take inner "
+                f"along a random direction of {path} the derivative is {probe.value:.6g} by central differences but "
+                f"{found:.6g} by autograd (relative error {_ratio(found - probe.value, probe.value):.2g}); take inner "
                 "gradients with lds.updaters.gradient (or create_graph=True), and use no .detach(), .item() or "
                 "torch.no_grad()"
             )
 
 
-def _check_hypergradient(updater: Updater, problem: Problem, steps: int, horizon: int, tolerance: float) -> None:
-    # The engine imports this package.
-    from lds.hypergrad import Reverse, hypergradient
-
-    for depth in (steps, horizon):
-        found = hypergradient(*problem, updater=updater, steps=steps, method=Reverse(horizon=depth))
-        _, expected, params = unroll(updater, problem, steps, depth=depth)
+def _check_hypergradient(problem: Problem, horizon: int, tolerance: float) -> None:
+    for depth in (problem.steps, horizon):
+        found = Reverse(horizon=depth).solve(problem)
+        _, expected, params = unroll(problem, depth=depth)
         for what, ours, theirs in (
             ("the final params", found.params, optree.tree_leaves(params)),
             (f"the hypergradient at horizon {depth}", found.grad, expected),
@@ -175,9 +166,9 @@ def _check_hypergradient(updater: Updater, problem: Problem, steps: int, horizon
                 )
 
 
-def _check_zeros(updater: Updater, problem: Problem, steps: int) -> None:
+def _check_zeros(problem: Problem) -> None:
     for what, scale in (("weights that the inner objective does not use", 1.0), ("zero inner gradients", 0.0)):
-        _, grads, params = unroll(updater, half_used(problem, scale), steps)
+        _, grads, params = unroll(half_used(problem, scale))
         outer = optree.tree_unflatten(optree.tree_structure(problem.outer), grads)
         for path, x in (*_named("the final params", params), *_named("the hypergradient", outer)):
             bad = int((~torch.isfinite(x)).sum())
@@ -223,3 +214,127 @@ def _kind(x: Any) -> str:
 def _named(name: str, tree: PyTree) -> list[tuple[str, Any]]:
     accessors, leaves, _ = optree.tree_flatten_with_accessor(tree)
     return [(accessor.codify(name), leaf) for accessor, leaf in zip(accessors, leaves, strict=True)]
+
+
+class Unrolled(NamedTuple):
+    """Outer loss, hypergradient (leaves like those of the outer variables) and final params."""
+
+    loss: float
+    grads: list[Tensor]
+    params: PyTree
+
+
+def unroll(problem: Problem, *, depth: int | None = None) -> Unrolled:
+    """Run the updater with one graph through the last `depth` steps, all by default, on the engine's numbers."""
+    steps = problem.steps
+    leaves, spec = optree.tree_flatten(as_leaves(problem.outer))
+    asked = replace(problem, outer=optree.tree_unflatten(spec, leaves))
+    cuda = cuda_devices([*leaves, *optree.tree_leaves(problem.params)])
+    start = 0 if depth is None else max(steps - depth, 0)
+    with forked(cuda):
+        reseed(0, INIT, cuda=cuda)
+        state = State(problem.params, problem.updater.init(problem.params))
+        for t in range(steps):
+            state = as_leaves(state) if t <= start else state
+            with torch.set_grad_enabled(t >= start):
+                state = run_step(asked, state)
+        with torch.enable_grad():
+            params = as_leaves(state.params) if start == steps else state.params
+            reseed(0, steps, OUTER_STEP, cuda=cuda)
+            loss = problem.outer_objective(params, asked.outer)
+            grads: Sequence[Tensor] = [torch.zeros_like(x) for x in leaves]
+            if loss.requires_grad:
+                grads = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+    return Unrolled(loss.item(), list(grads), detach(params))
+
+
+def run_step(problem: Problem, state: State) -> State:
+    """Run one step as the engine does: seeded, counted, with an objective that has a gradient in any grad mode."""
+
+    def inner(params: PyTree, outer: PyTree) -> Tensor:
+        with torch.enable_grad():
+            return problem.inner(params, outer)
+
+    cuda = cuda_devices([*optree.tree_leaves(state.params), *optree.tree_leaves(problem.outer)])
+    with forked(cuda):
+        reseed(0, state.step, STEP, cuda=cuda)
+        result: Any = problem.updater.step(state, problem.outer, inner)
+    if not isinstance(result, tuple) or len(result) < 2:
+        raise ContractError(f"step must return State(params, slots), got {type(result).__name__}")
+    return State(result[0], result[1], state.step + 1)
+
+
+def _map_tensors(function: Callable[[Tensor], Tensor], tree: PyTree) -> PyTree:
+    return optree.tree_map(lambda x: function(x) if isinstance(x, Tensor) else x, tree)
+
+
+def clone(tree: PyTree) -> PyTree:
+    """Return copies of the same values."""
+    return _map_tensors(lambda x: x.detach().clone(), tree)
+
+
+def detach(tree: PyTree) -> PyTree:
+    """Return the same values, cut off from any graph."""
+    return _map_tensors(torch.Tensor.detach, tree)
+
+
+def as_leaves(tree: PyTree) -> PyTree:
+    """Return copies of the same values as leaves of a new graph."""
+    return _map_tensors(lambda x: x.detach().clone().requires_grad_(x.is_floating_point()), tree)
+
+
+def example(updater: Updater, steps: int) -> Problem:
+    """Return a small network with nested params, a scalar among them, and outer variables for all coefficients."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    x, y, x_val, y_val = normal(8, 3), normal(8), normal(6, 3), normal(6)
+    params = {"layers": [{"w": normal(3, 4), "b": normal(4)}, (normal(4),)], "scale": normal().exp()}
+    outer = {
+        "lr": torch.tensor(0.05, dtype=torch.float64),
+        "momentum": torch.tensor(0.7, dtype=torch.float64),
+        "betas": (torch.tensor(0.8, dtype=torch.float64), torch.tensor(0.9, dtype=torch.float64)),
+        "weight_decay": torch.tensor(0.01, dtype=torch.float64),
+        "penalty": 0.1 * normal(4).exp(),
+    }
+
+    def errors(params: PyTree, x: Tensor, y: Tensor) -> Tensor:
+        first, (last,) = params["layers"]
+        error: Tensor = params["scale"] * torch.tanh(x @ first["w"] + first["b"]) @ last - y
+        return error.square().mean()
+
+    def inner(params: PyTree, outer: PyTree) -> Tensor:
+        penalty: Tensor = (outer["penalty"] * params["layers"][1][0].square()).sum()
+        return errors(params, x, y) + penalty
+
+    return Problem(inner, lambda params, outer: errors(params, x_val, y_val), params, outer, updater, steps)
+
+
+def quadratic(like: Problem, dtype: torch.dtype) -> Problem:
+    """Return a quadratic problem in tensors of the same structure and another dtype."""
+
+    def inner(params: PyTree, outer: PyTree) -> Tensor:
+        return torch.stack([(x - 1).square().sum() for x in optree.tree_leaves(params)]).sum()
+
+    params, outer = (optree.tree_map(lambda x: x.to(dtype), tree) for tree in (like.params, like.outer))
+    return replace(like, inner=inner, outer_objective=inner, params=params, outer=outer)
+
+
+def half_used(like: Problem, scale: float) -> Problem:
+    """Return a problem in tensors of the same structure, the inner objective of which uses every other weight.
+
+    It is multiplied by a number between 0 and `scale` that depends on the outer variables.
+    """
+
+    def inner(params: PyTree, outer: PyTree) -> Tensor:
+        weights = torch.cat([x.reshape(-1) for x in optree.tree_leaves(params)])
+        variables = torch.cat([x.reshape(-1) for x in optree.tree_leaves(outer)])
+        used = (torch.arange(len(weights), device=weights.device) % 2 == 0).to(weights.dtype)
+        return scale * variables.sigmoid().mean() * (used * (weights - 3).square()).sum()
+
+    def outer_objective(params: PyTree, outer: PyTree) -> Tensor:
+        return torch.stack([x.square().sum() for x in optree.tree_leaves(params)]).sum()
+
+    return replace(like, inner=inner, outer_objective=outer_objective)

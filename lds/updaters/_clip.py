@@ -8,12 +8,9 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._updater import GradientUpdater, PyTree, State, as_updater
 from lds.errors import InputError
-from lds.updaters._adapter import as_updater
-from lds.updaters._coefficient import Coefficient, check_size, evaluate, resolve, spread
-from lds.updaters._gradient import GradientUpdater
-from lds.updaters._leaves import each
-from lds.updaters._protocol import PyTree, State
+from lds.updaters._coefficient import Coefficient, check_size, each, evaluate, resolve, spread
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,20 @@ from dataclasses import dataclass
 import optree
 import torch
 
-from lds.updaters._coefficient import Coefficient, check_share, check_size, is_zero, resolve
-from lds.updaters._gradient import GradientUpdater
-from lds.updaters._leaves import average, decayed, each, one_minus, subtract_scaled, zeros
-from lds.updaters._protocol import PyTree, State
+from lds._updater import GradientUpdater, PyTree, State
+from lds.updaters._coefficient import (
+    Coefficient,
+    average,
+    check_share,
+    check_size,
+    decayed,
+    each,
+    is_zero,
+    one_minus,
+    resolve,
+    subtract_scaled,
+    zeros,
+)
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,23 @@ from typing import NamedTuple
 import optree
 import torch
 
+from lds._updater import GradientUpdater, PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
+    add_scaled,
+    average,
+    average_square,
     check_coefficient,
     check_eps,
     check_share,
     check_size,
+    each,
     is_zero,
+    one_minus,
     resolve,
+    subtract_scaled,
+    zeros,
 )
-from lds.updaters._gradient import GradientUpdater
-from lds.updaters._leaves import add_scaled, average, average_square, each, one_minus, subtract_scaled, zeros
-from lds.updaters._protocol import PyTree, State
 
 
 class RMSpropSlots(NamedTuple):

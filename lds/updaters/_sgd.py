@@ -6,11 +6,19 @@ from dataclasses import dataclass
 
 import optree
 
+from lds._updater import GradientUpdater, PyTree, State
 from lds.errors import InputError
-from lds.updaters._coefficient import Coefficient, check_coefficient, check_size, is_zero, resolve
-from lds.updaters._gradient import GradientUpdater
-from lds.updaters._leaves import add_scaled, each, subtract_scaled, zeros
-from lds.updaters._protocol import PyTree, State
+from lds.updaters._coefficient import (
+    Coefficient,
+    add_scaled,
+    check_coefficient,
+    check_size,
+    each,
+    is_zero,
+    resolve,
+    subtract_scaled,
+    zeros,
+)
 
 
 @dataclass(frozen=True)

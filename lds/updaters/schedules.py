@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import optree
 from torch import Tensor
 
+from lds._updater import PyTree
 from lds.errors import InputError
 from lds.updaters._coefficient import Coefficient, check_coefficient, evaluate
-from lds.updaters._protocol import PyTree
 
 __all__ = ["Cosine", "Exponential", "Linear", "PerStep", "Piecewise"]
 

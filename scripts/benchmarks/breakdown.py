@@ -2,28 +2,28 @@
 
     python scripts/benchmarks/breakdown.py
 
-Also checks the factored hypergradient of one step, on Cora in float32, against the dense one on the same graphs.
+Also checks the factored hypergradient of one step, in float32, against the dense one on the same graphs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from cases import EPS, ETA, LR, DenseAccumulator, DenseTracer, Problem, all_pairs, cora, machine
+from cases import EPS, ETA, LR, DenseAccumulator, DenseTracer, Problem, all_pairs, cora
+from harness import RESULTS, Row, medians, run, timed, write
 
 from lds.graph import AllPairs, SampledGraph
 from lds.hypergrad import Reverse, hypergradient, record
 from lds.updaters import Adam
 
 TAU, WINDOWS = 5, 80
+PARTS = ("sample", "forward", "sweep", "update")
 
 
 class DenseView:
@@ -42,18 +42,15 @@ class DenseView:
         return DenseAccumulator(torch.zeros(self.structure.num_nodes, self.structure.num_nodes))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("experiments/results/breakdown.json"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def measure(windows: int) -> Row:
+    """Return milliseconds an outer step, by parts, and the relative difference of a hypergradient to the dense one."""
     data = cora()
     problem, structure = Problem.of(data), all_pairs(data)
     updater = Adam(LR, eps=EPS)
     inner, outer, params = problem.inner, problem.outer, problem.params
     parts: Counter[str] = Counter()
     state = None
-    for window in range(WINDOWS):
+    for window in range(windows):
         arguments: dict[str, Any] = {"updater": updater, "steps": TAU, "seed": window, "state": state}
         draw = seconds(partial(getattr, structure.draw(), "normalised")) + seconds(structure.draw)
         forward = seconds(partial(record, inner, params, structure, **arguments, horizon=TAU))
@@ -65,28 +62,33 @@ def main() -> None:
         parts["sweep"] += whole - forward - draw
         parts["update"] += seconds(partial(structure.project_, result.grad, ETA))
         state = result.state
-    total = sum(parts.values())
-    for name, spent in (*parts.items(), ("total", total)):
-        print(f"{name:<8} {1000 * spent / WINDOWS:6.1f} ms an outer step, {100 * spent / total:3.0f} %")
-    print(f"an outer epoch of {WINDOWS} steps: {total:.1f} s")
-
     arguments = {"updater": updater, "steps": TAU, "seed": 0, "method": Reverse(TAU)}
     ours = hypergradient(inner, outer, params, structure, **arguments).grad.to_dense()
     dense = hypergradient(inner, outer, params, DenseView(structure), **arguments).grad
     dense = (dense + dense.T).fill_diagonal_(0)
-    error = float((ours - dense).norm() / dense.norm())
+    found = {name: 1000 * spent / windows for name, spent in parts.items()}
+    return found | {"relative_difference": float((ours - dense).norm() / dense.norm())}
+
+
+def seconds(action: Any) -> float:
+    return float(timed(action)["seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=WINDOWS, help="outer steps")
+    parser.add_argument("--out", type=Path, default=RESULTS / "breakdown.json")
+    options = parser.parse_args()
+    table = medians(run(__file__, [{"windows": options.windows}], options.rounds), ["windows"])
+    milliseconds = table[list(PARTS)].iloc[0]
+    shares = table[list(PARTS)].T.set_axis(["ms an outer step"], axis=1)
+    shares["%"] = 100 * milliseconds / milliseconds.sum()
+    print(shares.to_string(float_format="{:.1f}".format))
+    print(f"an outer epoch of {options.windows} steps: {options.windows * milliseconds.sum() / 1000:.1f} s")
+    error = float(table["relative_difference"].iloc[0])
     print(f"relative difference to the dense hypergradient, float32: {error:.1e}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    milliseconds = {name: 1000 * spent / WINDOWS for name, spent in parts.items()}
-    options.out.write_text(
-        json.dumps({"machine": machine(), "milliseconds": milliseconds, "relative_difference": error}, indent=2) + "\n"
-    )
-
-
-def seconds(action: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
+    write(options.out, threads=1, milliseconds=milliseconds.to_dict(), relative_difference=error)
 
 
 if __name__ == "__main__":

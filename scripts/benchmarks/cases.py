@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-import resource
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -222,25 +215,6 @@ def synthetic(nodes: int, edges: int, features: int = 500, density: float = 0.1,
         val_mask=masks[1],
         num_nodes=nodes,
     )
-
-
-def timed(step: Callable[[], Any], repeats: int, warm_up: int = 2) -> dict[str, float]:
-    """Median wall seconds of a step, and the peak memory of this process in MiB."""
-    for _ in range(warm_up):
-        step()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": statistics.median(seconds), "fastest": min(seconds), "peak_rss_mb": peak}
-
-
-def machine() -> str:
-    """Name of the processor, number of cores, version of torch."""
-    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
 def all_pairs(data: Data) -> AllPairs:

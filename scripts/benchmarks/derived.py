@@ -9,21 +9,18 @@ once with `Derived`. Every case in a fresh process on one thread, in turn; media
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from harness import RESULTS, Row, medians, run, timed, write
 
 CASES = ("plain unroll", "lds", "lds, Derived")
 STEPS = 20
 
 
-def measure(case: str, repeats: int) -> dict[str, float]:
+def measure(case: str) -> Row:
     import torch
-    from cases import EPS, LR, DenseGraph, Problem, cora, timed
+    from cases import EPS, LR, DenseGraph, Problem, cora
     from torch import Tensor
 
     from lds.hypergrad import Derived, hypergradient
@@ -38,7 +35,6 @@ def measure(case: str, repeats: int) -> dict[str, float]:
     def normalise(theta: Tensor) -> Tensor:
         return DenseGraph(theta).normalised
 
-    torch.set_num_threads(1)
     data = cora()
     problem = Problem.of(data)
     theta = torch.zeros(data.num_nodes, data.num_nodes)
@@ -65,36 +61,18 @@ def measure(case: str, repeats: int) -> dict[str, float]:
         outer = Derived(normalise, theta) if derived else theta
         return hypergradient(*objectives(derived), problem.params, outer, updater=updater, steps=STEPS)
 
-    return timed(unrolled if case == "plain unroll" else engine, repeats)
+    return timed(unrolled if case == "plain unroll" else engine, repeats=2, warm_up=2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("experiments/results/derived.json"))
-    parser.add_argument("--measure", metavar="CASE", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "derived.json")
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(options.measure, 2)))
-        return
-    from cases import machine
-
-    rounds: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
-    for _ in range(options.rounds):
-        for case in CASES:
-            command = [sys.executable, __file__, "--measure", case]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            rounds[case].append(json.loads(done.stdout))
-    rows = []
-    for case, found in rounds.items():
-        seconds = statistics.median(r["seconds"] for r in found)
-        rows.append({"case": case, "seconds": seconds, "peak_rss_mb": max(r["peak_rss_mb"] for r in found)})
-        print(f"{case:<14} {seconds:6.2f} s  {rows[-1]['peak_rss_mb']:6.0f} MiB", flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(
-        json.dumps({"machine": machine(), "threads": 1, "steps": STEPS, "rows": rows}, indent=2) + "\n"
-    )
+    rows = run(__file__, [{"case": case} for case in CASES], options.rounds)
+    table = medians(rows, ["case"], pair=("case", "plain unroll"))
+    print(table.to_string(index=False, float_format="{:.2f}".format))
+    write(options.out, threads=1, steps=STEPS, rows=table.to_dict("records"))
 
 
 if __name__ == "__main__":

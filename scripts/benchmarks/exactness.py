@@ -17,9 +17,7 @@ unroll of their own formula. NaN is reported as nan.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import peers
 import torch
-from cases import machine
-from engine_cases import gradients_differ, packages
-from readme import exactness, worst_error
+from harness import RESULTS, write
+from readme import exactness, markdown, worst_error
 from torch import Tensor
 from tqdm import tqdm
 from unrolls import (
@@ -43,6 +41,7 @@ from unrolls import (
     Weights,
     checkpointed,
     final_params,
+    gradients_differ,
     lds_hypergradient,
     plain,
 )
@@ -230,7 +229,7 @@ def specs(quick: bool) -> Iterator[tuple[str, Rule, str, int, int | None]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="5 steps only")
-    parser.add_argument("--out", type=Path, default=Path("experiments/results/exactness.json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "exactness.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -238,27 +237,20 @@ def main() -> None:
         row = {"method": method, "updater": rule.name, "setting": setting, "steps": steps, "horizon": horizon}
         rows.append(row | compare(method, rule, setting, steps, horizon))
     reference = max(reference_error(rule, s, t) for rule in RULES for s in SETTINGS[:3] for t in (5, 20))
-    report = {"machine": machine(), "packages": packages(), "formulas_and_torch_optim": reference, "rows": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write(options.out, formulas_and_torch_optim=reference, rows=rows)
     print(full_table(rows))
     print(exactness(options.out))
 
 
 def full_table(rows: list[dict[str, Any]]) -> str:
     """Return a Markdown table of all errors: the larger one of the two numbers of steps."""
-    columns = [*((s, False) for s in SETTINGS), ("plain", True), ("dropout", True)]
-    names = [f"{setting}, 2 of 5 steps" if truncated else setting for setting, truncated in columns]
-    lines = [f"| | {' | '.join(names)} |", "|---|" + "--:|" * len(columns)]
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for r in rows:
-        groups[r["method"], r["updater"], r["setting"], r["horizon"] is not None].append(r)
-    for method in METHODS:
-        for rule in RULES:
-            cells = [worst_error(groups.get((method, rule.name, *column), [])) for column in columns]
-            if any(cells):
-                lines.append(f"| {method}, {rule.name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    table = pd.DataFrame(rows)
+    table["column"] = table["setting"] + table["horizon"].map(lambda h: "" if pd.isna(h) else ", 2 of 5 steps")
+    groups = table.groupby(["method", "updater", "column"], sort=False)
+    cells = groups.apply(lambda group: worst_error(group.to_dict("records")), include_groups=False).unstack()
+    cells = cells[list(dict.fromkeys(table["column"]))].fillna("").reset_index()
+    cells["method"] += ", " + cells.pop("updater")
+    return markdown(cells.rename(columns={"method": ""}))
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
     python scripts/benchmarks/imports.py
 
-Rounds take all statements in turn, so that a busy machine slows all of them alike; the first round, which fills the
-caches of the file system, does not count.
+The ratio is that within a round. A round ahead of those that count fills the caches of the file system.
 """
 
+from __future__ import annotations
+
 import argparse
-import statistics
-import subprocess
-import sys
-import time
+
+from harness import Row, medians, run, timed
 
 REFERENCE = "import torch_geometric"
 STATEMENTS = (
@@ -23,27 +22,17 @@ STATEMENTS = (
 )
 
 
-def seconds(statement):
-    """The wall time of a new interpreter that does this."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True)
-    return time.perf_counter() - began
+def measure(statement: str) -> Row:
+    return timed(lambda: exec(statement, {}))
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10, help="processes of each statement")
     rounds = parser.parse_args().rounds
-    times = {statement: [] for statement in STATEMENTS}
-    for turn in range(rounds + 1):
-        for statement in STATEMENTS:
-            found = seconds(statement)
-            if turn:
-                times[statement].append(found)
-    medians = {statement: statistics.median(found) for statement, found in times.items()}
-    print(f"{'median of ' + str(rounds):34}  seconds  ratio to torch_geometric")
-    for statement, median in medians.items():
-        print(f"{statement:34}  {median:7.2f}  {median / medians[REFERENCE]:.2f}")
+    rows = run(__file__, [{"statement": statement} for statement in STATEMENTS], rounds + 1)
+    table = medians([r for r in rows if r["round"]], ["statement"], pair=("statement", REFERENCE))
+    print(table[["statement", "rounds", "seconds", "ratio"]].to_string(index=False, float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":

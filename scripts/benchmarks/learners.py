@@ -22,13 +22,9 @@ Needs the Cora files, see `lds data fetch cora`.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.metadata
 import json
 import os
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,8 +32,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness import RESULTS, Row, run, write
+
 CASES = ("opengsl grcn", "opengsl idgl", "lds")
-PACKAGES = ("opengsl", "dgl", "pyro-ppl", "torch_geometric", "lds-gnn")
+PACKAGES = ("opengsl", "dgl", "pyro-ppl")
 GRCN_EPOCHS, IDGL_EPOCHS, OUTER_EPOCHS = 10, 2, 3
 
 
@@ -89,46 +87,31 @@ def lds(folder: Path) -> dict[str, Any]:
     return {**found, "test_accuracy": result["test_accuracy"], "val_accuracy": result["val_accuracy"]}
 
 
-def measure(case: str, grcn_epochs: int) -> dict[str, Any]:
-    import torch
-
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+def measure(case: str, grcn_epochs: int) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
         if case == "lds":
-            found = lds(Path(folder))
-        else:
-            method = case.split()[1]
-            found = opengsl(method, {"grcn": grcn_epochs, "idgl": IDGL_EPOCHS}[method], Path(folder))
-    return {"case": case, **found, "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            return lds(Path(folder))
+        method = case.split()[1]
+        return opengsl(method, {"grcn": grcn_epochs, "idgl": IDGL_EPOCHS}[method], Path(folder))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--grcn-epochs", type=int, default=GRCN_EPOCHS, help="300 are all that its settings ask for")
-    parser.add_argument("--out", type=Path, default=Path("experiments/results/learners.json"))
-    parser.add_argument("--measure", metavar="CASE", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "learners.json")
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(options.measure, options.grcn_epochs)))
-        return
+    import pandas as pd
 
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    specs = [{"case": case, "grcn_epochs": options.grcn_epochs} for case in options.cases]
     old = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
-    rows = {row["case"]: row for row in old}
-    for case in options.cases:
-        command = [sys.executable, "-W", "ignore", __file__, "--measure", case]
-        command += ["--grcn-epochs", str(options.grcn_epochs)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-        rows[case] = json.loads(done.stdout)
-        cpu, step, peak = rows[case]["cpu"], rows[case]["cpu"] / rows[case]["steps"], rows[case]["peak_rss_mb"]
-        print(f"{case:<12} {cpu:7.1f} s  {step:7.2f} s a step  {peak:6.0f} MiB", flush=True)
-    from cases import machine
-
-    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    report = {"machine": machine(), "threads": 1, "packages": packages, "rows": [rows[c] for c in CASES if c in rows]}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
+    found = {row["case"]: row for row in [*old, *run(__file__, specs, rounds=1)]}
+    rows = [found[case] for case in CASES if case in found]
+    table = pd.DataFrame(rows)
+    table["a step"] = table["cpu"] / table["steps"]
+    print(table[["case", "steps", "cpu", "a step", "peak_rss_mb"]].to_string(index=False, float_format="{:.2f}".format))
+    write(options.out, *PACKAGES, threads=1, rows=rows)
 
 
 if __name__ == "__main__":

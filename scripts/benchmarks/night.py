@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cases import machine
+import pandas as pd
+from harness import RESULTS, write
 from tqdm import tqdm
 
 from lds.run import make_config, train
 from lds.sweep import Job, Outcome, ProcessEngine, read_results
 
-RESULTS = Path(__file__).resolve().parents[2] / "experiments" / "results"
 LEDGERS = {"table1": "table1", "missing_edges": "missing_edges", "truncation": "truncation/sweep"}
 # What hardly changes the time of a step.
 FREE = ("seed", "outer_lr", "metric", "retain")
@@ -69,9 +69,8 @@ def main() -> None:
             raise RuntimeError(f"{job.name} failed: {reply.error.traceback}")
         measured[job.name] = reply.result
     hours = {name: estimate(outcomes, measured, options.jobs) for name, outcomes in found.items()}
-    report = {"machine": machine(), "jobs": options.jobs, "hours": hours, "seconds_a_step": measured}
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report["hours"], indent=1))
+    write(options.out, jobs=options.jobs, hours=hours, seconds_a_step=measured)
+    print(pd.DataFrame(hours).T.to_string(float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ A test holds that the pages say what the result files say.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-import statistics
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -54,58 +53,80 @@ EXACTNESS_NAMES = {
 }
 
 
+def markdown(table: pd.DataFrame, left: int = 1) -> str:
+    """Return a table in Markdown, the first `left` columns to the left and the others to the right."""
+    rule = "|" + "---|" * left + "--:|" * (table.shape[1] - left)
+    return "\n".join([_line(table.columns), rule, *map(_line, table.astype(str).to_numpy())])
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def report(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def wide(cells: pd.DataFrame, names: dict[str, str], title: str, columns: str) -> pd.DataFrame:
+    """Return the texts of the column `cell`, a row a case that has a name, a column a value of another column."""
+    found = cells.pivot(index="case", columns=columns, values="cell")
+    found = found.reindex([case for case in names if case in found.index]).fillna("")
+    found.index = found.index.map(names)
+    return found.rename_axis(index=title, columns=None)
+
+
 def outer_step() -> str:
-    report = json.loads((RESULTS / "outer_step.json").read_text())
-    taus = sorted({row["tau"] for row in report["rows"]})
-    cells = {(row["case"], row["tau"]): row for row in report["rows"]}
-    head = "| one outer step on Cora | " + " | ".join(f"τ = {tau}" for tau in taus) + " | peak memory |"
-    lines = [head, "|---|" + "--:|" * (len(taus) + 1)]
-    for case, name in NAMES.items():
-        found = [cells[case, tau] for tau in taus if (case, tau) in cells]
-        if found:
-            steps = [f"{row['seconds']:.3f} s ({row['ratio']:.0f}×)" for row in found]
-            lines.append(f"| {name} | {' | '.join(steps)} | {max(row['peak_rss_mb'] for row in found):.0f} MiB |")
-    return "\n".join(lines)
+    rows = pd.DataFrame(report("outer_step")["rows"])
+    rows["cell"] = [f"{s:.3f} s ({r:.0f}×)" for s, r in zip(rows["seconds"], rows["ratio"], strict=True)]
+    table = wide(rows, NAMES, "one outer step on Cora", "tau").add_prefix("τ = ")
+    peaks = rows.groupby("case")["peak_rss_mb"].max().rename(index=NAMES)
+    table["peak memory"] = peaks[table.index].map("{:.0f} MiB".format)
+    return markdown(table.reset_index())
 
 
 def scaling() -> str:
-    report = json.loads((RESULTS / "scaling.json").read_text())
-    lines = ["| structure | nodes | one outer step, τ = 5 | peak memory |", "|---|--:|--:|--:|"]
-    for kind, rows in report["rows"].items():
-        lines += [
-            f"| {kind} | {row['nodes']:,} | {row['seconds']:.2f} s | {row['peak_rss_mb']:.0f} MiB |"
-            for row in rows[-2:]
-        ]
-    exponents = ", ".join(f"N^{value:.2f} on {kind}" for kind, value in report["exponents"].items())
-    return "\n".join([*lines, "", f"Time grows as {exponents}. Machine: {report['machine']}."])
+    found = report("scaling")
+    rows = pd.concat([pd.DataFrame(rows[-2:]) for rows in found["rows"].values()])
+    table = pd.DataFrame(
+        {
+            "structure": rows["kind"],
+            "nodes": rows["nodes"].map("{:,}".format),
+            "one outer step, τ = 5": rows["seconds"].map("{:.2f} s".format),
+            "peak memory": rows["peak_rss_mb"].map("{:.0f} MiB".format),
+        }
+    )
+    exponents = ", ".join(f"N^{value:.2f} on {kind}" for kind, value in found["exponents"].items())
+    return f"{markdown(table)}\n\nTime grows as {exponents}. Machine: {found['machine']}."
 
 
 def breakdown() -> str:
-    report = json.loads((RESULTS / "breakdown.json").read_text())
-    parts = ", ".join(f"{name} {value:.0f} ms" for name, value in report["milliseconds"].items())
+    found = report("breakdown")
+    parts = ", ".join(f"{name} {value:.0f} ms" for name, value in found["milliseconds"].items())
     return (
         f"Over an outer epoch on Cora (τ = 5, one thread), an outer step takes {parts}. Its hypergradient differs from "
-        f"the dense one by {report['relative_difference']:.0e} in float32."
+        f"the dense one by {found['relative_difference']:.0e} in float32."
     )
 
 
 def accuracy() -> str:
     """Return LDS next to the GCN that starts from the same edges, and the paper's own figure."""
-    found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    for experiment in ("table1", "missing_edges"):
-        with (RESULTS / experiment / "table.csv").open() as file:
-            for row in csv.DictReader(file):
-                method = row["method"].removeprefix("knn-")
-                given = f"{100 * float(row['retain']):.0f} %" if experiment == "missing_edges" else "none: kNN graph"
-                cells = found[row["dataset"], given]
-                if method in ("gcn", "lds") and row["mean"]:
-                    cells[method] = f"{float(row['mean']):.1f} ± {float(row['std']):.1f}"
-                if method == "lds" and row["source"].startswith("LDS paper"):
-                    cells["published"] = f"{float(row['published_mean']):.1f} ± {float(row['published_std']):.1f}"
-    lines = ["| data set | edges given | GCN | LDS | LDS, as published |", "|---|---|--:|--:|--:|"]
-    for (dataset, given), cells in found.items():
-        lines.append(f"| {dataset} | {given} | {cells['gcn']} | {cells['lds']} | {cells.get('published', '')} |")
-    return "\n".join(lines)
+    found = {name: pd.read_csv(RESULTS / name / "table.csv") for name in ("table1", "missing_edges")}
+    given = found["missing_edges"]["retain"].map("{:.0%}".format).str.replace("%", " %")
+    rows = pd.concat([found["table1"].assign(given="none: kNN graph"), found["missing_edges"].assign(given=given)])
+    rows["method"] = rows["method"].str.removeprefix("knn-")
+    rows = rows[rows["method"].isin(["gcn", "lds"])]
+    columns = {"GCN": ("gcn", ""), "LDS": ("lds", ""), "LDS, as published": ("lds", "published_")}
+    table = rows[["dataset", "given"]].drop_duplicates().reset_index(drop=True)
+    for column, (method, prefix) in columns.items():
+        chosen = rows[(rows["method"] == method) & rows[f"{prefix}mean"].notna()]
+        if prefix:
+            chosen = chosen[chosen["source"].fillna("").str.startswith("LDS paper")]
+        cells = {
+            (r.dataset, r.given): f"{getattr(r, f'{prefix}mean'):.1f} ± {getattr(r, f'{prefix}std'):.1f}"
+            for r in chosen.itertuples()
+        }
+        table[column] = [cells.get(key, "") for key in zip(table["dataset"], table["given"], strict=True)]
+    return markdown(table.rename(columns={"dataset": "data set", "given": "edges given"}), left=2)
 
 
 def table(experiment: str) -> str:
@@ -115,134 +136,145 @@ def table(experiment: str) -> str:
 
 def choices() -> str:
     """Return, for kNN-LDS, how well early-stopping nodes tell settings apart, and how far splits do."""
-    with (RESULTS / "table1" / "results.csv").open() as file:
-        runs = [row for row in csv.DictReader(file) if row["method"] == "knn-lds"]
-    lines = ["| data set | settings | tie on early stopping | their test accuracy, % | validation | by split |"]
-    lines.append("|---|" + "--:|" * 5)
-    for dataset in dict.fromkeys(row["dataset"] for row in runs):
-        settings: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        splits = defaultdict(list)
-        for row in (row for row in runs if row["dataset"] == dataset):
-            here = settings[tuple(row[name] for name in ("tau", "outer_lr", "k", "metric"))]
-            for split in ("es", "test", "val"):
-                here[split].append(100 * float(row[f"{split}_accuracy"]))
-            splits[row["seed"]].append(100 * float(row["test_accuracy"]))
-        best = max(statistics.fmean(found["es"]) for found in settings.values())
-        ties = [found for found in settings.values() if statistics.fmean(found["es"]) >= best - 1e-9]
-        spans = [[statistics.fmean(found["test"]) for found in ties], [statistics.fmean(v) for v in splits.values()]]
-        tests, by_split = (f"{min(values):.1f} to {max(values):.1f}" for values in spans)
-        fitted = statistics.fmean(statistics.fmean(found["val"]) for found in ties)
-        cells = [dataset, len(settings), f"{len(ties)} at {best:.1f}", tests, f"{fitted:.1f}", by_split]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    runs = pd.read_csv(RESULTS / "table1" / "results.csv")
+    runs = runs[runs["method"] == "knn-lds"]
+    accuracies = [f"{split}_accuracy" for split in ("es", "test", "val")]
+    runs[accuracies] *= 100
+    rows = []
+    for dataset, group in runs.groupby("dataset", sort=False):
+        settings = group.groupby(["tau", "outer_lr", "k", "metric"], dropna=False)[accuracies].mean()
+        best = settings["es_accuracy"].max()
+        ties = settings[settings["es_accuracy"] >= best - 1e-9]
+        splits = group.groupby("seed")["test_accuracy"].mean()
+        rows.append(
+            {
+                "data set": dataset,
+                "settings": len(settings),
+                "tie on early stopping": f"{len(ties)} at {best:.1f}",
+                "their test accuracy, %": _span(ties["test_accuracy"]),
+                "validation": f"{ties['val_accuracy'].mean():.1f}",
+                "by split": _span(splits),
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
+def _span(values: pd.Series) -> str:
+    return f"{values.min():.1f} to {values.max():.1f}"
 
 
 def night() -> str:
     """Return how long the experiments take."""
-    report = json.loads((RESULTS / "night.json").read_text())
-    lines = [
-        "| experiment | runs | hours, as recorded beside other work | hours on a quiet machine |",
-        "|---|--:|--:|--:|",
-    ]
-    rows = report["hours"] | {
-        "together": {n: sum(r[n] for r in report["hours"].values()) for n in ("runs", "recorded", "quiet")}
-    }
-    for name, row in rows.items():
-        lines.append(f"| {name} | {row['runs']} | {row['recorded']:.1f} | {row['quiet']:.1f} |")
-    return "\n".join([*lines, "", f"{report['jobs']} runs at a time; {report['machine']}."])
+    found = report("night")
+    hours = pd.DataFrame(found["hours"]).T
+    hours.loc["together"] = hours.sum()
+    table = pd.DataFrame(
+        {
+            "experiment": hours.index,
+            "runs": hours["runs"].map("{:.0f}".format),
+            "hours, as recorded beside other work": hours["recorded"].map("{:.1f}".format),
+            "hours on a quiet machine": hours["quiet"].map("{:.1f}".format),
+        }
+    )
+    return f"{markdown(table)}\n\n{found['jobs']} runs at a time; {found['machine']}."
 
 
 def truncation() -> str:
     """Return accuracy, cost and fidelity of each horizon."""
-    folder = RESULTS / "truncation"
-    with (folder / "ablation.csv").open() as runs, (folder / "fidelity.csv").open() as depths:
-        groups: dict[str, list[dict[str, str]]] = defaultdict(list)
-        for row in csv.DictReader(runs):
-            groups[row["horizon"]].append(row)
-        fidelity = {row["depth"]: row for row in csv.DictReader(depths)}
-    lines = ["| horizon | seeds | test accuracy, % | early stopping, % | seconds | MiB | relative error | cosine |"]
-    lines.append("|--:|" + "--:|" * 7)
-    for horizon, rows in groups.items():
-        splits = [[100 * float(row[f"{split}_accuracy"]) for row in rows] for split in ("test", "es")]
-        accuracies = [f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}" for values in splits]
-        costs = [statistics.median(float(row[name]) for row in rows) for name in ("seconds", "peak_rss_mb")]
-        errors = [float(fidelity[horizon][name]) for name in ("relative_error", "cosine")]
-        cells = [horizon, len(rows), *accuracies, *(f"{c:.0f}" for c in costs), *(f"{e:.2f}" for e in errors)]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    runs, fidelity = (pd.read_csv(RESULTS / "truncation" / f"{name}.csv") for name in ("ablation", "fidelity"))
+    groups = runs.groupby("horizon", sort=False)
+    mean, std, median = groups.mean(numeric_only=True), groups.std(numeric_only=True), groups.median(numeric_only=True)
+    fidelity = fidelity.set_index("depth").loc[mean.index]
+
+    def plus_minus(name: str) -> list[str]:
+        return [f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(mean[name], std[name], strict=True)]
+
+    table = pd.DataFrame(
+        {
+            "horizon": mean.index,
+            "seeds": groups.size(),
+            "test accuracy, %": plus_minus("test_accuracy"),
+            "early stopping, %": plus_minus("es_accuracy"),
+            "seconds": median["seconds"].map("{:.0f}".format),
+            "MiB": median["peak_rss_mb"].map("{:.0f}".format),
+            "relative error": fidelity["relative_error"].map("{:.2f}".format),
+            "cosine": fidelity["cosine"].map("{:.2f}".format),
+        }
+    )
+    return markdown(table, left=0)
 
 
 def engine(path: Path = RESULTS / "engine.json") -> str:
-    report = json.loads(path.read_text())
-    cells = {(row["case"], row["updater"], row["steps"]): row for row in report["rows"]}
+    rows = pd.DataFrame(json.loads(path.read_text())["rows"])
+    known = rows[rows["case"].isin(ENGINE_NAMES)].copy()
+    known["cell"] = [f"{cpu:.2f} s ({r:.2f}×)" for cpu, r in zip(known["cpu"], known["cpu_ratio"], strict=True)]
     parts = []
     for updater, title in {"momentum": "SGD with momentum", "adam": "Adam"}.items():
-        steps = sorted({t for case, u, t in cells if u == updater and case in ENGINE_NAMES})
-        head = f"| T steps of {title} | " + " | ".join(f"T = {t}" for t in steps) + f" | memory, T = {steps[-1]} |"
-        lines = [head, "|---|" + "--:|" * (len(steps) + 1)]
-        for case, name in ENGINE_NAMES.items():
-            found = [cells.get((case, updater, t)) for t in steps]
-            if any(found):
-                times = [f"{r['cpu']:.2f} s ({r['cpu_ratio']:.2f}×)" if r else "" for r in found]
-                memory = f"{found[-1]['peak_mib']:.0f} MiB" if found[-1] else ""
-                lines.append(f"| {name} | {' | '.join(times)} | {memory} |")
-        parts.append("\n".join(lines))
-    overheads = [f"{r['overhead_us']:.0f} µs ({r['updater']})" for r in report["rows"] if r["case"] == "overhead"]
-    flat = defaultdict(list)
-    for row in sorted(report["rows"], key=lambda r: r["steps"]):
-        if row["case"].startswith("flat"):
-            flat[row["case"].removeprefix("flat, ")].append(f"{row['peak_mib']:.0f} MiB at T = {row['steps']:,}")
+        group = known[known["updater"] == updater]
+        last = group["steps"].max()
+        table = wide(group, ENGINE_NAMES, f"T steps of {title}", "steps").add_prefix("T = ")
+        peaks = group[group["steps"] == last].set_index("case")["peak_mib"].rename(index=ENGINE_NAMES)
+        table[f"memory, T = {last}"] = peaks.map("{:.0f} MiB".format).reindex(table.index, fill_value="")
+        parts.append(markdown(table.reset_index()))
     lines = ["CPU time on one thread; in parentheses, over that of a plain unroll right after it."]
-    lines += (
-        [f"On ten weights, a step costs {' or '.join(overheads)} more than in a plain unroll."] if overheads else []
-    )
-    lines += [f"With {name.replace('Checkpoint', '`Checkpoint()`')}: {', '.join(rows)}." for name, rows in flat.items()]
+    costs = [f"{r.overhead_us:.0f} µs ({r.updater})" for r in rows[rows["case"] == "overhead"].itertuples()]
+    lines += [f"On ten weights, a step costs {' or '.join(costs)} more than in a plain unroll."] if costs else []
+    flat = rows[rows["case"].str.startswith("flat")].sort_values("steps")
+    for case, group in flat.groupby("case", sort=False):
+        name = case.removeprefix("flat, ").replace("Checkpoint", "`Checkpoint()`")
+        peaks = [f"{r.peak_mib:.0f} MiB at T = {r.steps:,}" for r in group.itertuples()]
+        lines.append(f"With {name}: {', '.join(peaks)}.")
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
 def longest(cases: Sequence[str]) -> str:
     """Return time and memory of some cases at the largest T that was measured."""
-    rows = json.loads((RESULTS / "engine.json").read_text())["rows"]
-    steps = max(row["steps"] for row in rows if row["case"] == "plain unroll")
-    cells = {(row["case"], row["updater"]): row for row in rows if row["steps"] == steps}
-    lines = [f"| T = {steps} | SGD with momentum | memory | Adam | memory |", "|---|" + "--:|" * 4]
-    for case in cases:
-        found = [cells[case, updater] for updater in ("momentum", "adam")]
-        figures = [f"{r['cpu']:.1f} s ({r['cpu_ratio']:.2f}×) | {r['peak_mib']:.0f} MiB" for r in found]
-        lines.append(f"| {ENGINE_NAMES[case]} | {' | '.join(figures)} |")
-    return "\n".join(lines)
+    rows = pd.DataFrame(report("engine")["rows"])
+    steps = rows["steps"][rows["case"] == "plain unroll"].max()
+    rows = rows[rows["steps"] == steps].set_index(["updater", "case"])
+    table = pd.DataFrame({f"T = {steps}": [ENGINE_NAMES[case] for case in cases]})
+    for updater, title in {"momentum": "SGD with momentum", "adam": "Adam"}.items():
+        found = rows.loc[updater].loc[list(cases)]
+        times = [f"{cpu:.1f} s ({ratio:.2f}×)" for cpu, ratio in zip(found["cpu"], found["cpu_ratio"], strict=True)]
+        table[title] = times
+        table.insert(table.shape[1], "memory", [f"{peak:.0f} MiB" for peak in found["peak_mib"]], allow_duplicates=True)
+    return markdown(table)
 
 
 def derived() -> str:
-    report = json.loads((RESULTS / "derived.json").read_text())
-    lines = [
-        f"| {report['steps']} steps of a GCN on a dense Â, 2,708 nodes | time | peak of the process |",
-        "|---|--:|--:|",
-    ]
-    lines += [f"| {r['case']} | {r['seconds']:.1f} s | {r['peak_rss_mb']:,.0f} MiB |" for r in report["rows"]]
-    return "\n".join(lines)
+    found = report("derived")
+    rows = pd.DataFrame(found["rows"])
+    title = f"{found['steps']} steps of a GCN on a dense Â, 2,708 nodes"
+    times, peaks = rows["seconds"].map("{:.1f} s".format), rows["peak_rss_mb"].map("{:,.0f} MiB".format)
+    return markdown(pd.DataFrame({title: rows["case"], "time": times, "peak of the process": peaks}))
 
 
 def learners() -> str:
     """Return what learning a structure costs by other packages and by ours, and what a whole training would."""
-    rows = json.loads((RESULTS / "learners.json").read_text())["rows"]
-    with (RESULTS / "missing_edges" / "results.csv").open() as file:
-        runs = [r for r in csv.DictReader(file) if (r["dataset"], r["method"]) == ("cora", "lds")]
-    steps = sorted(int(r["outer_steps"]) for r in runs if float(r["retain"]) == 1)
-    lines = ["| on Cora | trained for | CPU time | a step | all steps at this pace | peak memory |"]
-    lines.append("|---|---|" + "--:|" * 4)
-    for row in rows:
+    runs = pd.read_csv(RESULTS / "missing_edges" / "results.csv")
+    runs = runs[(runs["dataset"] == "cora") & (runs["method"] == "lds") & (runs["retain"] == 1)]
+    least, most = int(runs["outer_steps"].min()), int(runs["outer_steps"].max())
+    rows = []
+    for row in report("learners")["rows"]:
         step = row["cpu"] / row["steps"]
         if row["case"] == "lds":
             name, length = "**lds**", f"{row['outer_epochs']} outer epochs, {row['steps']} outer steps"
-            whole = f"{steps[0] * step:,.0f} to {steps[-1] * step:,.0f} s"
+            whole = f"{least * step:,.0f} to {most * step:,.0f} s"
         else:
             name, length = f"{row['case'].split()[1].upper()} by OpenGSL", f"{row['steps']} of {row['of']:,} epochs"
             whole = f"{row['of'] * step:,.0f} s"
-        times = f"{row['cpu']:.0f} s | {step:.2f} s | {whole}"
-        lines.append(f"| {name} | {length} | {times} | {row['peak_rss_mb']:,.0f} MiB |")
-    lines += ["", f"In the experiments, lds ends after {steps[0]:,} to {steps[-1]:,} outer steps."]
-    return "\n".join(lines)
+        rows.append(
+            {
+                "on Cora": name,
+                "trained for": length,
+                "CPU time": f"{row['cpu']:.0f} s",
+                "a step": f"{step:.2f} s",
+                "all steps at this pace": whole,
+                "peak memory": f"{row['peak_rss_mb']:,.0f} MiB",
+            }
+        )
+    table = markdown(pd.DataFrame(rows), left=2)
+    return f"{table}\n\nIn the experiments, lds ends after {least:,} to {most:,} outer steps."
 
 
 def worst_error(rows: list[dict[str, Any]]) -> str:
@@ -273,16 +305,18 @@ def exactness(path: Path = RESULTS / "exactness.json") -> str:
         "unused parameter": (("momentum",), "unused parameter", False),
         "2 of 5 steps": (("momentum",), "plain", True),
     }
-    lines = [f"| relative error | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
+    lines = []
     for prefix, name in EXACTNESS_NAMES.items():
         found = [r for r in rows if r["method"] == prefix or (prefix == "lds" and r["method"].startswith("lds"))]
-        cells = []
-        for updaters, setting, truncated in columns.values():
+        if all("absent" in r for r in found):
+            continue
+        cells = {"relative error": name}
+        for column, (updaters, setting, truncated) in columns.items():
             part = [r for r in found if r["updater"] in updaters and r["setting"] == setting]
-            cells.append(worst_error([r for r in part if (r["horizon"] is not None) == truncated]) or "–")
-        if not all("absent" in r for r in found):
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "In parentheses: against the package's own formula, where its ε has another place."])
+            cells[column] = worst_error([r for r in part if (r["horizon"] is not None) == truncated]) or "–"
+        lines.append(cells)
+    note = "In parentheses: against the package's own formula, where its ε has another place."
+    return f"{markdown(pd.DataFrame(lines))}\n\n{note}"
 
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {

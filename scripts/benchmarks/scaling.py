@@ -10,11 +10,9 @@ of Pubmed.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from harness import RESULTS, Row, medians, run, timed, write
 
 SIZES = {
     "all pairs": (1_000, 2_000, 5_000, 10_000, 19_717),
@@ -22,13 +20,11 @@ SIZES = {
 }
 
 
-def measure(kind: str, nodes: int, threads: int) -> dict[str, float]:
-    import torch
-    from cases import Problem, all_pairs, engine_step, synthetic, timed
+def measure(kind: str, nodes: int) -> Row:
+    from cases import Problem, all_pairs, engine_step, synthetic
 
     from lds.graph import CandidatePairs, random_pairs
 
-    torch.set_num_threads(threads)
     edges = round(2.248 * nodes)
     data = synthetic(nodes, edges)
     if kind == "all pairs":
@@ -36,18 +32,18 @@ def measure(kind: str, nodes: int, threads: int) -> dict[str, float]:
     else:
         more = random_pairs(nodes, 10 * nodes - edges, seed=1)
         structure = CandidatePairs(nodes, data.edge_index, candidates=more)
-    return {"kind": kind, "nodes": nodes, **timed(engine_step(Problem.of(data), structure, 5), repeats=5, warm_up=1)}
+    return timed(engine_step(Problem.of(data), structure, 5), repeats=5, warm_up=1)
 
 
-def exponent(rows: list[dict[str, float]]) -> float:
+def exponent(rows: list[Row]) -> float:
     """Slope of log seconds over log nodes, for the larger half of the sizes."""
     import numpy as np
 
-    largest = rows[len(rows) // 2 :]
+    largest = rows[min(len(rows) // 2, len(rows) - 2) :]
     return float(np.polyfit(np.log([r["nodes"] for r in largest]), np.log([r["seconds"] for r in largest]), 1)[0])
 
 
-def plot(table: dict[str, list[dict[str, float]]], path: Path) -> None:
+def plot(table: dict[str, list[Row]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -70,32 +66,22 @@ def plot(table: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("experiments/results/scaling"))
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "scaling", help="path of the results, less .json and .png"
+    )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--measure", nargs=2, metavar=("KIND", "NODES"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--up-to", type=int, default=200_000, help="the largest number of nodes")
     options = parser.parse_args()
-    if options.measure:
-        kind, nodes = options.measure
-        print(json.dumps(measure(kind, int(nodes), options.threads)))
-        return
-
-    table: dict[str, list[dict[str, float]]] = {kind: [] for kind in SIZES}
-    for kind, sizes in SIZES.items():
-        for nodes in sizes:
-            command = [sys.executable, __file__, "--threads", str(options.threads), "--measure", kind, str(nodes)]
-            environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            row = json.loads(done.stdout)
-            table[kind].append(row)
-            print(f"{kind:<16} {nodes:>8,} nodes {row['seconds']:8.3f} s {row['peak_rss_mb']:7.0f} MiB", flush=True)
-    from cases import machine
-
-    exponents = {kind: exponent(rows) for kind, rows in table.items()}
+    specs = [{"kind": kind, "nodes": n} for kind, sizes in SIZES.items() for n in sizes if n <= options.up_to]
+    rows = run(__file__, specs, options.rounds, threads=options.threads)
+    table = medians(rows, ["kind", "nodes"])
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    by_kind = {kind: group.to_dict("records") for kind, group in table.groupby("kind", sort=False)}
+    exponents = {kind: exponent(rows) for kind, rows in by_kind.items()}
     print("fitted exponents:", ", ".join(f"{kind} N^{value:.2f}" for kind, value in exponents.items()))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine(), "threads": options.threads, "exponents": exponents, "rows": table}
-    options.out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
-    plot(table, options.out.with_suffix(".png"))
+    write(options.out.with_suffix(".json"), threads=options.threads, exponents=exponents, rows=by_kind)
+    plot(by_kind, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -130,6 +130,27 @@ def gradients(loss: Tensor, tree: Tree, **options: Any) -> Tree:
     return {name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(tree.items(), found, strict=True)}
 
 
+def gradients_differ(found: Tree, expected: Tree) -> float:
+    """Return ‖found − expected‖ / ‖expected‖."""
+    a, b = (torch.cat([tree[name].detach().flatten().double() for name in expected]) for tree in (found, expected))
+    return float((a - b).norm() / b.norm())
+
+
+def ten_weights() -> Task:
+    """Ten weights with a learned curvature each: a step costs next to nothing, so what an engine adds shows."""
+    generator = torch.Generator().manual_seed(0)
+    target, mixing = torch.randn(10, generator=generator), torch.randn(10, 10, generator=generator) / 10**0.5
+
+    def inner(params: Tree, outer: Tree) -> Tensor:
+        w = params["w"]
+        return 0.5 * (outer["curvature"].exp() * (w - target).square()).sum() + torch.tanh(mixing @ w).sum()
+
+    def outer_objective(params: Tree, outer: Tree) -> Tensor:
+        return (params["w"] - 1).square().sum()
+
+    return Task({"w": torch.zeros(10)}, {"curvature": torch.linspace(-1, 1, 10)}, inner, outer_objective)
+
+
 def plain(task: Task, rule: Rule, steps: int, horizon: int | None = None) -> Tree:
     """Unroll with create_graph=True, then one backward pass."""
     outer, params = leaves(task.outer), leaves(task.params)

@@ -104,6 +104,26 @@ def test_derived_variables_are_pulled_back_through_each_window_of_their_own():
     assert relative_error(last.grad["all"], expected.grad) <= 1e-12
 
 
+def test_a_recording_of_no_steps_is_swept_with_the_theta_of_the_steps_before_it():
+    """θ₁ records four steps, θ₂ none: F is differentiated at θ₂, the steps at θ₁."""
+    problem = regression()
+    shifted = optree.tree_map(lambda x: x + 0.01, problem.outer)
+    trajectory = chain(problem, SGD(lambda outer: outer["lr"]), [4, 0], [problem.outer, shifted])
+    *_, last = sweep(trajectory, problem.outer_objective)
+
+    outer, later = (optree.tree_map(lambda x: x.clone().requires_grad_(), tree) for tree in (problem.outer, shifted))
+    params = optree.tree_map(lambda x: x.detach().requires_grad_(), problem.params)
+    for _ in range(4):
+        leaves, spec = optree.tree_flatten(params)
+        steps = torch.autograd.grad(problem.inner(params, outer), leaves, create_graph=True)
+        params = optree.tree_unflatten(spec, [w - outer["lr"] * g for w, g in zip(leaves, steps, strict=True)])
+    loss = problem.outer_objective(params, later)
+    (leaves, spec), others = optree.tree_flatten(outer), optree.tree_leaves(later)
+    found = torch.autograd.grad(loss, [*leaves, *others], allow_unused=True, materialize_grads=True)
+    expected = [a + b for a, b in zip(found[: len(leaves)], found[len(leaves) :], strict=True)]
+    assert relative_error(last.grad, optree.tree_unflatten(spec, expected)) <= 1e-12
+
+
 class TestErrors:
     def test_two_places_to_go_on_from(self):
         problem = regression()

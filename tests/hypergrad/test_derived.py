@@ -1,12 +1,13 @@
 """A derived outer variable: one evaluation of h, one pull-back, the hypergradient of h inside the objective."""
 
+import optree
 import pytest
 import torch
 
 from lds.errors import InputError
 from lds.hypergrad import Checkpoint, Derived, KeepStates, Reverse, hypergradient, record, sweep
 from lds.updaters import SGD, Adam
-from tests.oracles import DOUBLE, Problem, regression, relative_error, unroll
+from tests.oracles import DOUBLE, Problem, regression, relative_error, same_bits, unroll
 
 METHODS = [Reverse(), Reverse(memory=KeepStates()), Reverse(3, memory=Checkpoint()), Reverse(0)]
 
@@ -111,3 +112,20 @@ def test_refuses_what_cannot_be_pulled_back():
         hypergradient(
             lambda w, o: o["k"] * w.sum(), lambda w, o: w.sum(), torch.ones(2), outer, updater=SGD(0.1), steps=1
         )
+
+
+def test_what_was_yielded_stays_as_it_was():
+    """A function that hands θ through must not hand out the sums, which go on growing."""
+    problem = regression()
+    for outer in (problem.outer, {"all": Derived(lambda theta: theta, problem.outer)}):
+        names = (lambda o: o["all"]) if "all" in outer else (lambda o: o)
+        trajectory = record(
+            lambda p, o, names=names: problem.inner(p, names(o)), problem.params, outer, updater=SGD(0.05), steps=4
+        )
+        steps = sweep(trajectory, lambda p, o, names=names: problem.outer_objective(p, names(o)))
+        yielded, copies = [], []
+        for step in steps:
+            yielded.append(step.grad)
+            copies.append(optree.tree_map(torch.clone, step.grad))
+        assert all(same_bits(x, y) for x, y in zip(yielded, copies, strict=True))
+        assert not same_bits(yielded[0], yielded[-1])

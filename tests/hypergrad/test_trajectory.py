@@ -1,5 +1,6 @@
 """The recorder: warm starts, memory, and states left alone."""
 
+import math
 import os
 import subprocess
 import sys
@@ -160,3 +161,18 @@ def test_memory_grows_with_the_horizon_and_not_with_the_steps():
     short, long, deep = map(float, output.split())
     assert long - short <= 1
     assert deep - long == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("horizon", [None, 0, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mean_loss_is_that_of_all_steps(horizon, dtype):
+    problem = regression(dtype=dtype)
+    whole = record(*problem[:1], *problem[2:], updater=SGD(0.05), steps=6).inner_losses
+    trajectory = record(*problem[:1], *problem[2:], updater=SGD(0.05), steps=6, horizon=horizon)
+    assert len(trajectory.inner_losses) == (6 if horizon is None else max(horizon, 1))
+    assert trajectory.mean_loss == pytest.approx(math.fsum(whole) / 6, rel=1e-15)
+
+
+def test_the_mean_loss_of_no_steps_is_no_number():
+    problem = regression()
+    assert math.isnan(record(*problem[:1], *problem[2:], updater=SGD(0.05), steps=0).mean_loss)

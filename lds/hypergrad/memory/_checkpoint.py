@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lds.hypergrad._arguments import check_count
-from lds.hypergrad._dynamics import Dynamics
-from lds.hypergrad._leaves import copied
+from lds.hypergrad._dynamics import Dynamics, Step, StepResult
+from lds.hypergrad._guards import check_count
+from lds.hypergrad._outer import copied
 from lds.hypergrad.memory._states import Slab
-from lds.hypergrad.memory._tape import Step
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class CheckpointTape:
         self._draws: list[Sequence[Any]] = [()] * every
         self._segment = -1
 
-    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
+    def advance(self, t: int, leaves: list[Any]) -> StepResult:
         """Keep the state where it begins a segment, take the step."""
         segment, row = divmod(t - self._first, self._every)
         if row == 0:
@@ -67,17 +66,18 @@ class CheckpointTape:
             leaves = copied(self._checkpoints.load(segment))
             begin = self._first + segment * self._every
             for step in range(begin, min(begin + self._every, self._last)):
-                leaves = self._run(step, leaves)
+                leaves = self._run(step, leaves).leaves
             self._segment = segment
         # The sweep still reads a segment's first state when the segment before it is run.
         leaves = self._states.load(row) if row else self._checkpoints.load(segment)
         return Step(leaves, self._draws[row])
 
-    def _run(self, t: int, leaves: list[Any]) -> list[Any]:
+    def _run(self, t: int, leaves: list[Any]) -> StepResult:
         row = (t - self._first) % self._every
         self._states.store(row, leaves)
-        self._draws[row] = self._dynamics.draws(t)
-        return self._dynamics.advance(t, leaves, self._draws[row])
+        result = self._dynamics.advance(t, leaves)
+        self._draws[row] = result.draws
+        return result
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ class BinomialTape:
         self._next = first
         self._ahead: list[Any] | None = None
 
-    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
+    def advance(self, t: int, leaves: list[Any]) -> StepResult:
         """Keep the state where a snapshot is due, take the step."""
         if t == self._next:
             self._push(t, leaves, self._last)
         if t == self._last - 1:
             # The sweep begins here, so this state need not be computed again.
             self._ahead = copied(leaves)
-        return self._dynamics.advance(t, leaves, self._dynamics.draws(t))
+        return self._dynamics.advance(t, leaves)
 
     def load(self, t: int) -> Step:
         """Return the step, running on from the nearest snapshot before it and placing those that are free."""
@@ -137,7 +137,7 @@ class BinomialTape:
         begin, leaves = self._times[-1], copied(self._slab.load(len(self._times) - 1))
         self._plan(t + 1)
         for step in range(begin, t):
-            leaves = self._dynamics.advance(step, leaves, self._dynamics.draws(step))
+            leaves = self._dynamics.advance(step, leaves).leaves
             if step + 1 == self._next:
                 self._push(step + 1, leaves, t + 1)
         return Step(leaves, self._dynamics.draws(t))

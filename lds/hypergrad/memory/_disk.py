@@ -22,10 +22,10 @@ from torch import Tensor
 from lds._files import cannot_write, lock, write_atomically
 from lds._read import load_tensors, parse_json
 from lds.errors import DataError, InputError
-from lds.hypergrad._arguments import check_count
-from lds.hypergrad._dynamics import Dynamics
-from lds.hypergrad._steady import TensorVariable
-from lds.hypergrad.memory._tape import Resumed, Step, closed_on_error
+from lds.hypergrad._dynamics import Dynamics, Step, StepResult
+from lds.hypergrad._guards import check_count
+from lds.hypergrad._outer import SteadyVariable
+from lds.hypergrad.memory._tape import ResumableTape, Resumed
 
 # Leaves of a state that are no tensors take 8 bytes each.
 NUMBERS = {int: "<q", bool: "<q", float: "<d"}
@@ -49,7 +49,8 @@ class Disk:
 
     Raises:
         InputError: `save_every` is no integer ≥ 1; or, when recording, the folder holds another trajectory or is in
-            use, the state has leaves other than tensors, ints, floats and bools, or an outer variable is no tensor.
+            use, the state has leaves other than tensors, ints, floats and bools, or an outer variable draws anew in
+            every step.
         DataError: a file in the folder is damaged.
         StorageError: a file in the folder cannot be written.
     """
@@ -65,7 +66,7 @@ class Disk:
         return DiskTape(dynamics, leaves, first, last, Path(self.folder), self.save_every)
 
 
-class DiskTape:
+class DiskTape(ResumableTape):
     """`states.bin` holds a row of bytes a state, `trajectory.json` says whose, `sweep.pt` is the sweep's progress."""
 
     def __init__(
@@ -85,10 +86,13 @@ class DiskTape:
         except OSError as error:
             raise InputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         self._close = weakref.finalize(self, os.close, self._file)  # Once, however often it is called.
-        with closed_on_error(self):
+        try:
             if not lock(self._file):
                 raise InputError(f"{folder} is in use by another process; give each trajectory a folder of its own")
             self._claim(folder, {"first": first, "last": last, **_identity(dynamics, leaves)})
+        except BaseException:
+            self.close()
+            raise
         # A row that was being written when the process ended does not count.
         self._rows = os.fstat(self._file).st_size // self._row_size
         self._resumable = self._progress.exists()
@@ -101,13 +105,13 @@ class DiskTape:
         last = self._row(self._rows - 1)
         return Resumed(self._first + self._rows - 1, last, [loss for there, loss in losses if there])
 
-    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
+    def advance(self, t: int, leaves: list[Any]) -> StepResult:
         """Take the step, append the next state."""
         if not self._rows:
             self._append(leaves, None)
-        leaves = self._dynamics.advance(t, leaves, self._dynamics.draws(t))
-        self._append(leaves, self._dynamics.inner.last)
-        return leaves
+        result = self._dynamics.advance(t, leaves)
+        self._append(result.leaves, result.loss)
+        return result
 
     def load(self, t: int) -> Step:
         """Read the state."""
@@ -207,10 +211,10 @@ def _check_storable(dynamics: Dynamics, leaves: Sequence[Any]) -> None:
                 "the state, or choose another memory policy"
             )
     for path, variable in zip(dynamics.outer.paths, dynamics.outer.variables, strict=True):
-        if not isinstance(variable, TensorVariable):
+        if not isinstance(variable, SteadyVariable):
             raise InputError(
-                f"Disk needs outer variables that are tensors, but {path} is a {type(variable).__name__}; choose "
-                "another memory policy, e.g. Checkpoint()"
+                f"Disk needs outer variables that are tensors or Derived, but {path} is a {type(variable).__name__}; "
+                "choose another memory policy, e.g. Checkpoint()"
             )
 
 
@@ -222,7 +226,7 @@ def _identity(dynamics: Dynamics, leaves: Sequence[Any]) -> dict[str, Any]:
     constants = {name: repr(getattr(updater, name)) for name in getattr(updater, "__dataclass_fields__", ())}
     constants = {name: value for name, value in constants.items() if " at 0x" not in value}
     kinds = [(list(x.shape), str(x.dtype)) if isinstance(x, Tensor) else type(x).__name__ for x in leaves]
-    theta = [v.tensor for v in dynamics.outer.variables if isinstance(v, TensorVariable)]
+    theta = [leaf for variable in dynamics.outer.steady for leaf in variable.derived.leaves]
     # Through JSON, so that it equals what is read back.
     identity: dict[str, Any] = json.loads(
         json.dumps(

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from lds.errors import InputError
-from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._leaves import detached
+from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, StepResult
 from lds.hypergrad.memory._states import Slab
-from lds.hypergrad.memory._tape import Step
 
 # The first two steps of a window tell how much one more graph takes: what both save (data, θ) is there anyway.
 PROBES = 2
@@ -58,25 +56,25 @@ class GraphsTape:
         self._steps: list[Step] = []
         self._storages: set[int] = set()
 
-    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
+    def advance(self, t: int, leaves: list[Any]) -> StepResult:
         """Take the step with a graph if it is to be kept, else keep the state."""
-        draws = self._dynamics.draws(t)
         if t < self._first_graph:
             assert self._slab is not None
             self._slab.store(t - self._first, leaves)
-            self._steps.append(Step((), draws))
-            return self._dynamics.advance(t, leaves, draws)
-        linearise = self._dynamics.linearise
+            result = self._dynamics.advance(t, leaves)
+            self._steps.append(Step((), result.draws))
+            return result
         if t >= self._first + PROBES:
-            graph = linearise(t, leaves, draws)
+            graph = self._dynamics.linearise(t, leaves)
         else:
             before = self._storages
-            graph, saved = _with_saved(lambda: linearise(t, leaves, draws))
+            graph, saved = _with_saved(lambda: self._dynamics.linearise(t, leaves))
             self._storages = set(saved)
-        self._steps.append(Step(leaves, draws, graph))
+        self._steps.append(Step(leaves, graph.draws, graph))
+        result = graph.result()
         if t == self._first + PROBES - 1:
             self._decide(sum(size for pointer, size in saved.items() if pointer not in before))
-        return detached(graph.results)
+        return result
 
     def load(self, t: int) -> Step:
         """Return the step; a graph is handed out once, for the sweep consumes it."""
@@ -117,6 +115,6 @@ def _with_saved(function: Callable[[], StepGraph]) -> tuple[StepGraph, dict[int,
         # Not x itself: a saved result that owns the node that saved it is never freed.
         return x.detach()
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(pack, torch.Tensor.detach):
         result = function()
     return result, sizes

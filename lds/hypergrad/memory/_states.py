@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds.hypergrad._dynamics import Dynamics
-from lds.hypergrad.memory._tape import Step
+from lds.hypergrad._dynamics import Dynamics, Step, StepResult
 
 
 class Slab:
@@ -77,11 +76,12 @@ class StatesTape:
         self._first = first
         self._draws: list[Sequence[Any]] = []
 
-    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
+    def advance(self, t: int, leaves: list[Any]) -> StepResult:
         """Keep the state, take the step."""
         self._slab.store(t - self._first, leaves)
-        self._draws.append(self._dynamics.draws(t))
-        return self._dynamics.advance(t, leaves, self._draws[-1])
+        result = self._dynamics.advance(t, leaves)
+        self._draws.append(result.draws)
+        return result
 
     def load(self, t: int) -> Step:
         """Return the state and the draws."""

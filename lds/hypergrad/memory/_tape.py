@@ -1,36 +1,25 @@
-"""What a memory policy is: a choice of what the recorder keeps, and of what the sweep computes again."""
+"""What a memory policy is: a choice of what the recorder keeps, and of what the sweep computes again.
+
+To write one, write a class with `tape`, and the tape that it returns with `advance` and `load`; `KeepStates` is the
+shortest example.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from lds.errors import DataError
-from lds.hypergrad._dynamics import Dynamics, StepGraph
-
-
-@dataclass
-class Step:
-    """Step t as a tape hands it to the sweep.
-
-    Attributes:
-        leaves: leaves of the state before the step.
-        draws: what the step was shown of the outer variables.
-        graph: the step's graph of autograd, where it was kept; good for one sweep.
-    """
-
-    leaves: Sequence[Any]
-    draws: Sequence[Any]
-    graph: StepGraph | None = None
+from lds.hypergrad._dynamics import Dynamics, Step, StepResult
 
 
 class Tape(Protocol):
     """The recorded steps `first` ≤ t < `last` of one trajectory."""
 
-    def advance(self, t: int, leaves: list[Any]) -> list[Any]:
-        """Take step t, keep what `load` will need, return the next leaves; called once for every t, upwards."""
+    def advance(self, t: int, leaves: list[Any]) -> StepResult:
+        """Take step t, keep what `load` will need, return what came of it; called once for every t, upwards."""
         ...
 
     def load(self, t: int) -> Step:
@@ -47,47 +36,42 @@ class Resumed:
     losses: list[float]
 
 
-@runtime_checkable
-class ResumableTape(Tape, Protocol):
+class ResumableTape(ABC):
     """A tape that outlives its process, and keeps the sweep's progress too."""
 
     save_every: int
 
+    @abstractmethod
+    def advance(self, t: int, leaves: list[Any]) -> StepResult:
+        """Take step t, as any tape does."""
+
+    @abstractmethod
+    def load(self, t: int) -> Step:
+        """Return step t, as any tape does."""
+
+    @abstractmethod
     def resume(self) -> Resumed | None:
         """Return where an earlier process left off recording, None if it had not begun."""
-        ...
 
+    @abstractmethod
     def save(self, progress: Mapping[str, Any]) -> None:
         """Keep the sweep's progress in place of what was saved before."""
-        ...
 
+    @abstractmethod
     def progress(self) -> dict[str, Any] | None:
         """Return what an earlier process saved of its sweep, once."""
-        ...
 
+    @abstractmethod
     def damaged_progress(self) -> DataError:
         """Return what to raise where the sweep's progress is not what was saved."""
-        ...
 
+    @abstractmethod
     def remove(self) -> None:
         """Forget everything."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Let others go on with what is kept; the tape is of no use then."""
-        ...
-
-
-@contextmanager
-def closed_on_error(*tapes: Tape | None) -> Iterator[None]:
-    """Close tapes when an error passes: its traceback may keep them alive, and with them what they hold."""
-    try:
-        yield
-    except BaseException:
-        for tape in tapes:
-            if isinstance(tape, ResumableTape):
-                tape.close()
-        raise
 
 
 class Memory(Protocol):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lds.errors import DataError, InputError, NumericalError, StorageError
-from lds.hypergrad import Disk, KeepStates, Reverse, hypergradient, record, sweep
+from lds.hypergrad import Derived, Disk, KeepStates, Reverse, hypergradient, record, sweep
 from lds.updaters import SGD, Adam, State
 from tests.oracles import DOUBLE, regression, same_bits
 
@@ -353,9 +353,7 @@ class Unstable:
         if state.step == self.stop:
             raise InterruptedStepError
         scale = self.value if state.step == self.bad else 1.0
-        loss = inner(state.params, outer)
-        if scale != 1.0:
-            inner.last = loss.detach() * scale
+        inner(state.params * scale, outer)
         return State(state.params - 0.1 * outer * state.params, state.slots)
 
 
@@ -421,3 +419,87 @@ def test_progress_of_another_shape(tmp_path, change):
     torch.save(torch.load(tmp_path / "sweep.pt", weights_only=True) | change, tmp_path / "sweep.pt")
     with pytest.raises(DataError, match=r"sweep\.pt is damaged; remove it"):
         run(tmp_path, Interrupting())
+
+
+@pytest.mark.parametrize("at", [42, 47, 52])
+def test_an_adaptive_sweep_stops_where_it_would_have(tmp_path, at):
+    """What the rule of `tol` goes by is saved with the sweep."""
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+
+    def call(memory, at=None):
+        """Forty steps of a descent that contracts."""
+        return hypergradient(
+            lambda w, o: (x @ w - 1).square().mean() + o.exp() * w.square().sum(),
+            lambda w, o: (x @ w).square().mean(),
+            torch.zeros(3, dtype=DOUBLE),
+            torch.tensor(-2.0, dtype=DOUBLE),
+            updater=Cut(at),
+            steps=40,
+            method=Reverse(tol=0.01, memory=memory),
+        )
+
+    class Cut(SGD):
+        def __init__(self, at):
+            super().__init__(0.1)
+            object.__setattr__(self, "left", at)
+
+        def step(self, state, outer, inner):
+            if self.left is not None:
+                object.__setattr__(self, "left", self.left - 1)
+                if not self.left:
+                    raise InterruptedStepError
+            return super().step(state, outer, inner)
+
+    expected = call(KeepStates())
+    assert 6 < expected.diagnostics.steps_swept < 30
+    with pytest.raises(InterruptedStepError):
+        call(Disk(tmp_path / "t", 1), at)
+    found = call(Disk(tmp_path / "t", 1))
+    assert found.diagnostics.steps_swept == expected.diagnostics.steps_swept
+    assert same_bits(found.grad, expected.grad)
+
+
+def test_derived_outer_variables(tmp_path):
+    problem = regression()
+
+    def derived(updater, memory):
+        return hypergradient(
+            lambda p, o: problem.inner(p, o["all"]),
+            lambda p, o: problem.outer_objective(p, o["all"]),
+            problem.params,
+            {"all": Derived(lambda theta: {**theta, "lr": theta["lr"] * 1.5}, problem.outer)},
+            updater=updater,
+            steps=8,
+            method=Reverse(memory=memory),
+        )
+
+    class Cut(SGD):
+        def step(self, state, outer, inner):
+            nonlocal runs
+            runs += 1
+            if runs == 13:
+                raise InterruptedStepError
+            return super().step(state, outer, inner)
+
+    runs, updater = 0, SGD(0.05)
+    with pytest.raises(InterruptedStepError):
+        derived(Cut(0.05), Disk(tmp_path / "t", 1))
+    found = derived(Cut(0.05), Disk(tmp_path / "t", 1))
+    assert same_bits(found.grad, derived(updater, KeepStates()).grad)
+
+
+def test_outer_variables_that_draw_are_refused(tmp_path):
+    class Coin:
+        def draw(self):
+            return torch.rand((), dtype=DOUBLE)
+
+        def trace(self, draw):
+            raise AssertionError
+
+        def accumulator(self):
+            raise AssertionError
+
+    with pytest.raises(InputError, match=r"Disk needs outer variables that are tensors or Derived, but .* Coin"):
+        record(
+            lambda w, o: (w * o).sum(), torch.ones(2), Coin(), updater=SGD(0.1), steps=2, memory=Disk(tmp_path / "t")
+        )

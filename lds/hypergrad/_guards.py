@@ -1,0 +1,593 @@
+"""Guards: what must hold of arguments, numbers and steps, and what to say where it does not.
+
+They stand beside the algorithm: the recorder and the methods ask the functions, and the sweep calls the watchers with
+what it has at every step. In the normal case next to no number is looked at: norms and losses are noted on their
+device, and read at the end. Where one of them is not finite, the steps are run again, and looked at one by one, to say
+where it began.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import optree
+import torch
+from torch import Tensor
+
+from lds._random import forked
+from lds.errors import InputError, NumericalError, ReplayError
+from lds.hypergrad._dynamics import Dynamics, StateSpec, Step, StepGraph
+from lds.hypergrad._outer import Accumulators, Outer, SteadyVariable, copied, is_differentiable
+
+Noise: TypeAlias = Literal["replay", "resample"]
+Costate: TypeAlias = Sequence[Tensor | None]
+Increments: TypeAlias = Sequence[Sequence[Tensor | None]]
+
+# Costates that have grown by this factor explode: what the last steps add to a hypergradient in single precision
+# (1.2e-7) has then about one digit left beside what the first ones add.
+EXPLOSION = 1e6
+# A recomputed step may differ from the recorded one by rounding (kernels that add in any order), not by more.
+REPLAY_TOLERANCE = 100
+# So many of the last finite values are named.
+_SHOWN = 3
+
+
+def check_count(name: str, value: object, *, least: int = 0) -> None:
+    """Raise InputError unless the value is an integer ≥ `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be an integer >= {least}, got {value!r}")
+
+
+def check_noise(noise: object) -> None:
+    """Raise InputError unless the value is one of `Noise`."""
+    if noise not in ("replay", "resample"):
+        raise InputError(f'noise must be "replay" or "resample", got {noise!r}')
+
+
+def check_memory(memory: object) -> None:
+    """Raise InputError unless the value is a memory policy, or None."""
+    if memory is not None:
+        _check_has("memory", memory, "tape", "a memory policy such as Checkpoint()")
+
+
+def check_method(method: object) -> None:
+    """Raise InputError unless the value is a method of differentiation."""
+    _check_has("method", method, "solve", "a method such as Reverse(horizon=20)")
+
+
+def _check_has(name: str, value: object, method: str, needed: str) -> None:
+    if isinstance(value, type):
+        raise InputError(f"{name} must be {needed}, got the class {value.__name__}; make an object of it")
+    if not callable(getattr(value, method, None)):
+        raise InputError(f"{name} must be {needed}, with a method `{method}`, got {value!r}")
+
+
+class ScalarLog:
+    """The last `capacity` values of a scalar, on its device.
+
+    One preallocated tensor: small ones, each kept between large ones that come and go, would fragment the heap.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._values: Tensor | None = None
+        self._dropped: Tensor | None = None
+        self._count = 0
+
+    def append(self, value: Tensor) -> None:
+        """Add a value, in place of the oldest where all places are taken."""
+        if self._values is None:
+            self._values = value.new_empty(self._capacity)
+        place = self._values[self._count % self._capacity]
+        if self._count >= self._capacity:
+            # Their sum, for the mean; NaN and infinity stay in it.
+            self._dropped = place.to(torch.float64, copy=True) if self._dropped is None else self._dropped.add_(place)
+        place.copy_(value)
+        self._count += 1
+
+    def __len__(self) -> int:
+        return min(self._count, self._capacity)
+
+    def floats(self) -> list[float]:
+        """Return the values, oldest first, read from their device at once."""
+        if self._values is None:
+            return []
+        values: list[float] = self._values[: len(self)].tolist()
+        begin = self._count % self._capacity if self._count > self._capacity else 0
+        return values[begin:] + values[:begin]
+
+    def mean(self) -> float:
+        """Return the mean of all values, those that are not kept among them; NaN where there is none."""
+        dropped = 0.0 if self._dropped is None else self._dropped.item()
+        if not self._count:
+            return math.nan
+        try:
+            return (dropped + math.fsum(self.floats())) / self._count
+        except OverflowError:  # The mean is in the range of floats, the sum is not.
+            return math.fsum(x / self._count for x in (dropped, *self.floats()))
+
+    def suspicious(self) -> bool:
+        """Tell whether a value may have been NaN or infinite, those that are not kept among them."""
+        dropped = 0.0 if self._dropped is None else self._dropped.item()
+        return not math.isfinite(dropped) or not all(map(math.isfinite, self.floats()))
+
+
+class NormLog:
+    """2-norms of the tensors in a list, a row a step.
+
+    Args:
+        rows: number of steps, at most.
+        columns: number of tensors.
+        dtype: type to square in; that of each tensor when None, where squares of large numbers become infinite.
+    """
+
+    def __init__(self, rows: int, columns: int, dtype: torch.dtype | None = None) -> None:
+        self._shape = rows, columns
+        self._dtype = dtype
+        self._values: Tensor | None = None
+        self._zero: Tensor | None = None
+        self._count = 0
+
+    def append(self, tensors: Sequence[Tensor | None], like: Tensor) -> None:
+        """Add the norms of the tensors, None standing for zero, in the dtype and on the device of the scalar `like`."""
+        if self._values is None or self._zero is None:
+            self._values = torch.zeros(self._shape, dtype=self._dtype or like.dtype, device=like.device)
+            self._zero = self._values.new_zeros(())
+        found = [x for x in tensors if x is not None]
+        if found:
+            norms = iter(torch._foreach_norm(found, 2, self._dtype))
+            row = [self._zero if x is None else next(norms).to(self._zero) for x in tensors]
+            torch.stack(row, out=self._values[self._count])
+        self._count += 1
+
+    def totals(self, columns: int | None = None) -> list[float]:
+        """Return the norm over all tensors, or over the first of them, at every step."""
+        if self._values is None:
+            return []
+        # In double precision: squares of norms that the dtype holds need not be in its range.
+        norms: list[float] = torch.linalg.vector_norm(self._values[: self._count, :columns].double(), dim=1).tolist()
+        return norms
+
+    def rows(self) -> list[list[float]]:
+        """Return the norms of every tensor at every step."""
+        return [] if self._values is None else self._values[: self._count].tolist()
+
+    def restore(self, rows: Sequence[Sequence[float]], like: Tensor) -> None:
+        """Go on from what `rows` returned."""
+        self._values, self._zero = like.new_zeros(self._shape), torch.zeros_like(like)
+        self._count = len(rows)
+        if rows:
+            self._values[: self._count] = torch.tensor(rows, dtype=torch.float64)
+
+
+def norm(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Return the 2-norm over all tensors, of the dtype and on the device of the real scalar `like`."""
+    if not tensors:
+        return torch.zeros_like(like)
+    norms = [x.to(like) for x in torch._foreach_norm(list(tensors))]
+    result: Tensor = torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
+    return result
+
+
+def explosion(norms: Sequence[float]) -> int | None:
+    """Return the first depth at which a costate norm is more than `EXPLOSION` times the first, None if there is none.
+
+    Args:
+        norms: ‖P_{T−k}‖ on the params at the depths k = 0, 1, …: slots have units of their own, and one that is nearly
+            zero, such as Adam's v of a weight that is hardly used, has a large costate without any explosion.
+    """
+    first = norms[0] if norms else 0.0
+    return next((k for k, p in enumerate(norms) if not p <= EXPLOSION * first), None) if first > 0 else None
+
+
+def faults(paths: Sequence[str], parts: Sequence[Any]) -> list[str]:
+    """Return what is wrong with each of the parts, pytrees of tensors, that holds NaN or infinity, by its path."""
+    found = []
+    for path, part in zip(paths, parts, strict=True):
+        tensors = [x for x in optree.tree_leaves(part) if is_differentiable(x)]
+        if any(bool(x.isnan().any()) for x in tensors):
+            found.append(f"{path} holds NaN")
+        elif not all(bool(x.isfinite().all()) for x in tensors):
+            found.append(f"{path} holds infinity")
+    return found
+
+
+def all_finite(tree: Any) -> bool:
+    """Tell whether all tensors of a pytree are finite, by one number that is read."""
+    tensors = [x for x in optree.tree_leaves(tree) if is_differentiable(x) and x.numel()]
+    if not tensors:
+        return True
+    # The largest magnitude, unlike a sum of squares, is infinite only where a number is.
+    largest = [x.double().to(tensors[0].device) for x in torch._foreach_norm(tensors, math.inf)]
+    return math.isfinite(float(torch.stack(largest).amax()))
+
+
+def check_grad(outer: Outer, grad: Any, steps: int) -> None:
+    """Raise NumericalError unless all tensors of a hypergradient, a pytree like `outer`, are finite.
+
+    What is no tensor in it, such as the factor pairs of a structure, is left to its own checks.
+
+    Args:
+        outer: the outer variables.
+        grad: the hypergradient.
+        steps: number of steps that it goes back over.
+    """
+    if not all_finite(grad):
+        found = faults(outer.paths, outer.spec.flatten_up_to(grad))
+        raise NumericalError(
+            f"the hypergradient must be finite, but {'; '.join(f'that of {fault}' for fault in found)} after {steps} "
+            "steps; look for an infinite derivative, such as that of sqrt, norm or log at 0, or take fewer or smaller "
+            "steps"
+        )
+
+
+def check_objective(value: float, step: int, paths: Sequence[str], leaves: Sequence[Any]) -> None:
+    """Raise NumericalError unless the outer objective at the state (paths, leaves) is finite."""
+    if not math.isfinite(value):
+        found = faults(paths, leaves) or ["the state is finite"]
+        raise NumericalError(
+            f"the outer objective must be finite, but is {value} after step {step}, where {', '.join(found)}; lower "
+            "the inner learning rate, or look at the outer objective and its data"
+        )
+
+
+def check_losses(losses: ScalarLog, bind: Callable[[], tuple[Dynamics, list[Any]]], begin: int, end: int) -> None:
+    """Raise NumericalError if the inner objective was not finite at a step, by running the steps again.
+
+    Args:
+        losses: what was noted.
+        bind: returns Φ and the state before step `begin`.
+        begin: the first step.
+        end: the step after the last one.
+    """
+    if not losses.suspicious():
+        return
+    dynamics, leaves = bind()
+    seen: list[tuple[int, float]] = []
+    with forked(dynamics.cuda):
+        for t in range(begin, end):
+            before, (leaves, _, value) = leaves, dynamics.advance(t, leaves)
+            if value is not None and not bool(value.isfinite()):
+                found = faults(dynamics.spec.paths, before)
+                state = f"where {', '.join(found)}" if found else "where the state is finite"
+                raise NumericalError(
+                    f"the inner objective must be finite, but is {value.item()} at step {dynamics.start + t}, {state} "
+                    f"(last finite values: {last_finite(seen)}); lower the inner learning rate, or look at the inner "
+                    "objective and its data"
+                )
+            if value is not None:
+                seen = [*seen[1 - _SHOWN :], (dynamics.start + t, value.item())]
+    for kept in losses.floats():
+        if not math.isfinite(kept):
+            raise NumericalError(
+                f"the inner objective must be finite, but was {kept} in one of the last {len(losses)} steps, and not "
+                "where these were run again; make it a function of its arguments"
+            )
+
+
+def last_finite(values: Iterable[tuple[int, float]]) -> str:
+    """Return the last finite ones of (step, value) in words."""
+    shown = [(t, x) for t, x in values if math.isfinite(x)][-_SHOWN:]
+    listed = ", ".join(f"{x:.3g}" for _, x in shown)
+    return f"{listed} at {', '.join(str(t) for t, _ in shown)}" if shown else "none"
+
+
+def check_unchanged(outer: Outer, now: str = "the sweep", advice: str = "sweep first") -> None:
+    """Raise InputError if an outer variable was changed in place since the trajectory was recorded."""
+    for variable in outer.steady:
+        if variable.versions != [x._version for x in variable.derived.leaves]:
+            raise InputError(
+                f"{variable.name} was changed in place between the recording and {now}, but both must see the same "
+                f"value; {advice}, or update a copy"
+            )
+
+
+class Watcher:
+    """Looks on while the sweep runs, and raises where something is wrong; derive from it and override what you need.
+
+    F is watched like a step: it comes first, with t = T, P = 1 and the final state.
+    """
+
+    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+        """Look at step t before it is pulled back.
+
+        Args:
+            t: the step.
+            dynamics: Φ, as it was bound when the step was recorded.
+            step: what was recorded; its graph, if it was kept, is `graph`.
+            graph: the step's graph.
+            costate: P_{t+1}, None standing for zero.
+        """
+
+    def after(self, t: int, costate: Costate, increments: Increments) -> None:
+        """Look at what came of it.
+
+        Args:
+            t: the step.
+            costate: P_t; all None where it was not asked for.
+            increments: P_{t+1} ∂Φ/∂θ, the cotangents of each outer variable's tracer; empty where P_{t+1} is zero, for
+                then the step is left out.
+        """
+
+    def begin(self, t: int, costate: Costate, sums: Accumulators) -> tuple[int, Costate]:
+        """Return where the sweep begins, (t, P_t), once F is pulled back: a sweep that was cut off goes on later."""
+        return t, costate
+
+
+NOBODY = Watcher()
+
+
+class Watchers(Watcher):
+    """Several watchers as one, in the order in which they look."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+        """Have all look at step t before it is pulled back."""
+        for watcher in self._watchers:
+            watcher.before(t, dynamics, step, graph, costate)
+
+    def after(self, t: int, costate: Costate, increments: Increments) -> None:
+        """Have all look at what came of it."""
+        for watcher in self._watchers:
+            watcher.after(t, costate, increments)
+
+    def begin(self, t: int, costate: Costate, sums: Accumulators) -> tuple[int, Costate]:
+        """Return where the last of them has the sweep begin."""
+        for watcher in self._watchers:
+            t, costate = watcher.begin(t, costate, sums)
+        return t, costate
+
+
+class Unchanged(Watcher):
+    """The outer variables still have the values that the steps were recorded with."""
+
+    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+        """Raise InputError if one was changed in place."""
+        check_unchanged(dynamics.outer)
+
+
+class Replay(Watcher):
+    """A step that is run again gives the state that was recorded.
+
+    Args:
+        compare: whether to look at all.
+
+    Attributes:
+        error: the largest relative difference; None if no step was compared.
+        recorded: the state after the step that comes next.
+    """
+
+    def __init__(self, *, compare: bool) -> None:
+        self._compare = compare
+        self.error: float | None = None
+        self.recorded: Sequence[Any] | None = None
+
+    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+        """Raise ReplayError if a leaf of the result differs from the recorded one by more than rounding."""
+        if self._compare and self.recorded is not None and step.graph is None:
+            self.error = max(self.error or 0.0, replay_error(dynamics.spec.paths, t, graph.results, self.recorded))
+        self.recorded = step.leaves
+
+
+def replay_error(paths: Sequence[str], t: int, results: Sequence[Any], recorded: Sequence[Any]) -> float:
+    """Return the largest relative difference between the leaves of step t's result, computed again and recorded.
+
+    Raises:
+        ReplayError: a leaf differs by more than rounding.
+    """
+    largest = 0.0
+    for path, new, old in zip(paths, results, recorded, strict=True):
+        if not isinstance(new, Tensor):
+            error = 0.0 if new == old else float("inf")
+        elif torch.equal(new, old):
+            continue
+        else:
+            error = _relative_error(new.detach(), old)
+        largest = max(largest, error)
+        eps = torch.finfo(new.dtype).eps if is_differentiable(new) else 0.0
+        if error > REPLAY_TOLERANCE * eps:
+            raise ReplayError(
+                f"replaying step {t} gave another {path} than was recorded (relative difference {error:.2g}): "
+                "Φ or the inner objective reads something besides its arguments and the torch, numpy and random "
+                "generators, such as an iterator that moved on; make it a function of its arguments, or use "
+                'noise="resample"'
+            )
+    return largest
+
+
+def _relative_error(new: Tensor, old: Tensor) -> float:
+    if not is_differentiable(new):
+        return float("inf")
+    both_nan = new.isnan() & old.isnan()
+    difference = torch.where(both_nan | (new == old), 0.0, (new - old).abs())
+    error = float(difference.max() / old.abs().nan_to_num().max().clamp(min=torch.finfo(old.dtype).tiny))
+    return float("inf") if error != error else error
+
+
+class Attached(Watcher):
+    """F and Φ are differentiable in what they depend on.
+
+    Args:
+        repeats: whether a step gives the recorded state when it is run again; only then can the last one be asked
+            whether it changes with an outer variable to which autograd saw no path.
+    """
+
+    def __init__(self, *, repeats: bool) -> None:
+        self._repeats = repeats
+        self._end: int | None = None
+        self._final: Sequence[Any] = ()
+        self._last_step: tuple[Dynamics, Step, list[bool]] | None = None
+
+    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+        """Raise InputError if nothing of the result has a gradient path."""
+        detached = not any(isinstance(y, Tensor) and y.requires_grad for y in graph.results)
+        if self._end is None:
+            if detached:
+                raise InputError(
+                    "the outer objective must depend on params or on outer, but its value has no gradient path to "
+                    "either; compute it from the arguments it is called with, without .item(), .detach() or "
+                    "torch.no_grad()"
+                )
+            self._end, self._final = t, step.leaves
+        elif detached:
+            raise InputError(
+                f"the step of {type(dynamics.updater).__name__} must be differentiable in the state and in the "
+                "outer variables, but its result is detached from both; compute it without .detach(), .item() or "
+                "torch.no_grad()"
+            )
+        elif self._repeats and t == self._end - 1:
+            self._last_step = dynamics, Step(step.leaves, step.draws), [p is not None for p in costate]
+
+    def after(self, t: int, costate: Costate, increments: Increments) -> None:
+        """Raise InputError if the last step changes with an outer variable that no cotangent reached."""
+        if self._last_step is not None:
+            dynamics, step, asked = self._last_step
+            self._last_step = None
+            unreached = [i for i, cotangents in enumerate(increments) if all(c is None for c in cotangents)]
+            check_attached(dynamics, t, step, self._final, unreached=unreached, asked=asked)
+            self._final = ()
+
+
+def check_attached(
+    dynamics: Dynamics,
+    t: int,
+    step: Step,
+    results: Sequence[Any],
+    *,
+    unreached: Sequence[int],
+    asked: Sequence[bool],
+) -> None:
+    """Raise InputError if step t changes with an outer variable to which autograd saw no path.
+
+    Args:
+        dynamics: Φ.
+        t: the step.
+        step: the state before it, and what it was shown.
+        results: the state after it.
+        unreached: indices of the outer variables without a path.
+        asked: which leaves of the result to look at.
+    """
+
+    def run(draws: Sequence[Any]) -> list[Any]:
+        # On copies: without gradients, as when recording, Φ may write to the state it is given.
+        return dynamics.advance(t, copied(step.leaves), draws).leaves
+
+    draws = step.draws
+    steady = [(i, v) for i in unreached if isinstance(v := dynamics.outer.variables[i], SteadyVariable)]
+    before = run(draws) if steady else []
+    for index, variable in steady:
+        after = run([*draws[:index], variable.nudged(draws[index]), *draws[index + 1 :]])
+        for x, y, result, look in zip(before, after, results, asked, strict=True):
+            # A step that does not repeat itself bit by bit differs anyway, so nothing can be told from it.
+            if look and torch.equal(x, result) and not torch.equal(x, y):
+                raise InputError(
+                    f"the step of {type(dynamics.updater).__name__} must be differentiable in "
+                    f"{variable.name}: its result changes with that variable but is detached from it; "
+                    "take inner gradients with lds.updaters.gradient (or create_graph=True), and use no .detach(), "
+                    ".item() or torch.no_grad()"
+                )
+
+
+class Notes(Watcher):
+    """What a sweep notices: the outer loss, norms of costates, and norms of what each step adds to G.
+
+    Args:
+        steps: number of steps of the sweep, at most.
+        spec: the structure of the state.
+        to_start: whether the costate of w_0 is asked for.
+        dtype: type to square costates in, see `NormLog`.
+    """
+
+    def __init__(self, steps: int, spec: StateSpec, *, to_start: bool = True, dtype: torch.dtype | None = None) -> None:
+        self._spec = spec
+        self._to_start = to_start
+        self.loss: Tensor | None = None
+        self.costates = NormLog(steps + 1, len(spec.paths), dtype)
+        self.increments = ScalarLog(steps + 1)
+
+    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+        """Note the outer loss."""
+        if self.loss is None:
+            self.loss = graph.results[0].detach()
+
+    def after(self, t: int, costate: Costate, increments: Increments) -> None:
+        """Note the norms."""
+        assert self.loss is not None
+        if t > 0 or self._to_start or not len(self.increments):
+            self.costates.append(costate, like=self.loss)
+        found = [c for cotangents in increments for c in cotangents if c is not None]
+        self.increments.append(norm(found, like=self.loss))
+
+    @property
+    def outer_loss(self) -> float:
+        """F(w_T, θ)."""
+        assert self.loss is not None
+        return self.loss.item()
+
+    @property
+    def param_norms(self) -> list[float]:
+        """‖P_t‖ on the params."""
+        return self.costates.totals(self._spec.params)
+
+    def all_finite(self) -> bool:
+        """Tell whether all numbers are finite."""
+        return all(map(math.isfinite, [*self.costates.totals(), *self.increments.floats(), self.outer_loss]))
+
+
+class Finite(Watcher):
+    """The outer loss, the costates and what the steps add to G are finite: every number is looked at.
+
+    Args:
+        notes: the norms so far, noted by a watcher that is called before this one.
+        final_step: the number of steps behind the final state.
+    """
+
+    def __init__(self, notes: Notes, final_step: int) -> None:
+        self._notes = notes
+        self._final_step = final_step
+        self._end: int | None = None
+        self._final: Sequence[Any] = ()
+        self._spec: StateSpec | None = None
+        self._outer_paths: Sequence[str] = ()
+
+    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+        """Note what the numbers are called."""
+        if self._end is None:
+            self._end, self._final, self._spec = t, step.leaves, dynamics.spec
+            self._outer_paths = dynamics.outer.paths
+
+    def after(self, t: int, costate: Costate, increments: Increments) -> None:
+        """Raise NumericalError if one of them is NaN or infinite."""
+        assert self._spec is not None
+        assert self._end is not None
+        if t == self._end:
+            check_objective(self._notes.outer_loss, self._final_step, self._spec.paths, self._final)
+        # Slots that start at zero: the root in Adam has no bounded derivative there, and nothing needs it.
+        end = self._spec.params if t == 0 else len(self._spec.paths)
+        if all_finite([costate[:end], increments]):
+            return
+        named = (
+            ("costate", self._spec.paths[:end], costate[:end]),
+            ("hypergradient", self._outer_paths if increments else (), increments),
+        )
+        for name, paths, parts in named:
+            if found := faults(paths, parts):
+                self._raise(t, self._end, name, found)
+
+    def _raise(self, t: int, end: int, name: str, found: Sequence[str]) -> None:
+        shown = last_finite([(end - k, p) for k, p in enumerate(self._notes.costates.totals())])
+        begins = explosion([p for p in self._notes.param_norms if math.isfinite(p)])
+        cause = "the step may have an infinite derivative there, such as that of sqrt, norm or log at 0"
+        if begins is not None:
+            cause = (
+                f"costates explode from depth {begins} on, where they exceed {EXPLOSION:.0e} times the first: "
+                f"take a horizon below {begins}, or a lower inner learning rate"
+            )
+        raise NumericalError(
+            f"the {name} must be finite, but {', '.join(f'that of {fault}' for fault in found)} at step {t}, depth "
+            f"{end - t} of the sweep (last finite costate norms: {shown}); {cause}"
+        )

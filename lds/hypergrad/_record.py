@@ -1,0 +1,280 @@
+"""The forward pass: a bilevel problem, and the recorder that runs its inner updater and keeps what the sweep needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import Any
+
+import optree
+import torch
+from torch import Tensor
+
+from lds._random import INIT, STEP, cuda_devices, forked, reseed
+from lds._updater import Objective, PyTree, State, Updater, as_updater, gradient
+from lds.errors import InputError, NumericalError
+from lds.hypergrad._dynamics import Dynamics, StateSpec, checked
+from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
+from lds.hypergrad._outer import Outer, copied, is_differentiable
+from lds.hypergrad.memory import KeepGraphs, Memory, Tape
+from lds.hypergrad.memory._tape import ResumableTape
+
+# The largest chunk that glibc takes as a hint, less its own bookkeeping.
+_HINT = 2**25 - 2**16
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method."""
+
+    inner: Objective
+    outer_objective: Objective
+    params: PyTree
+    outer: PyTree
+    updater: Updater
+    steps: int
+    seed: int = 0
+    state: State | None = None
+
+    def bind(self, begin: int = 0) -> tuple[Dynamics, list[Any]]:
+        """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`."""
+        updater, outer = as_updater(self.updater), Outer(self.outer)
+        given = [*optree.tree_leaves(self.params), *optree.tree_leaves(self.outer)]
+        state = _initial_state(updater, self.params, self.seed, given) if self.state is None else self.state
+        if not isinstance(state, State):
+            raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
+        spec, inner = StateSpec(state), checked(self.inner, "inner objective")
+        # Φ may write to the state it is given; the caller's tensors are not its to write to.
+        leaves = copied(spec.flatten(state))
+        cuda = cuda_devices([*leaves, *given])
+        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, cuda), leaves
+
+    def record(
+        self, horizon: int | None = None, memory: Memory | None = None, *, after: Trajectory | None = None
+    ) -> Trajectory:
+        """Run the inner problem, keeping the last `horizon` iterates; arguments and errors as for `record`."""
+        check_count("steps", self.steps)
+        if horizon is not None:
+            check_count("horizon", horizon)
+        check_memory(memory)
+        problem, begin = self, 0
+        if after is not None:
+            if self.state is not None:
+                raise InputError("state and after both say where to go on from; give one of them")
+            problem, begin = replace(self, state=after.final_state), after.steps
+        return _run(problem, begin, horizon, memory, after)
+
+
+def _initial_state(updater: Updater, params: PyTree, seed: int, given: Sequence[Any]) -> State:
+    accessors, leaves, _ = optree.tree_flatten_with_accessor(params)
+    if not leaves:
+        raise InputError("params must hold at least one floating-point tensor, got an empty pytree")
+    for accessor, leaf in zip(accessors, leaves, strict=True):
+        if not is_differentiable(leaf):
+            found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise InputError(f"{accessor.codify('params')} must be a floating-point tensor, got {found}")
+    cuda = cuda_devices(given)
+    with forked(cuda), torch.no_grad():
+        reseed(seed, INIT, cuda=cuda)
+        params = optree.tree_map(torch.Tensor.detach, params)
+        return State(params, updater.init(params))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The steps `first` ≤ t < `last` of a trajectory, which one call of `record` took.
+
+    Attributes:
+        first: the first step that the sweep reaches.
+        last: the step after the last one.
+        dynamics: Φ, bound to the problem as it was then.
+        tape: what the memory policy kept.
+    """
+
+    first: int
+    last: int
+    dynamics: Dynamics
+    tape: Tape
+
+
+@dataclass
+class Trajectory:
+    """What `record` returns: what was kept of the last iterates of Φ, and all that is needed to run them again.
+
+    Attributes:
+        steps: number of steps T that were taken, those of earlier trajectories that it goes on from among them.
+        horizon: number of steps that can be swept back over, at most T.
+        final_state: the state after the last step; pass it as `state=` to the next `record` for a warm start.
+        inner_losses: values of the inner objective that the last `max(horizon, 1)` steps of this recording computed,
+            where they did.
+        mean_loss: mean of the inner objective over all steps of this recording, those that were not kept among them;
+            NaN where none computed it.
+        dynamics: Φ, bound to the problem.
+        segments: what was kept, in the order of the steps; empty if the horizon is 0.
+    """
+
+    steps: int
+    horizon: int
+    final_state: State
+    inner_losses: list[float]
+    mean_loss: float
+    dynamics: Dynamics
+    segments: tuple[Segment, ...]
+
+
+def record(
+    inner: Objective,
+    params: PyTree,
+    outer: PyTree,
+    *,
+    updater: Updater,
+    steps: int,
+    horizon: int | None = None,
+    seed: int = 0,
+    state: State | None = None,
+    after: Trajectory | None = None,
+    memory: Memory | None = None,
+) -> Trajectory:
+    r"""Run `steps` steps of the inner updater and keep the last `horizon` iterates.
+
+    .. math:: w_{t+1} = \Phi(w_t, \theta), \quad t = 0, \dots, T-1
+
+    Memory is O(horizon) or less, whatever `steps` is. Randomness inside Φ is a function of the seed and the step
+    number; the caller's generators (torch, numpy, random) are left as they were, and no tensor of the caller is
+    changed.
+
+    Args:
+        inner: inner objective, (params, outer) -> scalar tensor.
+        params: pytree of floating-point tensors w_0.
+        outer: pytree of the outer variables θ.
+        updater: Φ, see `lds.updaters.Updater`.
+        steps: number of steps T ≥ 0.
+        horizon: number of iterates to keep, ≥ 0; None keeps all, and more than `steps` keeps `steps`.
+        seed: seed of the randomness inside Φ.
+        state: the `final_state` of an earlier trajectory to go on from instead of `params`; its step counter, and with
+            it the stream of random numbers, goes on too.
+        after: an earlier trajectory to go on from, with its iterates in reach of `horizon`: updates of θ may be closer
+            together than the horizon is long. Its steps are swept with the θ and the draws that they were recorded
+            with, and the hypergradient adds up over all of them.
+        memory: what to keep of the iterates, see `lds.hypergrad.memory`; `KeepGraphs()` when None.
+
+    Raises:
+        InputError: an argument is out of range, params are no floating-point tensors, the objective is no scalar, Φ
+            returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
+        NumericalError: the inner objective is NaN or infinite in a step.
+    """
+    problem = Problem(inner, _no_objective, params, outer, updater, steps, seed, state)
+    return problem.record(horizon, memory, after=after)
+
+
+def _no_objective(params: PyTree, outer: PyTree) -> Tensor:
+    """Stand for the outer objective where none is asked for: the sweep brings its own."""
+    raise AssertionError
+
+
+def _run(
+    problem: Problem, begin: int, horizon: int | None, memory: Memory | None, after: Trajectory | None
+) -> Trajectory:
+    """Take the steps from `begin` on, the last ones on the tape of a memory policy."""
+    keep_freed_memory()
+    dynamics, leaves = problem.bind(begin)
+    end = begin + problem.steps
+    kept = problem.steps if horizon is None else min(horizon, problem.steps)
+    first = end - kept
+    segments: tuple[Segment, ...] = ()
+    reach = kept
+    if after is not None:
+        earlier, segments = _within_reach(after, dynamics, None if horizon is None else horizon - kept)
+        reach += earlier
+    tape = (KeepGraphs() if memory is None else memory).tape(dynamics, leaves, first, end) if kept else None
+    losses = ScalarLog(max(kept, 1))
+    try:
+        ahead = range(begin, end)
+        if isinstance(tape, ResumableTape) and (resumed := tape.resume()) is not None:
+            ahead, leaves = range(resumed.t, end), resumed.leaves
+            for loss in resumed.losses:
+                losses.append(torch.tensor(loss, dtype=torch.float64))
+        with forked(dynamics.cuda), torch.no_grad():
+            for t in ahead:
+                step = dynamics.advance(t, leaves) if tape is None or t < first else tape.advance(t, leaves)
+                leaves = step.leaves
+                if step.loss is not None:
+                    losses.append(step.loss)
+        try:
+            check_losses(losses, lambda: problem.bind(begin), begin, end)
+        except NumericalError:
+            if isinstance(tape, ResumableTape):
+                tape.remove()  # A second call would not see the steps before the horizon again.
+            raise
+    except BaseException:
+        close(tape)
+        raise
+    if tape is not None:
+        segments = (*segments, Segment(first, end, dynamics, tape))
+    noted, mean = losses.floats(), losses.mean()
+    final = dynamics.spec.unflatten(leaves, dynamics.start + end)
+    return Trajectory(end, reach, final, noted, mean, dynamics, segments)
+
+
+def close(tape: Tape | None) -> None:
+    """Close a tape when an error passes: its traceback may keep it alive, and with it what it holds."""
+    if isinstance(tape, ResumableTape):
+        tape.close()
+
+
+def _within_reach(after: Trajectory, dynamics: Dynamics, horizon: int | None) -> tuple[int, tuple[Segment, ...]]:
+    """Return how many of the last `horizon` steps of an earlier trajectory there are, and what was kept of them."""
+    if after.dynamics.outer.spec != dynamics.outer.spec:
+        raise InputError(
+            "outer must have the same structure as in the trajectory to go on from, "
+            f"{after.dynamics.outer.spec}, got {dynamics.outer.spec}"
+        )
+    reach = after.horizon if horizon is None else min(horizon, after.horizon)
+    if reach and any(isinstance(segment.tape, ResumableTape) for segment in after.segments):
+        raise InputError("a trajectory on disk cannot be gone on from; record it with another memory policy")
+    first = after.steps - reach
+    return reach, tuple(replace(s, first=max(s.first, first)) for s in after.segments if s.last > first)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Make glibc keep up to 64 MiB of freed memory at hand; once a process, and without effect elsewhere.
+
+    A step allocates a few MiB and frees them again. As long as a process has freed no large chunk, glibc hands them
+    back to the system every time, and a tenth of a sweep goes into page faults. It learns from the largest chunk freed
+    so far (mallopt(3), M_MMAP_THRESHOLD): this one is never touched, so it takes no memory itself.
+    """
+    torch.empty(_HINT, dtype=torch.uint8)
+
+
+@dataclass
+class Diagnostics:
+    """What every method notices.
+
+    Attributes:
+        inner_losses: values of the inner objective at the last steps, where Φ evaluated it.
+    """
+
+    inner_losses: list[float]
+    _inner_gradient_norm: Callable[[], float] = field(repr=False)
+
+    @cached_property
+    def inner_gradient_norm(self) -> float:
+        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for.
+
+        Raises:
+            InputError: an outer variable was changed in place since. One that draws cannot tell: ask before you change
+                it, else this is the norm at its new value.
+        """
+        return self._inner_gradient_norm()
+
+
+def inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
+    """Return ‖∇_w L‖ at a state, as the step after it would see L."""
+    check_unchanged(dynamics.outer, "inner_gradient_norm", "ask for it first")
+    with forked(dynamics.cuda), torch.no_grad():
+        outer = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start))
+        reseed(dynamics.seed, state.step, STEP, cuda=dynamics.cuda)
+        grads = optree.tree_leaves(gradient(dynamics.inner, state.params, outer))
+    return float(norm(grads, like=torch.zeros((), dtype=torch.float64)))
