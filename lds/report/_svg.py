@@ -72,7 +72,7 @@ def whole_numbers(axes: Axes) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """Make the y axis logarithmic, its ticks as plain numbers; linear it stays where nothing drawn is positive."""
+    """Make the y axis logarithmic, its ticks as plain numbers; it stays linear where nothing drawn is positive."""
     least, most = axes.dataLim.minposy, axes.dataLim.y1
     if not math.isfinite(least):
         return

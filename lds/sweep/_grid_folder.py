@@ -103,7 +103,10 @@ def _failure(error: Mapping[str, Any]) -> Failure:
 
 
 def _order(run: Run) -> tuple[str, bool, list[str | int], int]:
-    """Order runs as their lines, written as they ended, do not: by setting and seed, horizon 5 ahead of horizon 10."""
+    """Return what to sort runs by: data set, setting and seed, with horizon 5 ahead of horizon 10.
+
+    The ledger has them in the order in which they ended. Methods that learn no structure come first.
+    """
     method = METHOD.get(run.method)
     parts = re.split(r"(\d+)", run.setting)
     learns = method is not None and method.learns_structure
@@ -129,9 +132,10 @@ def claim(spec: Spec, out: Path) -> None:
 
 
 def refuse_other_data(configs: Mapping[str, TrainConfig | BaselineConfig], outcomes: Mapping[str, Outcome]) -> None:
-    """Refuse outcomes of other data than their files hold now; a file that cannot be read can add no run either.
+    """Refuse outcomes of other data than their files hold now.
 
-    A configuration names a file, but does not tell what it holds.
+    A configuration names a file, but does not tell what it holds. A file that cannot be read is no reason to refuse: a
+    run on it would fail, so the old outcomes stay alone.
 
     Raises:
         InputError: there is such an outcome.

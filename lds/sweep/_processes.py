@@ -101,7 +101,7 @@ def _has_ended(child: _Running) -> bool:
 def _collect(child: _Running) -> Reply:
     """Return what the child sent, or how it died."""
     reply = None
-    # A process that sends and dies between the two questions of _has_ended has sent all the same.
+    # _has_ended looks for a reply first, then whether the child lives: between the two it may have sent one and died.
     if child.connection.poll():
         with suppress(EOFError):
             reply = child.connection.recv()

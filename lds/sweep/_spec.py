@@ -68,7 +68,7 @@ class Spec:
 
     @classmethod
     def make(cls, values: Any, *, quick: bool = False) -> Spec:
-        """Return what a YAML file would describe that holds these values.
+        """Return the runs that the values of a YAML file describe.
 
         Raises:
             InputError: a name is unknown, a type is wrong, a grid is empty, or a run is there twice.
@@ -139,6 +139,6 @@ def key(run: Mapping[str, Any]) -> str:
 
 
 def folder_name(run: Mapping[str, Any]) -> str:
-    """Return a short name that tells data set and method and is another for every run."""
+    """Return the name of the folder of a run: data set, method, and a checksum that tells it from all other runs."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{run.get('dataset') or Path(run['data']).name}-{run['method']}")
     return f"{readable}-{hashlib.sha256(key(run).encode()).hexdigest()[:10]}"
