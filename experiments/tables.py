@@ -57,7 +57,8 @@ def make_rows(
     """Return a row for each data set, method and, where it is in `by`, share of edges.
 
     Its setting is chosen on early-stopping accuracy, test accuracies are in percent. Published figures of methods that
-    were not run here have rows of their own, where their data set and share of edges have been run.
+    were not run here have rows of their own, where their data set and share of edges have been run, as have second
+    published figures of a method.
     """
     chosen = {_place(setting, by): setting for setting in select(outcomes, by)}
     tried = Counter(_place(setting, by) for setting in summary(outcomes))
@@ -66,18 +67,15 @@ def make_rows(
         here = {place[2]: setting for place, setting in chosen.items() if place[:2] == (dataset, retain)}
         there = [row for row in published if (row["dataset"], row["retain"]) == (dataset, retain)]
         for method in dict.fromkeys([*here, *(row["method"] for row in there)]):
-            row: Row = {"dataset": dataset, "retain": retain, "method": method}
+            place: Row = {"dataset": dataset, "retain": retain, "method": method}
+            ours: Row = {}
             if method in here:
-                row |= {"settings": tried[dataset, retain, method], **_ours(here[method])}
+                ours = {"settings": tried[dataset, retain, method], **_ours(here[method])}
                 if method != reference and reference in here:
-                    row |= _against(here[method], here[reference])
-            for figure in [figure for figure in there if figure["method"] == method] or [{}]:
-                rows.append(row | {name: figure[name] for name in COLUMNS[-3:] if name in figure})
-                row = {
-                    "dataset": dataset,
-                    "retain": retain,
-                    "method": method,
-                }  # A second published figure stands in a line of its own.
+                    ours |= _against(here[method], here[reference])
+            first, *others = [figure for figure in there if figure["method"] == method] or [{}]
+            rows.append(place | ours | _published(first))
+            rows += [place | _published(figure) for figure in others]
     return rows
 
 
@@ -145,6 +143,10 @@ def _place(setting: Setting, by: Sequence[str]) -> tuple[str, float, str]:
     # Where no graph is given, the share of edges is a means to take it away.
     retain = setting.setting.get("retain", 1.0) if "retain" in by else 1.0
     return setting.setting["dataset"], retain, setting.setting["method"]
+
+
+def _published(figure: Row) -> Row:
+    return {name: figure[name] for name in COLUMNS[-3:] if name in figure}
 
 
 def _ours(setting: Setting) -> Row:

@@ -197,7 +197,7 @@ def check_config(config: Any, where: str) -> Mapping[str, Any]:
         raise DataError(f"{where} needs the configuration of a run with its dataset, but holds {config!r:.80}")
     seed = config.get("seed", 0)
     if not isinstance(seed, int):
-        raise DataError(f"{where} needs an integer as seed, but holds {seed!r}")
+        raise DataError(f"{where} needs an integer as seed, but holds {seed!r:.80}")
     return config
 
 
