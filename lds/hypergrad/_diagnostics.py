@@ -87,6 +87,8 @@ class SweepDiagnostics(Diagnostics):
         rate = self.contraction
         if not rate < 1:
             return None
+        # Norms p ρ, p ρ², … beyond the last one, p, add up to the tail p ρ/(1 − ρ). After n further steps tail · ρⁿ is
+        # left, which is at most tol · (sum + tail) from n = log(tol · (sum + tail) / tail) / log ρ on.
         tail = norms[-1] * rate / (1 - rate)
         return len(norms) - 1 + math.ceil(math.log(tol * (sum(norms) + tail) / tail) / math.log(rate))
 

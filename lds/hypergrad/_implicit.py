@@ -281,7 +281,7 @@ class StepSystem(_System):
 
     def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
         leaves = dynamics.spec.flatten(final)
-        super().__init__(dynamics.linearise(steps, leaves, dynamics.draws(steps)), symmetric=False)
+        super().__init__(dynamics.linearise(steps, leaves), symmetric=False)
         self._num_weights = sum(x.numel() for x in optree.tree_leaves(final.params))
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:
