@@ -40,7 +40,10 @@ def read_pt(path: Path) -> Data:
         try:
             if file.read(len(_ZIP)) == _ZIP:
                 check_unpacked(file)
-            file.seek(0)
+        except DataError as error:
+            raise _damaged(path, error) from error
+        file.seek(0)
+        try:
             saved = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise DataError(
@@ -49,10 +52,7 @@ def read_pt(path: Path) -> Data:
             ) from error
         # torch's documentation names no exceptions: a damaged file raises many, in zip, pickle or tensor code.
         except Exception as error:
-            raise DataError(
-                f"{path} must be a file of torch.save, but it is damaged: {' '.join(str(error).split())[:200]}; "
-                "save it again with torch.save(data, path)"
-            ) from error
+            raise _damaged(path, error) from error
     if not isinstance(saved, Data | Mapping):
         raise DataError(f"{path} must hold a torch_geometric Data or a dict, but holds {_kind(saved)}; save one graph")
     try:
@@ -71,6 +71,13 @@ def read_pt(path: Path) -> Data:
                     "in memory for each of its numbers, but another came; convert it, and save its .contiguous()"
                 )
     return Data(**{name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()})
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} must be a file of torch.save, but it is damaged: {reason(error)}; save it again with "
+        "torch.save(data, path)"
+    )
 
 
 def _kind(value: object) -> str:

@@ -158,12 +158,14 @@ class DiskTape(ResumableTape):
     def _claim(self, folder: Path, header: dict[str, Any]) -> None:
         """Write whose trajectory this is, or check that it is the one on file."""
         if self._header.exists():
+            damaged = DataError(f"{self._header} is damaged; remove {folder} and start anew")
             try:
                 found = parse_json(self._header.read_bytes())
-                differing = [key for key, value in header.items() if found[key] != value]
-            except (OSError, DataError, KeyError, TypeError) as error:
-                raise DataError(f"{self._header} is damaged; remove {folder} and start anew") from error
-            if differing:
+            except (OSError, DataError) as error:
+                raise damaged from error
+            if not isinstance(found, dict) or not header.keys() <= found.keys():
+                raise damaged
+            if differing := [key for key, value in header.items() if found[key] != value]:
                 raise InputError(
                     f"{folder} holds another trajectory: it differs in {', '.join(differing)}; call with the same "
                     "arguments to go on with that one, or choose another folder"
