@@ -247,7 +247,9 @@ def full_table(rows: list[dict[str, Any]]) -> str:
     table = pd.DataFrame(rows)
     table["column"] = table["setting"] + table["horizon"].map(lambda h: "" if pd.isna(h) else ", 2 of 5 steps")
     groups = table.groupby(["method", "updater", "column"], sort=False)
-    cells = groups.apply(lambda group: worst_error(group.to_dict("records")), include_groups=False).unstack()
+    cells = pd.Series({key: worst_error([rows[i] for i in places]) for key, places in groups.groups.items()}).unstack(
+        sort=False
+    )
     cells = cells[list(dict.fromkeys(table["column"]))].fillna("").reset_index()
     cells["method"] += ", " + cells.pop("updater")
     return markdown(cells.rename(columns={"method": ""}))
