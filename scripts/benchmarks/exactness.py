@@ -246,9 +246,10 @@ def full_table(rows: list[dict[str, Any]]) -> str:
     """Return a Markdown table of all errors: the larger one of the two numbers of steps."""
     table = pd.DataFrame(rows)
     table["column"] = table["setting"] + table["horizon"].map(lambda h: "" if pd.isna(h) else ", 2 of 5 steps")
-    groups = table.groupby(["method", "updater", "column"], sort=False)
-    cells = groups.apply(lambda group: worst_error(group.to_dict("records")), include_groups=False).unstack()
-    cells = cells[list(dict.fromkeys(table["column"]))].fillna("").reset_index()
+    keys = ["method", "updater", "column"]
+    groups = table.groupby(keys, sort=False).groups.items()
+    errors = pd.Series({key: worst_error([rows[i] for i in places]) for key, places in groups}).rename_axis(keys)
+    cells = errors.unstack(sort=False).fillna("").rename_axis(columns=None).reset_index()
     cells["method"] += ", " + cells.pop("updater")
     return markdown(cells.rename(columns={"method": ""}))
 

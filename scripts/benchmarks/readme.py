@@ -137,7 +137,7 @@ def table(experiment: str) -> str:
 def choices() -> str:
     """Return, for kNN-LDS, how well early-stopping nodes tell settings apart, and how far splits do."""
     runs = pd.read_csv(RESULTS / "table1" / "results.csv")
-    runs = runs[runs["method"] == "knn-lds"]
+    runs = runs[runs["method"] == "knn-lds"].copy()
     accuracies = [f"{split}_accuracy" for split in ("es", "test", "val")]
     runs[accuracies] *= 100
     rows = []
