@@ -324,16 +324,19 @@ class Watchers(Watcher):
 
     def __init__(self, *watchers: Watcher) -> None:
         self._watchers = watchers
+        # Only those that look: on a small problem a call counts.
+        self._before = [w.before for w in watchers if type(w).before is not Watcher.before]
+        self._after = [w.after for w in watchers if type(w).after is not Watcher.after]
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Have all look at step t before it is pulled back."""
-        for watcher in self._watchers:
-            watcher.before(t, dynamics, step, graph, costate)
+        for look in self._before:
+            look(t, dynamics, step, graph, costate)
 
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
         """Have all look at what came of it."""
-        for watcher in self._watchers:
-            watcher.after(t, costate, increments)
+        for look in self._after:
+            look(t, costate, increments)
 
     def begin(self, t: int, costate: Costate, sums: Accumulators) -> tuple[int, Costate]:
         """Return where the last of them has the sweep begin."""

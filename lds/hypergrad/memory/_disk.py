@@ -25,6 +25,7 @@ from lds.errors import DataError, InputError
 from lds.hypergrad._dynamics import Dynamics, Step, StepResult
 from lds.hypergrad._guards import check_count
 from lds.hypergrad._outer import SteadyVariable
+from lds.hypergrad.memory._states import dense_strides
 from lds.hypergrad.memory._tape import ResumableTape, Resumed
 
 # Leaves of a state that are no tensors take 8 bytes each.
@@ -252,21 +253,25 @@ def _hash(leaves: Sequence[Any]) -> str:
 
 
 def _size(leaf: Any) -> int:
-    return leaf.nbytes if isinstance(leaf, Tensor) else 8
+    return leaf.nbytes + 8 * leaf.ndim if isinstance(leaf, Tensor) else 8
 
 
 def _encode(leaf: Any) -> bytes:
+    """Return the bytes of a leaf; those of a tensor are its strides (see `dense_strides`) and its memory."""
     if isinstance(leaf, Tensor):
-        flat = leaf.detach().cpu().contiguous().reshape(-1)
-        content: bytes = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-        return content
+        strides = dense_strides(leaf)
+        memory = leaf.new_empty(leaf.numel(), device="cpu")
+        memory.as_strided(leaf.shape, strides).copy_(leaf.detach())
+        content: bytes = memory.view(torch.uint8).numpy().tobytes() if leaf.numel() else b""
+        return struct.pack(f"<{leaf.ndim}q", *strides) + content
     return struct.pack(NUMBERS[type(leaf)], leaf)
 
 
 def _decode(content: memoryview, like: Any) -> Any:
     if isinstance(like, Tensor):
+        strides = struct.unpack_from(f"<{like.ndim}q", content)
         if not like.numel():
             return like.new_empty(like.shape)
-        flat = torch.from_numpy(np.frombuffer(bytearray(content), dtype=np.uint8)).view(like.dtype)
-        return flat.reshape(like.shape).to(like.device)
+        memory = torch.from_numpy(np.frombuffer(bytearray(content[8 * like.ndim :]), dtype=np.uint8)).view(like.dtype)
+        return memory.as_strided(like.shape, strides).to(like.device)
     return type(like)(struct.unpack(NUMBERS[type(like)], content)[0])

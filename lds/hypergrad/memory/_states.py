@@ -16,26 +16,40 @@ class Slab:
     """Rows of states, one preallocated tensor a leaf.
 
     Slabs rather than a list of tensors: many small allocations of mixed lifetime fragment the heap, which costs
-    more memory than the states themselves.
+    more memory than the states themselves. Each leaf keeps its strides (see `dense_strides`).
     """
 
     def __init__(self, rows: int, leaves: Sequence[Any], device: torch.device | str | None = None) -> None:
-        self._home = [x.device if isinstance(x, Tensor) else None for x in leaves]
+        self._kinds = [(x.shape, x.numel(), x.device) if isinstance(x, Tensor) else None for x in leaves]
         self._columns: list[Any] = [
-            x.new_empty((rows, *x.shape), device=device) if isinstance(x, Tensor) else [None] * rows for x in leaves
+            x.new_empty(rows * x.numel(), device=device) if isinstance(x, Tensor) else [None] * rows for x in leaves
         ]
+        self._strides: list[list[Sequence[int]]] = [[()] * rows for _ in leaves]
 
     def store(self, row: int, leaves: Sequence[Any]) -> None:
         """Copy leaves into a row."""
-        for column, leaf in zip(self._columns, leaves, strict=True):
-            column[row] = leaf
+        for column, kind, strides, leaf in zip(self._columns, self._kinds, self._strides, leaves, strict=True):
+            if kind is None:
+                column[row] = leaf
+            else:
+                strides[row] = dense_strides(leaf)
+                column.as_strided(kind[0], strides[row], row * kind[1]).copy_(leaf)
 
     def load(self, row: int) -> list[Any]:
         """Return the leaves of a row, on the device they came from; views of the slab where that is its own."""
         return [
-            column[row] if home is None else column[row].to(home)
-            for column, home in zip(self._columns, self._home, strict=True)
+            column[row] if kind is None else column.as_strided(kind[0], strides[row], row * kind[1]).to(kind[2])
+            for column, kind, strides in zip(self._columns, self._kinds, self._strides, strict=True)
         ]
+
+
+def dense_strides(leaf: Tensor) -> Sequence[int]:
+    """Return the strides of a leaf, in memory without gaps or overlaps.
+
+    A step that is run again draws its noise in the order of memory, and a kernel may add in that order: a copy in
+    another order is another number.
+    """
+    return leaf.stride() if leaf.is_contiguous() else torch.empty_like(leaf, device="meta").stride()
 
 
 @dataclass(frozen=True)

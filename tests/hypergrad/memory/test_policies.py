@@ -84,6 +84,49 @@ def test_has_the_bits_of_every_other_policy(memory, updater):
     assert found.diagnostics.inner_losses == expected.diagnostics.inner_losses
 
 
+def laid_out(layout):
+    """A convolution and a matrix, with dropout, whose weights lie in memory in another order than their indices."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 3, 6, 6, generator=generator)
+    params = {
+        "conv": 0.2 * torch.randn(4, 3, 3, 3, generator=generator),
+        "last": torch.randn(1, 4, generator=generator),
+        "flat": torch.randn(5, generator=generator)[:, None],
+    }
+    params = {name: layout(w) for name, w in params.items()}
+
+    def loss(params, outer):
+        weights = torch.nn.functional.dropout(params["conv"], 0.5)
+        hidden = torch.conv2d(x, weights).relu().mean((2, 3))
+        noise = torch.rand_like(params["flat"]) * params["flat"]
+        error = hidden @ torch.nn.functional.dropout(params["last"], 0.5).T - 1
+        return error.square().mean() + outer.exp() * (params["conv"].square().sum() + noise.square().sum())
+
+    return loss, loss, params, torch.tensor(-3.0)
+
+
+LAYOUTS = {
+    "channels last": lambda w: w.contiguous(memory_format=torch.channels_last) if w.ndim == 4 else w,
+    "transposed": lambda w: w.mT.contiguous().mT,
+    "with gaps": lambda w: torch.stack([w, w], -1)[..., 0],
+    "expanded": lambda w: w[:, :1].expand(w.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("updater", UPDATERS.values(), ids=UPDATERS.keys())
+def test_noise_is_drawn_in_the_order_of_memory_of_the_recorded_params(memory, updater, layout):
+    loss, _, params, outer = laid_out(layout)
+    updater = Adam(0.05) if isinstance(updater, Adam) else updater
+    found, expected = (
+        hypergradient(loss, loss, params, outer, updater=updater, steps=6, method=Reverse(memory=m))
+        for m in (memory, KeepGraphs(math.inf))
+    )
+    assert same_bits(found.grad, expected.grad)
+    assert same_bits(found.params, expected.params)
+    assert [w.stride() for w in found.params.values()] == [w.stride() for w in expected.params.values()]
+
+
 def test_a_trajectory_can_be_swept_again_and_after_half_a_sweep(memory):
     problem = regression(dropout=0.5)
     trajectory = record(problem.inner, *problem[2:], updater=Adam(0.05), steps=11, horizon=9, memory=memory)
