@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import optree
 import torch
@@ -15,6 +15,11 @@ from lds._updater import Objective, PyTree, State, Updater
 from lds.errors import InputError
 from lds.hypergrad._outer import Outer, Tracer, is_differentiable
 
+# P_t as a cotangent for each leaf of the state, and what a step adds to G_t as the cotangents of each tracer's inputs;
+# None stands for zero.
+Costate: TypeAlias = Sequence[Tensor | None]
+Increments: TypeAlias = Sequence[Sequence[Tensor | None]]
+
 
 class StateSpec:
     """The structure that every state of one trajectory shares, params and slots alike."""
@@ -24,7 +29,7 @@ class StateSpec:
         accessors, leaves, self.spec = optree.tree_flatten_with_accessor(tree)
         roots = ("state.params", "state.slots")
         self.paths = [accessor[1:].codify(roots[accessor.path[0]]) for accessor in accessors]
-        self.params = optree.tree_structure(state.params).num_leaves  # So many of the leaves, the first, are params.
+        self.num_params = optree.tree_structure(state.params).num_leaves  # The leaves that are params come first.
         self.differentiable = [is_differentiable(x) for x in leaves]
         self._kinds = [(x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in leaves]
 
@@ -50,7 +55,7 @@ class StateSpec:
 
     def inputs(self, leaves: Sequence[Any]) -> list[Any]:
         """Return the leaves of a state as leaves of a new graph."""
-        # Φ may write to leaves that carry no derivative, such as counters, and the recorded ones are not its own.
+        # Φ may write to leaves without a derivative, such as counters, so it gets copies.
         return [
             x.detach().requires_grad_() if can else x.clone() if isinstance(x, Tensor) else x
             for x, can in zip(leaves, self.differentiable, strict=True)
@@ -85,7 +90,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         leaves: leaves of the state after it.
-        draws: what it was shown of the outer variables.
+        draws: the draw of each outer variable that the step used.
         loss: the inner objective, where Φ evaluated it.
     """
 
@@ -94,8 +99,8 @@ class StepResult(NamedTuple):
     loss: Tensor | None
 
 
-def _detached(leaves: Sequence[Any]) -> list[Any]:
-    return [x.detach() if isinstance(x, Tensor) else x for x in leaves]
+def _cut_off(results: Sequence[Any], draws: Sequence[Any], loss: Tensor | None) -> StepResult:
+    return StepResult([x.detach() if isinstance(x, Tensor) else x for x in results], draws, loss)
 
 
 @dataclass
@@ -106,7 +111,7 @@ class StepGraph:
         leaves: leaves of the state; those that can carry a cotangent are leaves of autograd.
         tracers: stand-ins for the outer variables.
         results: leaves of what it returned.
-        draws: what the stand-ins have the values of.
+        draws: the draw of each outer variable, which its stand-in has the value of.
         loss: the inner objective on the way, where it was evaluated.
     """
 
@@ -118,7 +123,7 @@ class StepGraph:
 
     def result(self) -> StepResult:
         """Return what came of the step, cut off from the graph."""
-        return StepResult(_detached(self.results), self.draws, self.loss)
+        return _cut_off(self.results, self.draws, self.loss)
 
 
 @dataclass
@@ -127,7 +132,7 @@ class Step:
 
     Attributes:
         leaves: leaves of the state before the step.
-        draws: what the step was shown of the outer variables.
+        draws: the draw of each outer variable that the step used.
         graph: the step's graph of autograd, where it was kept; good for one sweep.
     """
 
@@ -140,8 +145,8 @@ class Step:
 class Dynamics:
     """w_{t+1} = Φ(w_t, θ) on flat leaves; a function of (t, leaves, draws), whatever noise Φ makes.
 
-    Every method runs inside `forked`. A step draws what it is shown of the outer variables, unless it is given what it
-    was shown before; what it draws is a function of the seed and the step, as all its noise is.
+    Every method runs inside `forked`. A step uses one draw of every outer variable: a new one, or the one passed as
+    `draws`. A new one is a function of the seed and the step, as all noise is.
 
     Attributes:
         updater: Φ.
@@ -149,7 +154,7 @@ class Dynamics:
         outer: the outer variables.
         spec: the structure of the state.
         seed: seed of all noise.
-        start: the number of the step t = 0, which a warm start counts on from; t may go on from another trajectory.
+        start: `State.step` at t = 0, which is not 0 after a warm start.
         cuda: the CUDA devices whose generators are seeded.
     """
 
@@ -162,20 +167,20 @@ class Dynamics:
     cuda: frozenset[int]
 
     def draws(self, t: int, stream: int = DRAW) -> list[Any]:
-        """Return what step t is shown of the outer variables."""
+        """Return a draw of every outer variable for step t."""
         if self.outer.random:
             reseed(self.seed, self.start + t, stream, cuda=self.cuda)
         return self.outer.draw()
 
     def advance(self, t: int, leaves: Sequence[Any], draws: Sequence[Any] | None = None) -> StepResult:
-        """Take step t without a graph."""
+        """Take step t without a graph; Φ may write to `leaves`."""
         draws = self.draws(t) if draws is None else draws
         with torch.no_grad():
             # Leaves ask for gradients so that a Φ that calls torch.autograd.grad itself can.
             pairs = zip(leaves, self.spec.differentiable, strict=True)
             leaves = [x.requires_grad_() if can else x for x, can in pairs]
             results, loss = self._step(t, leaves, self.outer.unflatten(draws), STEP)
-        return StepResult(_detached(results), draws, loss)
+        return _cut_off(results, draws, loss)
 
     @torch.enable_grad()
     def linearise(

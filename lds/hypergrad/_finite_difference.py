@@ -135,6 +135,12 @@ def difference(problem: Problem, theta: Theta, index: int, direction: Tensor, si
     return (ahead - behind) / gone
 
 
+def slope(problem: Problem, theta: Theta, index: int, direction: Tensor, size: float) -> float:
+    """Return the central difference quotient of F in float64 along any direction in one tensor of θ."""
+    ahead, behind = (_value(moved(problem, theta, index, h * direction)) for h in (size, -size))
+    return (ahead - behind) / (2 * size)
+
+
 @dataclass(frozen=True)
 class Probe:
     """Difference quotients of F along a direction, over ±h and ±4h, and over h on either side."""

@@ -15,10 +15,9 @@ from torch import Tensor
 from lds._random import forked
 from lds.errors import InputError
 from lds.hypergrad._diagnostics import HypergradientResult
-from lds.hypergrad._dynamics import Dynamics, Step, StepGraph
+from lds.hypergrad._dynamics import Costate, Dynamics, Step, StepGraph
 from lds.hypergrad._guards import (
     Attached,
-    Costate,
     Finite,
     Notes,
     ScalarLog,
@@ -27,10 +26,11 @@ from lds.hypergrad._guards import (
     check_count,
     check_grad,
     check_losses,
+    check_unchanged,
 )
 from lds.hypergrad._outer import Accumulators, Derived, Theta, detached, differentiable, is_differentiable, unit
 from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
-from lds.hypergrad._reverse import pull_back_outer
+from lds.hypergrad._reverse import first_costate
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ class Forward:
                     losses.append(loss)
             check_losses(losses, problem.bind, 0, problem.steps)
             final = dynamics.spec.unflatten(run.leaves, dynamics.start + problem.steps)
-            watch = Watchers(Attached(repeats=False), notes, Finite(notes, final.step))
-            costate = pull_back_outer(dynamics, final, problem.steps, problem.outer_objective, sums, watch)
+            check_unchanged(dynamics.outer)
+            watch = Watchers(Attached(repeats=False), notes, Finite(notes, dynamics, final))
+            costate = first_costate(dynamics, final, problem.outer_objective, sums, watch)
         diagnostics = Diagnostics(losses.floats(), partial(inner_gradient_norm, dynamics, final))
         grad = run.hypergradient(sums.value(), costate)
         check_grad(dynamics.outer, grad, problem.steps)
@@ -146,7 +147,7 @@ class _Run:
         self._dynamics = dynamics
         self._theta = theta
         self.leaves = leaves
-        # Nothing that a step is shown changes from step to step.
+        # Outer variables are the same in all steps here, so one draw serves all.
         self._draws = dynamics.draws(0)
         seeds = [_seed(variable.derived, theta.owners.index(i)) for i, variable in enumerate(theta.variables)]
         self._scalars: list[_Scalar] = []

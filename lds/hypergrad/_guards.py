@@ -1,9 +1,9 @@
 """Guards: what must hold of arguments, numbers and steps, and what to say where it does not.
 
 They stand beside the algorithm: the recorder and the methods ask the functions, and the sweep calls the watchers with
-what it has at every step. In the normal case next to no number is looked at: norms and losses are noted on their
-device, and read at the end. Where one of them is not finite, the steps are run again, and looked at one by one, to say
-where it began.
+what it has at every step. As long as all is well, hardly any number is read: norms and losses stay on their device
+until the end. If one of them is not finite, the steps are run again and every number is checked, so that the error can
+say where it began.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ import torch
 from torch import Tensor
 
 from lds._random import forked
+from lds._updater import State
 from lds.errors import InputError, NumericalError, ReplayError
-from lds.hypergrad._dynamics import Dynamics, StateSpec, Step, StepGraph
+from lds.hypergrad._dynamics import Costate, Dynamics, Increments, StateSpec, Step, StepGraph
 from lds.hypergrad._outer import Accumulators, Outer, SteadyVariable, copied, is_differentiable
 
 Noise: TypeAlias = Literal["replay", "resample"]
-Costate: TypeAlias = Sequence[Tensor | None]
-Increments: TypeAlias = Sequence[Sequence[Tensor | None]]
 
-# Costates that have grown by this factor explode: what the last steps add to a hypergradient in single precision
-# (1.2e-7) has then about one digit left beside what the first ones add.
+# Costates this many times as large as the first ones count as exploding. In single precision (1.2e-7), what the last
+# steps add to the hypergradient then keeps about one digit.
 EXPLOSION = 1e6
 # A recomputed step may differ from the recorded one by rounding (kernels that add in any order), not by more.
 REPLAY_TOLERANCE = 100
-# So many of the last finite values are named.
+# How many of the last finite values a message lists.
 _SHOWN = 3
 
 
@@ -82,7 +81,7 @@ class ScalarLog:
             self._values = value.new_empty(self._capacity)
         place = self._values[self._count % self._capacity]
         if self._count >= self._capacity:
-            # Their sum, for the mean; NaN and infinity stay in it.
+            # The mean needs their sum. NaN and infinity stay visible in it.
             self._dropped = place.to(torch.float64, copy=True) if self._dropped is None else self._dropped.add_(place)
         place.copy_(value)
         self._count += 1
@@ -285,10 +284,16 @@ def check_unchanged(outer: Outer, now: str = "the sweep", advice: str = "sweep f
 
 
 class Watcher:
-    """Looks on while the sweep runs, and raises where something is wrong; derive from it and override what you need.
+    """Looks on while the sweep runs, and raises where something is wrong; derive from it and override what you need."""
 
-    F is watched like a step: it comes first, with t = T, P = 1 and the final state.
-    """
+    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
+        """Look at F before it is pulled back.
+
+        Args:
+            dynamics: Φ, as it was bound last.
+            final: the final state.
+            graph: F and its graph.
+        """
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Look at step t before it is pulled back.
@@ -305,7 +310,7 @@ class Watcher:
         """Look at what came of it.
 
         Args:
-            t: the step.
+            t: the step; T for F.
             costate: P_t; all None where it was not asked for.
             increments: P_{t+1} ∂Φ/∂θ, the cotangents of each outer variable's tracer; empty where P_{t+1} is zero, for
                 then the step is left out.
@@ -324,9 +329,15 @@ class Watchers(Watcher):
 
     def __init__(self, *watchers: Watcher) -> None:
         self._watchers = watchers
+        self._start = [w.start for w in watchers if type(w).start is not Watcher.start]
         # Only those that look: on a small problem a call counts.
         self._before = [w.before for w in watchers if type(w).before is not Watcher.before]
         self._after = [w.after for w in watchers if type(w).after is not Watcher.after]
+
+    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
+        """Have all look at F."""
+        for look in self._start:
+            look(dynamics, final, graph)
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Have all look at step t before it is pulled back."""
@@ -346,7 +357,7 @@ class Watchers(Watcher):
 
 
 class Unchanged(Watcher):
-    """The outer variables still have the values that the steps were recorded with."""
+    """Checks that the outer variables still have the values that the steps were recorded with."""
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Raise InputError if one was changed in place."""
@@ -354,26 +365,35 @@ class Unchanged(Watcher):
 
 
 class Replay(Watcher):
-    """A step that is run again gives the state that was recorded.
+    """Checks that a step that is run again gives the state that was recorded.
 
     Args:
         compare: whether to look at all.
 
     Attributes:
         error: the largest relative difference; None if no step was compared.
-        recorded: the state after the step that comes next.
+        recorded: the recorded state that the next step must reach when it is run again.
     """
 
     def __init__(self, *, compare: bool) -> None:
         self._compare = compare
         self.error: float | None = None
-        self.recorded: Sequence[Any] | None = None
+        self.recorded: Sequence[Any] = ()
+
+    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
+        """Note the final state."""
+        self.recorded = _leaves(final)
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Raise ReplayError if a leaf of the result differs from the recorded one by more than rounding."""
-        if self._compare and self.recorded is not None and step.graph is None:
+        if self._compare and step.graph is None:
             self.error = max(self.error or 0.0, replay_error(dynamics.spec.paths, t, graph.results, self.recorded))
         self.recorded = step.leaves
+
+
+def _leaves(state: State) -> list[Any]:
+    tree: Any = (state.params, state.slots)
+    return optree.tree_leaves(tree)
 
 
 def replay_error(paths: Sequence[str], t: int, results: Sequence[Any], recorded: Sequence[Any]) -> float:
@@ -412,47 +432,47 @@ def _relative_error(new: Tensor, old: Tensor) -> float:
 
 
 class Attached(Watcher):
-    """F and Φ are differentiable in what they depend on.
+    """Checks that F and Φ have a gradient path to what they depend on.
 
     Args:
-        repeats: whether a step gives the recorded state when it is run again; only then can the last one be asked
-            whether it changes with an outer variable to which autograd saw no path.
+        repeats: whether a step that is run again gives the recorded state. If so, the last step is run twice more, with
+            an outer variable changed a little, to find one that Φ uses behind autograd's back.
     """
 
     def __init__(self, *, repeats: bool) -> None:
         self._repeats = repeats
-        self._end: int | None = None
-        self._final: Sequence[Any] = ()
+        self._final: State | None = None
         self._last_step: tuple[Dynamics, Step, list[bool]] | None = None
 
+    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
+        """Raise InputError if F has no gradient path to anything."""
+        if not graph.results[0].requires_grad:
+            raise InputError(
+                "the outer objective must depend on params or on outer, but its value has no gradient path to "
+                "either; compute it from the arguments it is called with, without .item(), .detach() or "
+                "torch.no_grad()"
+            )
+        self._final = final
+
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
-        """Raise InputError if nothing of the result has a gradient path."""
-        detached = not any(isinstance(y, Tensor) and y.requires_grad for y in graph.results)
-        if self._end is None:
-            if detached:
-                raise InputError(
-                    "the outer objective must depend on params or on outer, but its value has no gradient path to "
-                    "either; compute it from the arguments it is called with, without .item(), .detach() or "
-                    "torch.no_grad()"
-                )
-            self._end, self._final = t, step.leaves
-        elif detached:
+        """Raise InputError if nothing of the step's result has a gradient path."""
+        if not any(isinstance(y, Tensor) and y.requires_grad for y in graph.results):
             raise InputError(
                 f"the step of {type(dynamics.updater).__name__} must be differentiable in the state and in the "
                 "outer variables, but its result is detached from both; compute it without .detach(), .item() or "
                 "torch.no_grad()"
             )
-        elif self._repeats and t == self._end - 1:
+        if self._repeats and self._final is not None and t == self._final.step - dynamics.start - 1:
             self._last_step = dynamics, Step(step.leaves, step.draws), [p is not None for p in costate]
 
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
         """Raise InputError if the last step changes with an outer variable that no cotangent reached."""
-        if self._last_step is not None:
+        if self._last_step is not None and self._final is not None:
             dynamics, step, asked = self._last_step
-            self._last_step = None
             unreached = [i for i, cotangents in enumerate(increments) if all(c is None for c in cotangents)]
-            check_attached(dynamics, t, step, self._final, unreached=unreached, asked=asked)
-            self._final = ()
+            final = _leaves(self._final)
+            self._last_step = self._final = None
+            check_attached(dynamics, t, step, final, unreached=unreached, asked=asked)
 
 
 def check_attached(
@@ -485,7 +505,7 @@ def check_attached(
     for index, variable in steady:
         after = run([*draws[:index], variable.nudged(draws[index]), *draws[index + 1 :]])
         for x, y, result, look in zip(before, after, results, asked, strict=True):
-            # A step that does not repeat itself bit by bit differs anyway, so nothing can be told from it.
+            # If the step does not repeat bit for bit, a difference proves nothing.
             if look and torch.equal(x, result) and not torch.equal(x, y):
                 raise InputError(
                     f"the step of {type(dynamics.updater).__name__} must be differentiable in "
@@ -512,10 +532,9 @@ class Notes(Watcher):
         self.costates = NormLog(steps + 1, len(spec.paths), dtype)
         self.increments = ScalarLog(steps + 1)
 
-    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
         """Note the outer loss."""
-        if self.loss is None:
-            self.loss = graph.results[0].detach()
+        self.loss = graph.results[0].detach()
 
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
         """Note the norms."""
@@ -534,55 +553,46 @@ class Notes(Watcher):
     @property
     def param_norms(self) -> list[float]:
         """‖P_t‖ on the params."""
-        return self.costates.totals(self._spec.params)
+        return self.costates.totals(self._spec.num_params)
 
-    def all_finite(self) -> bool:
+    def is_finite(self) -> bool:
         """Tell whether all numbers are finite."""
         return all(map(math.isfinite, [*self.costates.totals(), *self.increments.floats(), self.outer_loss]))
 
 
 class Finite(Watcher):
-    """The outer loss, the costates and what the steps add to G are finite: every number is looked at.
+    """Checks that the outer loss, the costates and what is added to G are finite, number by number.
 
     Args:
         notes: the norms so far, noted by a watcher that is called before this one.
-        final_step: the number of steps behind the final state.
+        dynamics: Φ.
+        final: the final state.
     """
 
-    def __init__(self, notes: Notes, final_step: int) -> None:
-        self._notes = notes
-        self._final_step = final_step
-        self._end: int | None = None
-        self._final: Sequence[Any] = ()
-        self._spec: StateSpec | None = None
-        self._outer_paths: Sequence[str] = ()
-
-    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
-        """Note what the numbers are called."""
-        if self._end is None:
-            self._end, self._final, self._spec = t, step.leaves, dynamics.spec
-            self._outer_paths = dynamics.outer.paths
+    def __init__(self, notes: Notes, dynamics: Dynamics, final: State) -> None:
+        self._notes, self._dynamics, self._final = notes, dynamics, final
+        self._end = final.step - dynamics.start
 
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
         """Raise NumericalError if one of them is NaN or infinite."""
-        assert self._spec is not None
-        assert self._end is not None
+        spec, outer = self._dynamics.spec, self._dynamics.outer
         if t == self._end:
-            check_objective(self._notes.outer_loss, self._final_step, self._spec.paths, self._final)
-        # Slots that start at zero: the root in Adam has no bounded derivative there, and nothing needs it.
-        end = self._spec.params if t == 0 else len(self._spec.paths)
+            check_objective(self._notes.outer_loss, self._final.step, spec.paths, spec.flatten(self._final))
+        # P_0 on the slots is left out: they start at zero, where Adam's root has no finite derivative, and nothing uses
+        # it.
+        end = spec.num_params if t == 0 else len(spec.paths)
         if all_finite([costate[:end], increments]):
             return
         named = (
-            ("costate", self._spec.paths[:end], costate[:end]),
-            ("hypergradient", self._outer_paths if increments else (), increments),
+            ("costate", spec.paths[:end], costate[:end]),
+            ("hypergradient", outer.paths if increments else (), increments),
         )
         for name, paths, parts in named:
             if found := faults(paths, parts):
-                self._raise(t, self._end, name, found)
+                self._raise(t, name, found)
 
-    def _raise(self, t: int, end: int, name: str, found: Sequence[str]) -> None:
-        shown = last_finite([(end - k, p) for k, p in enumerate(self._notes.costates.totals())])
+    def _raise(self, t: int, name: str, found: Sequence[str]) -> None:
+        shown = last_finite([(self._end - k, p) for k, p in enumerate(self._notes.costates.totals())])
         begins = explosion([p for p in self._notes.param_norms if math.isfinite(p)])
         cause = "the step may have an infinite derivative there, such as that of sqrt, norm or log at 0"
         if begins is not None:
@@ -592,5 +602,5 @@ class Finite(Watcher):
             )
         raise NumericalError(
             f"the {name} must be finite, but {', '.join(f'that of {fault}' for fault in found)} at step {t}, depth "
-            f"{end - t} of the sweep (last finite costate norms: {shown}); {cause}"
+            f"{self._end - t} of the sweep (last finite costate norms: {shown}); {cause}"
         )

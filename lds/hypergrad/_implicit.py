@@ -18,10 +18,10 @@ from lds._updater import State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count
+from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count, check_unchanged
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
-from lds.hypergrad._reverse import pull_back, pull_back_outer
+from lds.hypergrad._reverse import first_costate, pull_back
 from lds.hypergrad._solvers import (
     Matrix,
     Solution,
@@ -44,7 +44,7 @@ ADVICE: dict[Solver, str] = {
 
 @dataclass
 class ImplicitDiagnostics(Diagnostics):
-    """What implicit differentiation notices; it is all about its premise, a minimum that is isolated.
+    """What implicit differentiation notices: whether its premise, an isolated minimum, holds.
 
     Attributes:
         distance: estimated distance of w_T to the stationary point, relative to the larger of ‖w_T‖ and ‖w_T − w_0‖;
@@ -138,15 +138,16 @@ class Implicit:
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
         notes, sums = Notes(0, dynamics.spec), Accumulators(dynamics.outer)
-        watch = Watchers(Attached(repeats=False), notes, Finite(notes, final.step))
+        watch = Watchers(Attached(repeats=False), notes, Finite(notes, dynamics, final))
+        check_unchanged(dynamics.outer)
         with forked(dynamics.cuda):
-            costate = pull_back_outer(dynamics, final, problem.steps, problem.outer_objective, sums, watch)
+            costate = first_costate(dynamics, final, problem.outer_objective, sums, watch)
             system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, problem.steps)
             b = system.flat(costate[: len(system.graph.leaves)])
             tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
             solution = self._solve(system.matrix, b, tol)
             direction, length = system.displacement(solution.rate)
-            pull_back(system.graph, system.cotangents(solution.vector), sums.current)
+            pull_back(system.graph, system.cotangents(solution.vector), sums.current, to_state=False)
             grad = sums.value()
         ahead = _Ahead.of(problem, final, direction, length)
         diagnostics = ImplicitDiagnostics(
@@ -299,7 +300,7 @@ class StepSystem(_System):
 
 @dataclass(frozen=True)
 class _Ahead:
-    """How far the stationary point lies ahead of w_T, compared with the weights and with the way from w_0.
+    """How far the stationary point is from w_T, relative to the weights, and what to do if that is too far.
 
     Attributes:
         size: ‖w_T‖.

@@ -241,7 +241,7 @@ class SteadyAccumulator:
 
     def value(self) -> Any:
         """Return the sums times the Jacobian of h."""
-        # Copies: the identity hands through what it is given, and the sums go on growing.
+        # On copies: the identity returns the very tensors it is given, and `add` goes on writing to the sums.
         pairs = [(y, g.clone()) for y, g in zip(self._outputs, self.sums, strict=True) if y.requires_grad]
         outputs, sums = zip(*pairs, strict=True)
         grads = torch.autograd.grad(
@@ -265,7 +265,7 @@ class Accumulators:
     def of(self, outer: Outer) -> list[Accumulator]:
         """Return the accumulators at this θ."""
         if outer is not self._outer:
-            self._later.append(self.take())
+            self._later.append([a.value() for a in self.current])
             self._outer, self.current = outer, [v.accumulator() for v in outer.variables]
         return self.current
 
@@ -275,7 +275,7 @@ class Accumulators:
         return self._outer.unflatten([reduce(_add, values) for values in zip(*parts, strict=True)])
 
     def take(self) -> list[Any]:
-        """Return what was gathered at this θ since this was asked before, a value a variable; `value` forgets it."""
+        """Return what was added at this θ since the last call, one value a variable, and start again from zero."""
         values = [a.value() for a in self.current]
         self.current[:] = [v.accumulator() for v in self._outer.variables]
         return values

@@ -83,17 +83,17 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, given: Sequence[
 
 @dataclass(frozen=True)
 class Segment:
-    """The steps `first` ≤ t < `last` of a trajectory, which one call of `record` took.
+    """The steps `first` ≤ t < `end` of a trajectory, which one call of `record` took.
 
     Attributes:
         first: the first step that the sweep reaches.
-        last: the step after the last one.
+        end: the step after the last one.
         dynamics: Φ, bound to the problem as it was then.
         tape: what the memory policy kept.
     """
 
     first: int
-    last: int
+    end: int
     dynamics: Dynamics
     tape: Tape
 
@@ -169,7 +169,7 @@ def record(
 
 
 def _no_objective(params: PyTree, outer: PyTree) -> Tensor:
-    """Stand for the outer objective where none is asked for: the sweep brings its own."""
+    """Stand for the outer objective: `record` needs none, and the sweep is given one."""
     raise AssertionError
 
 
@@ -205,7 +205,7 @@ def _run(
             check_losses(losses, lambda: problem.bind(begin), begin, end)
         except NumericalError:
             if isinstance(tape, ResumableTape):
-                tape.remove()  # A second call would not see the steps before the horizon again.
+                tape.remove()  # A second call would go on from the files and never run the failing step again.
             raise
     except BaseException:
         close(tape)
@@ -218,7 +218,7 @@ def _run(
 
 
 def close(tape: Tape | None) -> None:
-    """Close a tape when an error passes: its traceback may keep it alive, and with it what it holds."""
+    """Close the file of a tape after an error, whose traceback may keep the tape alive."""
     if isinstance(tape, ResumableTape):
         tape.close()
 
@@ -234,7 +234,7 @@ def _within_reach(after: Trajectory, dynamics: Dynamics, horizon: int | None) ->
     if reach and any(isinstance(segment.tape, ResumableTape) for segment in after.segments):
         raise InputError("a trajectory on disk cannot be gone on from; record it with another memory policy")
     first = after.steps - reach
-    return reach, tuple(replace(s, first=max(s.first, first)) for s in after.segments if s.last > first)
+    return reach, tuple(replace(s, first=max(s.first, first)) for s in after.segments if s.end > first)
 
 
 @cache

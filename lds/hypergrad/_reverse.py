@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice, repeat
-from typing import Any, NamedTuple
+from itertools import chain, compress, islice, repeat
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,13 +27,11 @@ from lds._random import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, forked, 
 from lds._updater import Objective, PyTree, State
 from lds.errors import InputError
 from lds.hypergrad._diagnostics import HypergradientResult, SweepDiagnostics, remaining_share
-from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, checked
+from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph, checked
 from lds.hypergrad._guards import (
     NOBODY,
     Attached,
-    Costate,
     Finite,
-    Increments,
     Noise,
     Notes,
     Replay,
@@ -44,6 +42,7 @@ from lds.hypergrad._guards import (
     check_grad,
     check_memory,
     check_noise,
+    check_unchanged,
     explosion,
 )
 from lds.hypergrad._outer import Accumulator, Accumulators, is_differentiable
@@ -54,10 +53,10 @@ from lds.hypergrad.memory._tape import ResumableTape
 
 
 @torch.enable_grad()
-def outer_graph(dynamics: Dynamics, state: State, t: int, objective: Objective) -> StepGraph:
-    """F(w_T, θ) with its graph, from which all methods begin; t is T."""
+def outer_graph(dynamics: Dynamics, state: State, objective: Objective) -> StepGraph:
+    """F(w_T, θ) with its graph, from which all methods begin."""
     leaves = dynamics.spec.inputs(dynamics.spec.flatten(state))
-    tracers, outer = dynamics.outer.trace(dynamics.draws(t, OUTER_DRAW))
+    tracers, outer = dynamics.outer.trace(dynamics.draws(state.step - dynamics.start, OUTER_DRAW))
     params = dynamics.spec.unflatten(leaves, state.step).params
     reseed(dynamics.seed, state.step, OUTER_STEP, cuda=dynamics.cuda)
     return StepGraph(leaves, tracers, [checked(objective, "outer objective")(params, outer)])
@@ -67,23 +66,33 @@ def pull_back(
     graph: StepGraph, costate: Costate, accumulators: Sequence[Accumulator], *, to_state: bool = True
 ) -> tuple[Costate, Increments]:
     """One joint vector-Jacobian product: P ← P ∂Φ/∂w, and G ← P ∂Φ/∂θ + G; returns P and what G gained."""
-    pairs = [(y, p) for y, p in zip(graph.results, costate, strict=True) if p is not None and y.requires_grad]
-    results, cotangents = [y for y, _ in pairs], [p for _, p in pairs]
-    places = [i for i, x in enumerate(graph.leaves) if to_state and isinstance(x, Tensor) and x.requires_grad]
-    inputs: list[Any] = [graph.leaves[i] for i in places]
+    flowing = [(y, p) for y, p in zip(graph.results, costate, strict=True) if p is not None and y.requires_grad]
+    asked = [to_state and isinstance(x, Tensor) and x.requires_grad for x in graph.leaves]
     shown = [tracer.inputs() for tracer in graph.tracers]
-    inputs += chain.from_iterable(shown)
+    inputs = [*compress(graph.leaves, asked), *chain.from_iterable(shown)]
     found: Iterator[Tensor | None] = repeat(None)
-    if results and inputs:
+    if flowing and inputs:
+        results, cotangents = zip(*flowing, strict=True)
         found = iter(torch.autograd.grad(results, inputs, cotangents, allow_unused=True))
-    before: list[Tensor | None] = [None] * len(graph.leaves)
-    for place in places:
-        before[place] = next(found)
-    increments = []
+    before: list[Tensor | None] = []
+    for ask in asked:
+        before.append(next(found) if ask else None)
+    increments: list[list[Tensor | None]] = []
     for accumulator, tracer, named in zip(accumulators, graph.tracers, shown, strict=True):
         increments.append(list(islice(found, len(named))))
         accumulator.add(tracer, increments[-1])
     return before, increments
+
+
+def first_costate(
+    dynamics: Dynamics, state: State, objective: Objective, sums: Accumulators, watch: Watcher
+) -> Costate:
+    """P_T and G_T: F at the final state, pulled back from P = 1."""
+    graph = outer_graph(dynamics, state, objective)
+    watch.start(dynamics, state, graph)
+    costate, increments = pull_back(graph, [torch.ones_like(graph.results[0])], sums.current)
+    watch.after(state.step - dynamics.start, costate, increments)
+    return costate
 
 
 def reverse(
@@ -98,13 +107,13 @@ def reverse(
 
     Without `to_start` the step from w_0 is pulled back to θ only, and P_0 is all None.
     """
-    end, sums = trajectory.steps, Accumulators(trajectory.dynamics.outer)
-    costate = pull_back_outer(trajectory.dynamics, trajectory.final_state, end, objective, sums, watch)
-    end, costate = watch.begin(end, costate, sums)
+    sums = Accumulators(trajectory.dynamics.outer)
+    costate = first_costate(trajectory.dynamics, trajectory.final_state, objective, sums, watch)
+    end, costate = watch.begin(trajectory.steps, costate, sums)
     yield end, costate, sums
     for segment in reversed(trajectory.segments):
         accumulators = sums.of(segment.dynamics.outer)
-        for t in reversed(range(segment.first, min(segment.last, end))):
+        for t in reversed(range(segment.first, min(segment.end, end))):
             if all(p is None for p in costate):  # Nothing flows further back.
                 watch.after(t, costate, [])
             else:
@@ -112,20 +121,8 @@ def reverse(
                 watch.before(t, segment.dynamics, step, graph, costate)
                 costate, increments = pull_back(graph, costate, accumulators, to_state=t > 0 or to_start)
                 watch.after(t, costate, increments)
-                del step, graph, increments  # The step before needs the memory.
+                del step, graph, increments  # Free this graph before the next one is made.
             yield t, costate, sums
-
-
-def pull_back_outer(
-    dynamics: Dynamics, state: State, t: int, objective: Objective, sums: Accumulators, watch: Watcher = NOBODY
-) -> Costate:
-    """P_T and G_T: F after t steps, pulled back from P = 1."""
-    graph = outer_graph(dynamics, state, t, objective)
-    step, one = Step(dynamics.spec.flatten(state), ()), torch.ones_like(graph.results[0])
-    watch.before(t, dynamics, step, graph, [one])
-    costate, increments = pull_back(graph, [one], sums.current)
-    watch.after(t, costate, increments)
-    return costate
 
 
 def step_graph(segment: Segment, t: int, noise: Noise) -> tuple[Step, StepGraph]:
@@ -139,14 +136,15 @@ def step_graph(segment: Segment, t: int, noise: Noise) -> tuple[Step, StepGraph]
 def check_finite(trajectory: Trajectory, objective: Objective, notes: Notes, *, noise: Noise, to_start: bool) -> None:
     """Raise NumericalError if a number of a sweep that has ended is NaN or infinite.
 
-    What was noted tells whether one may be; a second sweep, as far as the first one went, says which.
+    The noted norms tell whether there is one. If so, the sweep is repeated over the same steps, and every number is
+    checked.
     """
-    if notes.all_finite():
+    if notes.is_finite():
         return
     again = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start, dtype=torch.float64)
-    watch = Watchers(again, Finite(again, trajectory.final_state.step))
+    watch = Watchers(again, Finite(again, trajectory.dynamics, trajectory.final_state))
     sweep = reverse(trajectory, objective, watch, noise=noise, to_start=to_start)
-    for _ in zip(range(len(notes.increments)), sweep, strict=False):
+    for _ in islice(sweep, len(notes.increments)):
         pass
 
 
@@ -154,12 +152,13 @@ def usual_watchers(
     trajectory: Trajectory, *, noise: Noise, check_replay: bool, to_start: bool
 ) -> tuple[Notes, Replay, Watchers]:
     """Return the watchers of a sweep that a user asked for: what it notices, its replay check, and all of them."""
+    check_unchanged(trajectory.dynamics.outer)
     repeats = noise == "replay"
     notes = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start)
     replay = Replay(compare=check_replay and repeats)
     watchers: list[Watcher] = [Unchanged(), replay, Attached(repeats=repeats), notes]
     tape = trajectory.segments[-1].tape if trajectory.segments else None
-    if isinstance(tape, ResumableTape):  # On its own: a trajectory on disk is not gone on from.
+    if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.
         watchers.append(Progress(tape, trajectory.steps, trajectory.horizon, notes, replay))
     return notes, replay, Watchers(*watchers)
 
@@ -211,11 +210,12 @@ def sweep(
     check_noise(noise)
     dynamics, final = trajectory.dynamics, trajectory.final_state
     notes, _, watch = usual_watchers(trajectory, noise=noise, check_replay=check_replay, to_start=True)
-    steps = reverse(trajectory, outer_objective, Watchers(watch, Finite(notes, final.step)), noise=noise)
+    steps = reverse(trajectory, outer_objective, Watchers(watch, Finite(notes, dynamics, final)), noise=noise)
     leaves = dynamics.spec.flatten(final)
     while True:
         # Forked a step at a time: between two of them the caller's code runs, on the caller's generators.
         with forked(dynamics.cuda):
+            check_unchanged(dynamics.outer)
             found = next(steps, None)
             if found is None:
                 return

@@ -14,7 +14,8 @@ from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
 
-# The power iteration starts from a random vector. From a fixed one it could miss the largest eigenvalue for good.
+# The power iteration starts from a random vector, the same in every call. A regular one, such as all ones, may have no
+# part in the eigenvector that is sought.
 POWER_STEPS = 20
 POWER_SEED = 0
 

@@ -252,3 +252,17 @@ def test_no_step_outlives_the_next():
     hypergradient(*problem._replace(inner=inner), updater=SGD(lr, momentum=0.9), steps=12, method=Forward())
     assert len(most) >= 12
     assert max(most) <= 2
+
+
+def test_a_step_that_writes_to_theta_is_refused():
+    problem = regression()
+    theta = problem.outer["lr"]
+
+    class Writing(SGD):
+        def step(self, state, outer, inner):
+            with torch.no_grad():
+                theta.mul_(0.9)
+            return super().step(state, outer, inner)
+
+    with pytest.raises(InputError, match=r"outer\['lr'\] was changed in place between the recording and the sweep"):
+        hypergradient(*problem, updater=Writing(0.05), steps=3, method=Forward())

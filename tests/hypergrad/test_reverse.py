@@ -44,6 +44,9 @@ class Diary(Watcher):
     def __init__(self):
         self.lines = []
 
+    def start(self, dynamics, final, graph):
+        self.lines.append(("start", final.step, [tuple(x.shape) for x in graph.results]))
+
     def before(self, t, dynamics, step, graph, costate):
         self.lines.append(("before", t, step.graph is graph, [None if p is None else tuple(p.shape) for p in costate]))
 
@@ -59,15 +62,15 @@ class TestWatchers:
             for _ in reverse(trajectory, problem.outer_objective, diary):
                 pass
         assert [line[:2] for line in diary.lines] == [
-            ("before", 7),
+            ("start", 7),
             ("after", 7),
             ("before", 6),
             ("after", 6),
             ("before", 5),
             ("after", 5),
         ]
-        assert diary.lines[0][3] == [()]  # P = 1, of the shape of F.
-        assert [line[2] for line in diary.lines if line[0] == "before"] == [False, True, True]  # Kept graphs.
+        assert diary.lines[0][2] == [()]
+        assert [line[2] for line in diary.lines if line[0] == "before"] == [True, True]  # Kept graphs.
         assert all(line[2] for line in diary.lines if line[0] == "after")
 
     def test_see_no_step_that_nothing_flows_through(self):
@@ -76,7 +79,7 @@ class TestWatchers:
         with forked():
             for _ in reverse(trajectory, lambda p, o: o["lr"] ** 2, diary):
                 pass
-        assert [line[:2] for line in diary.lines] == [("before", 7), ("after", 7), ("after", 6), ("after", 5)]
+        assert [line[:2] for line in diary.lines] == [("start", 7), ("after", 7), ("after", 6), ("after", 5)]
         assert [line[2] for line in diary.lines[2:]] == [0, 0]
 
 

@@ -207,6 +207,33 @@ def test_an_engine_that_disagrees_is_caught(monkeypatch):
         check_updater(Descent())
 
 
+def test_a_derivative_that_is_slightly_wrong_is_caught_where_the_outer_objective_bends_sharply():
+    """Three percent off; the quotient over a wide step is off by more, so no allowance is made for it."""
+
+    class Less(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 0.97 * grad
+
+    class Off(Descent):
+        def step(self, state, outer, inner):
+            return State(descend(state.params, gradient(inner, state.params, outer), Less.apply(outer["lr"])))
+
+    problem = (
+        lambda w, o: (w["a"] - 1).square().sum(),
+        lambda w, o: w["a"].square().sum() + (w["a"].abs() + 1e-5).log().sum(),
+        {"a": torch.zeros(3, dtype=DOUBLE)},
+        {"lr": torch.tensor(1e-4, dtype=DOUBLE)},
+    )
+    check_updater(SGD(lambda o: o["lr"]), *problem)
+    with pytest.raises(ContractError, match=r"clause derivative: .*outer\['lr'\].* \(relative error 0.03\)"):
+        check_updater(Off(), *problem)
+
+
 def test_random_updaters_are_accepted():
     class Langevin(Descent):
         def descend(self, state, grads):

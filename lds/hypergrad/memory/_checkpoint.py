@@ -68,7 +68,7 @@ class CheckpointTape:
             for step in range(begin, min(begin + self._every, self._last)):
                 leaves = self._run(step, leaves).leaves
             self._segment = segment
-        # The sweep still reads a segment's first state when the segment before it is run.
+        # The first state comes from the checkpoints: the replay check reads it after the others were overwritten.
         leaves = self._states.load(row) if row else self._checkpoints.load(segment)
         return Step(leaves, self._draws[row])
 
@@ -133,7 +133,7 @@ class BinomialTape:
             return Step(leaves, self._dynamics.draws(t))
         while self._times[-1] > t:
             self._times.pop()
-        # A copy, for the row is used again before the sweep has compared with it.
+        # A copy: the row is overwritten before the replay check reads it.
         begin, leaves = self._times[-1], copied(self._slab.load(len(self._times) - 1))
         self._plan(t + 1)
         for step in range(begin, t):

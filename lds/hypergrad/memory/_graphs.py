@@ -13,16 +13,16 @@ from lds.errors import InputError
 from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, StepResult
 from lds.hypergrad.memory._states import Slab
 
-# The first two steps of a window tell how much one more graph takes: what both save (data, θ) is there anyway.
-PROBES = 2
+# The size of one more graph is what the second step saves that the first one did not: both share data and θ.
+MEASURED = 2
 
 
 @dataclass(frozen=True)
 class KeepGraphs:
     """Keep step graphs where a budget allows, iterates elsewhere: the sweep runs no step again whose graph is there.
 
-    Graphs are kept of as many of the last steps as fit into the budget beside all iterates of the window. How large
-    one is, the first two steps tell; where later steps save more, so much more is used.
+    Graphs are kept of as many of the last steps as fit into the budget beside all iterates of the window. Their size is
+    measured in the first two steps; if later graphs are larger, the budget is exceeded.
 
     Memory: the budget, or that of `KeepStates` where this is more. Time: that of a plain unroll where all graphs fit.
 
@@ -64,7 +64,7 @@ class GraphsTape:
             result = self._dynamics.advance(t, leaves)
             self._steps.append(Step((), result.draws))
             return result
-        if t >= self._first + PROBES:
+        if t >= self._first + MEASURED:
             graph = self._dynamics.linearise(t, leaves)
         else:
             before = self._storages
@@ -72,7 +72,7 @@ class GraphsTape:
             self._storages = set(saved)
         self._steps.append(Step(leaves, graph.draws, graph))
         result = graph.result()
-        if t == self._first + PROBES - 1:
+        if t == self._first + MEASURED - 1:
             self._decide(sum(size for pointer, size in saved.items() if pointer not in before))
         return result
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds._updater import State
 from lds.errors import InputError
-from lds.hypergrad._dynamics import Dynamics, Step, StepGraph
-from lds.hypergrad._guards import Costate, Increments, Notes, Replay, Watcher
+from lds.hypergrad._dynamics import Costate, Dynamics, Increments, StepGraph
+from lds.hypergrad._guards import Notes, Replay, Watcher, all_finite
 from lds.hypergrad._outer import Accumulators, SteadyAccumulator
 from lds.hypergrad.memory._tape import ResumableTape
 
@@ -33,10 +34,9 @@ class Progress(Watcher):
         self._sums: Accumulators | None = None
         self._final: Sequence[Any] = ()
 
-    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
         """Note what a state looks like."""
-        if t == self._steps:
-            self._final = step.leaves
+        self._final = dynamics.spec.flatten(final)
 
     def begin(self, t: int, costate: Costate, sums: Accumulators) -> tuple[int, Costate]:
         """Go on from what was saved, if anything was.
@@ -57,6 +57,8 @@ class Progress(Watcher):
                 f"the sweep that was interrupted had another outer objective: {saved['outer_loss']:.6g}, now "
                 f"{here['outer_loss']:.6g}; call with the same one, or remove the folder"
             )
+        if not all_finite([saved["cotangents"], saved["sums"]]):
+            return t, costate  # From the end again, so that the error names the step where it began.
         for accumulator, gathered in zip(_steady(sums), saved["sums"], strict=True):
             accumulator.sums = gathered
         self._notes.costates.restore(saved["costate_norms"], like=here["outer_loss"])

@@ -16,7 +16,13 @@ from lds.hypergrad._dynamics import Dynamics, Step, StepResult
 
 
 class Tape(Protocol):
-    """The recorded steps `first` ≤ t < `last` of one trajectory."""
+    """The recorded steps `first` ≤ t < `last` of one trajectory.
+
+    `Dynamics.advance` may write to the leaves that it is given: keep a copy of them, or take the step from a copy. What
+    `load` returned must keep its values until the step before it was loaded and compared with it. The draws of a step
+    may be kept, or made again by `Dynamics.draws(t)`: they have the same bits. A tape that rounds what it keeps needs
+    `check_replay=False`.
+    """
 
     def advance(self, t: int, leaves: list[Any]) -> StepResult:
         """Take step t, keep what `load` will need, return what came of it; called once for every t, upwards."""
@@ -36,18 +42,10 @@ class Resumed:
     losses: list[float]
 
 
-class ResumableTape(ABC):
+class ResumableTape(Tape, ABC):
     """A tape that outlives its process, and keeps the sweep's progress too."""
 
     save_every: int
-
-    @abstractmethod
-    def advance(self, t: int, leaves: list[Any]) -> StepResult:
-        """Take step t, as any tape does."""
-
-    @abstractmethod
-    def load(self, t: int) -> Step:
-        """Return step t, as any tape does."""
 
     @abstractmethod
     def resume(self) -> Resumed | None:

@@ -503,3 +503,33 @@ def test_outer_variables_that_draw_are_refused(tmp_path):
         record(
             lambda w, o: (w * o).sum(), torch.ones(2), Coin(), updater=SGD(0.1), steps=2, memory=Disk(tmp_path / "t")
         )
+
+
+def test_a_sweep_that_failed_on_a_number_fails_alike_when_it_is_called_again(tmp_path):
+    """What was saved of it is not gone on from: the error names the step where it began."""
+    trajectory_of = {"w": torch.ones(2, dtype=DOUBLE)}
+
+    def rate(outer):
+        return (outer["a"] - 0.5).square().sqrt()  # Without a derivative at 0.5.
+
+    def call():
+        trajectory = record(
+            lambda w, o: (w["w"] - o["a"]).square().sum(),
+            trajectory_of,
+            {"a": torch.tensor(0.5, dtype=DOUBLE)},
+            updater=SGD(rate),
+            steps=5,
+            memory=Disk(tmp_path / "t", save_every=1),
+        )
+        try:
+            return list(sweep(trajectory, lambda w, o: w["w"].sum()))
+        finally:
+            trajectory.segments[-1].tape.close()
+
+    messages = []
+    for _ in range(2):
+        with pytest.raises(NumericalError) as caught:
+            call()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "at step 4, depth 1" in messages[0]
