@@ -14,9 +14,10 @@ from lds.errors import InputError
 def functional(module: nn.Module) -> tuple[dict[str, Tensor], Callable[..., Any]]:
     """Return a module's parameters, and the module as a function of them: what inner and outer objective need.
 
-    Shared parameters come once; frozen ones (`requires_grad=False`) stay with the module. A call never changes the
-    module: BatchNorm normalises by the batch in training mode, but its running statistics stay as they are, so
-    evaluate it on a batch, or keep it in evaluation mode throughout.
+    Shared parameters come once, whether two modules share them or one module stands at two places; frozen ones
+    (`requires_grad=False`) stay with the module. A call never changes the module: BatchNorm normalises by the batch in
+    training mode, but its running statistics stay as they are, so evaluate it on a batch, or keep it in evaluation mode
+    throughout.
 
     Args:
         module: any module; its mode (training or evaluation) at the time of a call counts.
@@ -25,17 +26,39 @@ def functional(module: nn.Module) -> tuple[dict[str, Tensor], Callable[..., Any]
         (params, call) with params a dict of copies by name, and `call(params, *args, **kwargs)` the module's output.
 
     Raises:
-        InputError: no parameter of the module is trainable.
+        InputError: no parameter of the module is trainable; or, in a call, the params are not those of the module.
     """
-    params = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
-    if not params:
+    names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
+    if not names:
         raise InputError(
             f"{type(module).__name__} must have a trainable parameter, got none; "
             "set requires_grad=True on those to learn"
         )
+    params = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+    # Every place of a parameter once: torch would set one twice that two names reach, and put back the wrong tensor.
+    places = {
+        f"{prefix}.{name}" if prefix else name: names[id(p)]
+        for prefix, part in module.named_modules()
+        for name, p in part.named_parameters(recurse=False, remove_duplicate=False)
+        if id(p) in names
+    }
+
+    given = params.keys()
 
     def call(params: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        buffers = {name: b.clone() for name, b in module.named_buffers()}
-        return torch.func.functional_call(module, (params, buffers), args, kwargs)
+        if not isinstance(params, dict) or params.keys() != given:
+            found = f"a dict with {', '.join(map(str, params))}" if isinstance(params, dict) else type(params).__name__
+            raise InputError(
+                f"{type(module).__name__} must be called with all of its params, a dict with {', '.join(given)}, got "
+                f"{found}; hand on the params that the objective is called with"
+            )
+        copies: dict[int, Tensor] = {}  # One of each buffer, wherever it stands.
+        buffers = {
+            f"{prefix}.{name}" if prefix else name: copies.setdefault(id(b), b.clone())
+            for prefix, part in module.named_modules()
+            for name, b in part.named_buffers(recurse=False, remove_duplicate=False)
+        }
+        values = {place: params[name] for place, name in places.items()}
+        return torch.func.functional_call(module, {**values, **buffers}, args, kwargs, tie_weights=False)
 
     return params, call

@@ -26,6 +26,19 @@ class Tied(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
+class Shared(nn.Module):
+    """One layer and one batch normalisation at two places each."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)
+        self.again, self.norm_again = self.first, self.norm
+
+    def forward(self, x):
+        x = torch.tanh(self.norm(self.first(x)))
+        return self.last(torch.tanh(self.norm_again(self.again(x))))
+
+
 def frozen():
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     module[0].requires_grad_(False)
@@ -36,6 +49,7 @@ MODULES = {
     "batch norm": lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)),
     "dropout": lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)),
     "tied": Tied,
+    "shared": Shared,
     "frozen": frozen,
 }
 
@@ -83,6 +97,31 @@ def test_both_places_of_a_shared_parameter_are_reached():
         for p in other.parameters():
             p *= 2
     assert torch.equal(call(doubled, X), other(X))
+
+
+def test_a_module_at_two_places_keeps_its_parameters():
+    torch.manual_seed(0)
+    module = Shared().double()
+    before = list(module.parameters())
+    params, call = functional(module)
+    assert sorted(params) == sorted(name for name, _ in module.named_parameters())
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        for p in other.parameters():
+            p *= 2
+    assert torch.equal(call({name: 2 * p for name, p in params.items()}, X), other(X))
+    assert all(p is q for p, q in zip(module.parameters(), before, strict=True))
+    assert torch.equal(module.norm.running_mean, torch.zeros(3, dtype=DOUBLE))
+    with pytest.raises(RuntimeError):  # Also after an error inside.
+        call(params, X[:, :2])
+    assert all(p is q for p, q in zip(module.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("change", [lambda p: {**p, "more": 1}, lambda p: dict(list(p.items())[1:]), list, Tied])
+def test_a_call_needs_the_params_of_the_module(change):
+    params, call = functional(Tied())
+    with pytest.raises(InputError, match=r"Tied must be called with all of its params, a dict with first.weight, "):
+        call(Tied() if change is Tied else change(params), X)
 
 
 def test_needs_a_trainable_parameter():
