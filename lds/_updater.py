@@ -128,15 +128,25 @@ def as_updater(candidate: object) -> Updater:
     """Return an updater: what has `init` and `step` as it is, and an optimizer in the style of TorchOpt wrapped.
 
     Raises:
-        InputError: the candidate is neither.
+        InputError: the candidate is neither; it is a class, or an optimizer of torch.optim.
     """
+    name = type(candidate).__name__
+    if isinstance(candidate, type):
+        raise InputError(
+            f"an updater must be an object, got the class {candidate.__name__}; make one, such as SGD(0.1)"
+        )
+    if isinstance(candidate, torch.optim.Optimizer):
+        raise InputError(
+            f"an updater needs methods init and step that return what they compute, but torch.optim.{name} writes to "
+            f"its parameters; take lds.updaters.{name}(lr=…) if there is one, or write an updater, see lds.updaters"
+        )
     has = {method: callable(getattr(candidate, method, None)) for method in ("init", "step", "update")}
     if has["init"] and has["step"]:
         return cast(Updater, candidate)
     if has["init"] and has["update"] and _takes_params(candidate):
         return FunctionalUpdater(candidate)
     missing = "step" if has["init"] else "init"
-    raise InputError(f"an updater needs methods init and step, but {type(candidate).__name__} has no {missing}")
+    raise InputError(f"an updater needs methods init and step, but {name} has no {missing}")
 
 
 def _takes_params(candidate: Any) -> bool:

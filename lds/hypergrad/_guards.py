@@ -9,6 +9,7 @@ say where it began.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -34,8 +35,8 @@ _SHOWN = 3
 
 
 def check_count(name: str, value: object, *, least: int = 0) -> None:
-    """Raise InputError unless the value is an integer ≥ `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """Raise InputError unless the value is an integer ≥ `least`, which may be one of numpy."""
+    if isinstance(value, bool) or not hasattr(type(value), "__index__") or operator.index(value) < least:  # type: ignore[arg-type]
         raise InputError(f"{name} must be an integer >= {least}, got {value!r}")
 
 

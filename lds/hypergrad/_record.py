@@ -9,7 +9,7 @@ from typing import Any
 
 import optree
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lds._random import INIT, STEP, cuda_devices, forked, reseed
 from lds._updater import Objective, PyTree, State, Updater, as_updater, gradient
@@ -39,11 +39,23 @@ class Problem:
 
     def bind(self, begin: int = 0) -> tuple[Dynamics, list[Any]]:
         """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`."""
-        updater, outer = as_updater(self.updater), Outer(self.outer)
+        if torch.is_inference_mode_enabled():
+            raise InputError(
+                "hypergradients need autograd, which torch.inference_mode() switches off for good; call outside of it "
+                "(torch.no_grad() is no hindrance)"
+            )
         given = [*optree.tree_leaves(self.params), *optree.tree_leaves(self.outer)]
+        if any(isinstance(x, Tensor) and x.is_inference() for x in given):
+            raise InputError(
+                "hypergradients need autograd, but params or outer hold a tensor that was made under "
+                "torch.inference_mode(); give a .clone() of it, made outside"
+            )
+        updater, outer = as_updater(self.updater), Outer(self.outer)
         state = _initial_state(updater, self.params, self.seed, given) if self.state is None else self.state
         if not isinstance(state, State):
             raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
+        if self.state is not None:
+            _check_slots(updater, self.state, self.seed, given)
         spec, inner = StateSpec(state), checked(self.inner, "inner objective")
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
         leaves = copied(spec.flatten(state))
@@ -67,18 +79,47 @@ class Problem:
 
 
 def _initial_state(updater: Updater, params: PyTree, seed: int, given: Sequence[Any]) -> State:
+    """Check the params and return the state before the first step."""
+    if isinstance(params, nn.Module):
+        raise InputError(
+            f"params must be a pytree of tensors, got the module {type(params).__name__}; write params, call = "
+            "functional(module), and call(params, x) in the objectives"
+        )
     accessors, leaves, _ = optree.tree_flatten_with_accessor(params)
     if not leaves:
         raise InputError("params must hold at least one floating-point tensor, got an empty pytree")
+    paths: dict[int, str] = {}
     for accessor, leaf in zip(accessors, leaves, strict=True):
+        path = accessor.codify("params")
         if not is_differentiable(leaf):
             found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise InputError(f"{accessor.codify('params')} must be a floating-point tensor, got {found}")
+            raise InputError(f"{path} must be a floating-point tensor, got {found}")
+        if isinstance(leaf, nn.Parameter) and not leaf.requires_grad:
+            raise InputError(
+                f"all of params is trained, but {path} is a frozen Parameter (requires_grad=False); leave it out of "
+                "params, as functional(module) does"
+            )
+        if (other := paths.setdefault(id(leaf), path)) != path:
+            raise InputError(
+                f"every tensor of params is trained by itself, but {other} and {path} are the same one; give it once "
+                "and use it twice in the objectives, or give a .clone()"
+            )
     cuda = cuda_devices(given)
     with forked(cuda), torch.no_grad():
         reseed(seed, INIT, cuda=cuda)
         params = optree.tree_map(torch.Tensor.detach, params)
         return State(params, updater.init(params))
+
+
+def _check_slots(updater: Updater, state: State, seed: int, given: Sequence[Any]) -> None:
+    """Raise InputError unless a state to go on from has slots as this updater makes them."""
+    fresh = _initial_state(updater, state.params, seed, given)
+    needed, found = (optree.tree_structure(x.slots) for x in (fresh, state))
+    if needed != found:
+        raise InputError(
+            f"state must be of the same updater, but {type(updater).__name__} needs slots {needed}, got {found}; go on "
+            "with the updater that made it, or give State(state.params, updater.init(state.params))"
+        )
 
 
 @dataclass(frozen=True)

@@ -127,14 +127,18 @@ class OtherUpdate(Init):
 @pytest.mark.parametrize(
     ("candidate", "missing"),
     [
-        (Init(), "Init has no step"),
-        (Step(), "Step has no init"),
-        (OtherUpdate(), "OtherUpdate has no step"),
-        (0.1, "float has no init"),
-        (None, "NoneType has no init"),
-        (torch.optim.SGD([torch.ones(1)], 0.1), "SGD has no init"),
+        (Init(), "an updater needs methods init and step, but Init has no step"),
+        (Step(), "an updater needs methods init and step, but Step has no init"),
+        (OtherUpdate(), "an updater needs methods init and step, but OtherUpdate has no step"),
+        (0.1, "an updater needs methods init and step, but float has no init"),
+        (None, "an updater needs methods init and step, but NoneType has no init"),
+        (
+            torch.optim.SGD([torch.ones(1)], 0.1),
+            r"an updater needs .* torch.optim.SGD writes .* take lds.updaters.SGD\(lr=…\)",
+        ),
+        (SGD, "an updater must be an object, got the class SGD; make one, such as SGD"),
     ],
 )
 def test_anything_else_is_refused(candidate, missing):
-    with pytest.raises(InputError, match=f"an updater needs methods init and step, but {missing}"):
+    with pytest.raises(InputError, match=missing):
         as_updater(candidate)

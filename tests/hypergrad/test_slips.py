@@ -1,0 +1,96 @@
+"""Common slips of users end in the right number or in one sentence that says what to do."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from lds.errors import InputError
+from lds.hypergrad import Reverse, functional, hypergradient, record
+from lds.updaters import SGD, Adam, State
+from tests.oracles import DOUBLE, regression
+
+X, Y = torch.linspace(-1, 1, 24, dtype=DOUBLE).reshape(8, 3), torch.linspace(0, 1, 8, dtype=DOUBLE)
+THETA = torch.tensor(0.1, dtype=DOUBLE)
+
+
+def loss(params, outer):
+    return (params["w"] - 1).square().sum() * outer
+
+
+def call(params=None, *, updater=None, steps=3, state=None, method=None, inner=loss, outer_objective=loss):
+    params = {"w": torch.zeros(3, dtype=DOUBLE)} if params is None else params
+    return hypergradient(
+        inner, outer_objective, params, THETA, updater=updater or SGD(0.1), steps=steps, state=state, method=method
+    )
+
+
+class TestParams:
+    def test_a_frozen_parameter_is_not_trained_in_silence(self):
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+        net[0].requires_grad_(False)
+
+        def fit(p, o):
+            return (functional_call(net, p, (X,)).squeeze(-1) - Y).square().mean() + o * p["2.weight"].square().sum()
+
+        with pytest.raises(InputError, match=r"params\['0.bias'\] is a frozen Parameter .* leave it out of params"):
+            call(dict(net.named_parameters()), inner=fit, outer_objective=fit)
+        found = call(functional(net)[0], inner=fit, outer_objective=fit)
+        assert set(found.params) == {"2.weight", "2.bias"}
+
+    def test_one_tensor_at_two_places_is_not_untied_in_silence(self):
+        w = torch.ones(3, 3, dtype=DOUBLE)
+        with pytest.raises(InputError, match=r"params\['dec'\] and params\['enc'\] are the same one; give it once"):
+            call({"enc": w, "dec": w}, inner=lambda p, o: (p["enc"] @ p["dec"] * o).sum())
+
+    def test_a_module_is_told_of_functional(self):
+        with pytest.raises(InputError, match=r"got the module Linear; write params, call = functional\(module\)"):
+            call(nn.Linear(3, 3))
+
+
+class TestInferenceMode:
+    def test_around_the_call(self):
+        with torch.inference_mode(), pytest.raises(InputError, match="switches off for good; call outside of it"):
+            call({"w": torch.zeros(3)})
+
+    def test_around_the_making_of_a_tensor(self):
+        with torch.inference_mode():
+            w = torch.zeros(3)
+        with pytest.raises(InputError, match=r"made under torch.inference_mode\(\); give a .clone\(\)"):
+            call({"w": w})
+        assert call({"w": w.clone()}).grad.isfinite()
+
+
+class TestStates:
+    @pytest.mark.parametrize(("first", "second"), [(SGD(0.1), Adam(0.1)), (Adam(0.1), SGD(0.1))])
+    def test_of_another_updater(self, first, second):
+        state = call(updater=first).state
+        with pytest.raises(InputError, match=f"state must be of the same updater, but {type(second).__name__} needs"):
+            call(updater=second, state=state)
+        assert call(updater=second, state=State(state.params, second.init(state.params))).grad.isfinite()
+
+    def test_of_the_same_updater(self):
+        problem = regression()
+        first = record(problem.inner, *problem[2:], updater=Adam(0.05), steps=3)
+        assert record(problem.inner, *problem[2:], updater=Adam(0.05), steps=3, state=first.final_state).steps == 3
+
+
+def test_integers_of_numpy_are_integers():
+    expected = call(steps=3, method=Reverse(2)).grad
+    assert torch.equal(call(steps=np.int64(3), method=Reverse(np.int32(2))).grad, expected)
+    for wrong in (np.float64(3), "3", True, None, 3.0, np.int64(-1)):
+        with pytest.raises(InputError, match="steps must be an integer >= 0"):
+            call(steps=wrong)
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_optimizers_of_torch_are_told_of_ours(name):
+    optimizer = getattr(torch.optim, name)([torch.zeros(1, requires_grad=True)], 0.1)
+    with pytest.raises(InputError, match=rf"torch.optim.{name} writes to its parameters; take lds.updaters.{name}"):
+        call(updater=optimizer)
+
+
+def test_a_class_is_no_updater():
+    with pytest.raises(InputError, match="an updater must be an object, got the class SGD"):
+        call(updater=SGD)
