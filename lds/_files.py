@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the file cannot be written: the disk is full, or the folder read-only or gone.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -37,6 +37,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         with suppress(OSError):  # The first error says what is wrong.
             temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+def temporary_of(path: Path) -> Path:
+    """Return where `write_atomically` writes first, and what a process that was killed meanwhile leaves behind."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def make_folder(path: Path) -> None:
@@ -92,6 +97,13 @@ def lock(descriptor: int) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+def release(descriptor: int) -> None:
+    """Give back the lock of an open file and close it: a child that was forked meanwhile may have it open still."""
+    if sys.platform != "win32":
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 @contextmanager

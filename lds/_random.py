@@ -7,6 +7,7 @@ run again with the same three draws the same dropout masks, samples and minibatc
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -48,9 +49,18 @@ def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:
     np.random.seed(seed & 0xFFFFFFFF)
 
 
+# The generators belong to the whole process: threads that seed them take turns.
+_TURN = threading.RLock()
+
+
 @contextmanager
 def forked(cuda: frozenset[int] = frozenset()) -> Iterator[None]:
-    """Restore the states of all generators on leaving."""
+    """Restore the states of all generators on leaving; other threads wait outside meanwhile."""
+    with _TURN:
+        yield from _forked(cuda)
+
+
+def _forked(cuda: frozenset[int]) -> Iterator[None]:
     torch_state = torch.default_generator.get_state()
     cuda_states = {device: torch.cuda.get_rng_state(device) for device in cuda}
     python_state = random.getstate()

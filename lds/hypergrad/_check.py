@@ -67,7 +67,7 @@ def check_hypergradient(
     method: Method[Any] | None = None,
     seed: int = 0,
     rtol: float = 1e-5,
-    atol: float = 1e-7,
+    atol: float | None = None,
     max_entries: int = 10,
 ) -> HypergradientCheck:
     r"""Check hypergradients against central differences in float64, as `torch.autograd.gradcheck` checks gradients.
@@ -89,7 +89,8 @@ def check_hypergradient(
         method: what to check; `Reverse()`, replaying every step, when None.
         seed: seed of the randomness inside Φ and inside F, and of the entries and the direction.
         rtol: relative tolerance.
-        atol: absolute tolerance.
+        atol: absolute tolerance; None takes the rounding of F, divided by h, so that the check is as sharp whatever
+            the units of F are.
         max_entries: tensors of θ with more entries are checked at so many of them, and along a random direction.
 
     Returns:
@@ -113,7 +114,7 @@ def check_hypergradient(
 class _Check:
     """A method against differences, on a problem in float64."""
 
-    def __init__(self, problem: Problem, method: Method[Any] | None, rtol: float, atol: float) -> None:
+    def __init__(self, problem: Problem, method: Method[Any] | None, rtol: float, atol: float | None) -> None:
         self._problem = problem
         self._method: Method[Any] = Reverse(memory=KeepStates()) if method is None else method
         self._name = f"{type(self._method).__name__}()"
@@ -143,14 +144,17 @@ class _Check:
         return HypergradientCheck(tuple(leaves))
 
     def _wrong(self, c: _Compared, scale: float) -> bool:
-        return c.probe.contradicts(c.analytic, rtol=self._rtol, atol=self._atol, scale=scale)
+        return c.probe.contradicts(c.analytic, rtol=self._rtol, atol=self._floor(c.probe), scale=scale)
+
+    def _floor(self, probe: Probe) -> float:
+        return probe.noise if self._atol is None else self._atol
 
     def _failure(self, c: _Compared, scale: float) -> _Failure | None:
         """Return what is wrong about one comparison."""
         probe = c.probe
         if not probe.finite:
             return _Failure(c, math.inf, f"the outer objective is not finite at a distance of {probe.size:.1g}")
-        if not probe.steady and abs(c.analytic - probe.value) > self._atol + self._rtol * scale:
+        if not probe.steady and abs(c.analytic - probe.value) > self._floor(probe) + self._rtol * scale:
             return _Failure(
                 c,
                 c.error(scale),

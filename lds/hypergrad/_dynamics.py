@@ -205,4 +205,7 @@ class Dynamics:
 
         state = self.spec.unflatten(leaves, self.start + t)
         reseed(self.seed, self.start + t, stream, cuda=self.cuda)
-        return self.spec.flatten(self.updater.step(state, outer, inner)), loss
+        results = self.spec.flatten(self.updater.step(state, outer, inner))
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            torch.clear_autocast_cache()  # An autocast around the call would keep the weights of every step in it.
+        return results, loss

@@ -85,7 +85,8 @@ class FiniteDifference:
             step = max(torch.finfo(x.dtype).eps for x in tensors) ** (1 / 3)
         grads, errors = [], []
         for index, tensor in enumerate(theta.tensors):
-            grad, error = torch.zeros_like(tensor), 0.0
+            # With the strides of its own shape: θ may be transposed, and is written to by a flat index here.
+            grad, error = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device), 0.0
             for i in range(tensor.numel()):
                 direction = unit(tensor, i)
                 size = step * max(1.0, abs(float(tensor.reshape(-1)[i])))

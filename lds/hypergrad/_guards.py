@@ -115,30 +115,28 @@ class ScalarLog:
 
 
 class NormLog:
-    """2-norms of the tensors in a list, a row a step.
+    """2-norms of the tensors in a list, a row a step, in double precision: squares of large numbers stay finite.
 
     Args:
         rows: number of steps, at most.
         columns: number of tensors.
-        dtype: type to square in; that of each tensor when None, where squares of large numbers become infinite.
     """
 
-    def __init__(self, rows: int, columns: int, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, rows: int, columns: int) -> None:
         self._shape = rows, columns
-        self._dtype = dtype
         self._values: Tensor | None = None
         self._zero: Tensor | None = None
         self._count = 0
 
     def append(self, tensors: Sequence[Tensor | None], like: Tensor) -> None:
-        """Add the norms of the tensors, None standing for zero, in the dtype and on the device of the scalar `like`."""
+        """Add the norms of the tensors, None standing for zero, on the device of `like`."""
         if self._values is None or self._zero is None:
-            self._values = torch.zeros(self._shape, dtype=self._dtype or like.dtype, device=like.device)
+            self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
             self._zero = self._values.new_zeros(())
         found = [x for x in tensors if x is not None]
         if found:
-            norms = iter(torch._foreach_norm(found, 2, self._dtype))
-            row = [self._zero if x is None else next(norms).to(self._zero) for x in tensors]
+            norms = iter(_norms(found, like))
+            row = [self._zero if x is None else next(norms) for x in tensors]
             torch.stack(row, out=self._values[self._count])
         self._count += 1
 
@@ -146,8 +144,7 @@ class NormLog:
         """Return the norm over all tensors, or over the first of them, at every step."""
         if self._values is None:
             return []
-        # In double precision: squares of norms that the dtype holds need not be in its range.
-        norms: list[float] = torch.linalg.vector_norm(self._values[: self._count, :columns].double(), dim=1).tolist()
+        norms: list[float] = torch.linalg.vector_norm(self._values[: self._count, :columns], dim=1).tolist()
         return norms
 
     def rows(self) -> list[list[float]]:
@@ -156,19 +153,25 @@ class NormLog:
 
     def restore(self, rows: Sequence[Sequence[float]], like: Tensor) -> None:
         """Go on from what `rows` returned."""
-        self._values, self._zero = like.new_zeros(self._shape), torch.zeros_like(like)
+        self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
+        self._zero = self._values.new_zeros(())
         self._count = len(rows)
         if rows:
             self._values[: self._count] = torch.tensor(rows, dtype=torch.float64)
 
 
 def norm(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Return the 2-norm over all tensors, of the dtype and on the device of the real scalar `like`."""
+    """Return the 2-norm over all tensors, in double precision, on the device of `like`."""
     if not tensors:
-        return torch.zeros_like(like)
-    norms = [x.to(like) for x in torch._foreach_norm(list(tensors))]
+        return torch.zeros((), dtype=torch.float64, device=like.device)
+    norms = _norms(tensors, like)
     result: Tensor = torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
     return result
+
+
+def _norms(tensors: Sequence[Tensor], like: Tensor) -> list[Tensor]:
+    real = [torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in tensors]
+    return [x.to(like.device) for x in torch._foreach_norm(real, 2, torch.float64)]
 
 
 def explosion(norms: Sequence[float]) -> int | None:
@@ -530,7 +533,7 @@ class Notes(Watcher):
         self._spec = spec
         self._to_start = to_start
         self.loss: Tensor | None = None
-        self.costates = NormLog(steps + 1, len(spec.paths), dtype)
+        self.costates = NormLog(steps + 1, len(spec.paths))
         self.increments = ScalarLog(steps + 1)
 
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:

@@ -141,7 +141,7 @@ def check_finite(trajectory: Trajectory, objective: Objective, notes: Notes, *, 
     """
     if notes.is_finite():
         return
-    again = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start, dtype=torch.float64)
+    again = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start)
     watch = Watchers(again, Finite(again, trajectory.dynamics, trajectory.final_state))
     sweep = reverse(trajectory, objective, watch, noise=noise, to_start=to_start)
     for _ in islice(sweep, len(notes.increments)):

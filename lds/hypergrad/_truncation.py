@@ -83,7 +83,7 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
     gram = torch.zeros((len(increments), len(increments)), dtype=torch.float64)
     for path, variable, values in zip(outer.paths, outer.variables, zip(*increments, strict=True), strict=True):
         if isinstance(variable, SteadyVariable):
-            rows = torch.stack([torch.cat([x.flatten() for x in optree.tree_leaves(v)]) for v in values]).double()
+            rows = torch.stack([torch.cat([_real(x) for x in optree.tree_leaves(v)]) for v in values]).double()
             gram += (rows @ rows.T).cpu()
         elif isinstance(variable, HasGram):
             gram += variable.gram(values).cpu()
@@ -93,6 +93,11 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
                 f"{type(variable).__name__} has none; add it, or leave that variable out"
             )
     return _curve(gram, notes.costates.totals())
+
+
+def _real(x: Tensor) -> Tensor:
+    """Return the entries in a row, a complex one as two."""
+    return torch.view_as_real(x.resolve_conj()).flatten() if x.is_complex() else x.flatten()
 
 
 def _curve(gram: Tensor, costate_norm: list[float]) -> TruncationCurve:

@@ -13,6 +13,7 @@ from lds.updaters._coefficient import (
     add_scaled,
     check_eps,
     check_number,
+    check_real,
     check_size,
     each,
     is_zero,
@@ -59,6 +60,7 @@ class Adagrad(GradientUpdater):
 
     def init(self, params: PyTree) -> PyTree:
         """Return the initial sums of squares."""
+        check_real(self, params)
         return optree.tree_map(lambda x: x.new_full(x.shape, self.initial_accumulator_value), params)
 
     def update(self, grads: PyTree, state: State, outer: PyTree) -> State:

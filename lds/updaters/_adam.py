@@ -15,6 +15,7 @@ from lds.updaters._coefficient import (
     average,
     average_square,
     check_eps,
+    check_real,
     check_share,
     check_size,
     each,
@@ -70,6 +71,7 @@ class Adam(GradientUpdater):
 
     def init(self, params: PyTree) -> AdamSlots:
         """Return zero moments and a zero count."""
+        check_real(self, params)
         return AdamSlots(zeros(params), zeros(params), 0)
 
     def update(self, grads: PyTree, state: State, outer: PyTree) -> State:

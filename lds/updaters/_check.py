@@ -18,6 +18,7 @@ from lds.hypergrad import Problem, Reverse
 from lds.hypergrad._finite_difference import slope
 from lds.hypergrad._outer import Theta
 
+TWO_RESULTS = "step gave two results for the same arguments"
 # Rounding errors that two computations of the same value may differ by.
 _ROUNDING = 100
 _CHANGE = 2e-6
@@ -63,6 +64,13 @@ def check_updater(
     problem = _problem(as_updater(updater), steps, inner, outer_objective, params, outer)
     name = type(problem.updater).__name__
     with _clause("structure", name):
+        # Before any other: what an updater keeps to itself shows in its very first step.
+        first, again = (_first_step(problem) for _ in range(2))
+    with _clause("purity", name):
+        trees: list[PyTree] = [first, again]
+        if optree.tree_structure(trees[0]) == optree.tree_structure(trees[1]):
+            _compare(TWO_RESULTS, ("state", again, first), rounding=_ROUNDING)
+    with _clause("structure", name):
         _check_structure(problem)
     with _clause("purity", name):
         _check_purity(problem)
@@ -100,6 +108,12 @@ def _problem(updater: Updater, steps: int, inner: Any, outer_objective: Any, par
     return Problem(inner, outer_objective, clone(params), clone(outer), updater, steps)
 
 
+def _first_step(problem: Problem) -> State:
+    params = clone(problem.params)
+    state: State = detach(run_step(problem, as_leaves(State(params, problem.updater.init(params)))))
+    return state
+
+
 def _check_structure(problem: Problem) -> None:
     for asked in (problem, quadratic(problem, torch.float32), quadratic(problem, torch.float64)):
         state: PyTree = State(asked.params, asked.updater.init(asked.params))
@@ -121,13 +135,16 @@ def _check_purity(problem: Problem) -> None:
     # Any step but the first: slots are no longer zeros.
     state = as_leaves(run_step(problem, as_leaves(state)))
     before, outer = clone(state), clone(problem.outer)
+    versions = {path: x._version for path, x in _tensors(state, problem.outer)}
     first = detach(run_step(problem, state))
     _compare("step changed its arguments", ("state", state, before), ("outer", problem.outer, outer))
+    if written := [path for path, x in _tensors(state, problem.outer) if x._version != versions[path]]:
+        raise ContractError(f"step wrote to {written[0]} in place, though its value is the same; make a new tensor")
     for path, x in (*_named("state.params", state.params), *_named("outer", problem.outer)):
         if x.grad is not None:
             raise ContractError(f"step wrote to {path}.grad; take inner gradients with lds.updaters.gradient")
     second = detach(run_step(problem, state))
-    _compare("step gave two results for the same arguments", ("state", second, first), rounding=_ROUNDING)
+    _compare(TWO_RESULTS, ("state", second, first), rounding=_ROUNDING)
     with torch.no_grad():
         third = run_step(problem, state)
     _compare("the result of step depends on the grad mode", ("state", third, first), rounding=_ROUNDING)
@@ -179,6 +196,10 @@ def _check_zeros(problem: Problem) -> None:
                     f"{what} make {bad} of {x.numel()} entries of {path} NaN or infinite; write the step so that "
                     "its derivative is finite where a gradient is zero, such as √(v + ε²) in place of √v + ε"
                 )
+
+
+def _tensors(state: PyTree, outer: PyTree) -> list[tuple[str, Tensor]]:
+    return [(path, x) for path, x in (*_named("state", state), *_named("outer", outer)) if isinstance(x, Tensor)]
 
 
 def _compare(complaint: str, *trees: tuple[str, PyTree, PyTree], rounding: float = 0) -> None:

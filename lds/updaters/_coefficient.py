@@ -130,6 +130,16 @@ def check_eps(value: float) -> None:
     check_number("eps", value, 1e-18)
 
 
+def check_real(updater: object, params: PyTree) -> None:
+    """Raise InputError if a param is complex, for an updater that works on squares or signs."""
+    for accessor, x in zip(optree.tree_accessors(params), optree.tree_leaves(params), strict=True):
+        if x.is_complex():
+            raise InputError(
+                f"{type(updater).__name__} needs real params, but {accessor.codify('params')} is {x.dtype}; give "
+                "torch.view_as_real of it, and take torch.view_as_complex in the objectives"
+            )
+
+
 def zeros(params: PyTree) -> PyTree:
     """Return a pytree of zeros like params."""
     return optree.tree_map(lambda x: x.new_zeros(x.shape), params)

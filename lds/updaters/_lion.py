@@ -11,6 +11,7 @@ from lds._updater import GradientUpdater, PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
     average,
+    check_real,
     check_share,
     check_size,
     decayed,
@@ -57,6 +58,7 @@ class Lion(GradientUpdater):
 
     def init(self, params: PyTree) -> PyTree:
         """Return zero momentum."""
+        check_real(self, params)
         return zeros(params)
 
     def update(self, grads: PyTree, state: State, outer: PyTree) -> State:

@@ -16,6 +16,7 @@ from lds.updaters._coefficient import (
     average_square,
     check_coefficient,
     check_eps,
+    check_real,
     check_share,
     check_size,
     each,
@@ -76,6 +77,7 @@ class RMSprop(GradientUpdater):
 
     def init(self, params: PyTree) -> RMSpropSlots:
         """Return zeros for what is kept."""
+        check_real(self, params)
         mean = zeros(params) if self.centered else ()
         return RMSpropSlots(zeros(params), mean, () if is_zero(self.momentum) else zeros(params))
 

@@ -369,3 +369,22 @@ def test_a_right_hypergradient_at_a_sensitive_place():
 
 def betas_of(problem):
     return lambda outer: 0.5 + outer["a"]
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_is_as_sharp_whatever_the_units_of_f(scale):
+    """A gradient that is 3 % off, of a small outer objective too."""
+
+    class Less(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 0.97 * grad
+
+    right = small(outer_objective=lambda w, o: scale * w.pow(3).sum())
+    check_hypergradient(*right, updater=SGD(lr), steps=4)
+    wrong = right._replace(inner=lambda w, o: (w - 1).square().sum() + Less.apply(o["a"]) * w.pow(4).sum())
+    caught(wrong, "outer['a']", "relative error 0.03")

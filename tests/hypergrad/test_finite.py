@@ -236,9 +236,15 @@ class TestTheSweep:
             truncation_curve(trajectory, problem.outer_objective)
 
     def test_finite_numbers_whose_squares_are_not_pass(self):
-        """In single precision a norm of 1e25 is infinite, the numbers are not."""
+        """In single precision the square of 1e25 is infinite; the norm is not."""
         result = hypergradient(*quadratic(0.5, torch.float32, 1e25), updater=SGD(1.0), steps=5)
-        assert math.isinf(result.diagnostics.costate_norms[0])
+        small = hypergradient(*quadratic(0.5, torch.float32, 1.0), updater=SGD(1.0), steps=5)
+        assert result.diagnostics.costate_norms[0] == pytest.approx(2**0.5 * 1e25, rel=1e-6)
+        for name in ("costate_norms", "contributions"):
+            large, expected = (getattr(r.diagnostics, name) for r in (result, small))
+            assert large == pytest.approx([1e25 * x for x in expected], rel=1e-5)
+        assert result.diagnostics.contraction == pytest.approx(small.diagnostics.contraction, rel=1e-5)
+        assert result.diagnostics.explodes_at is None
         assert result.grad["a"].isfinite()
         assert result.grad["a"] != 0
 

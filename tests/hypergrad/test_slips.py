@@ -1,5 +1,7 @@
 """Common slips of users end in the right number or in one sentence that says what to do."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,17 @@ from torch import nn
 from torch.func import functional_call
 
 from lds.errors import InputError
-from lds.hypergrad import Reverse, functional, hypergradient, record
-from lds.updaters import SGD, Adam, State
-from tests.oracles import DOUBLE, regression
+from lds.hypergrad import (
+    FiniteDifference,
+    Reverse,
+    functional,
+    hypergradient,
+    record,
+    sweep,
+    truncation_curve,
+)
+from lds.updaters import SGD, Adagrad, Adam, AdamW, Lion, RMSprop, State
+from tests.oracles import DOUBLE, regression, relative_error, same_bits
 
 X, Y = torch.linspace(-1, 1, 24, dtype=DOUBLE).reshape(8, 3), torch.linspace(0, 1, 8, dtype=DOUBLE)
 THETA = torch.tensor(0.1, dtype=DOUBLE)
@@ -94,3 +104,63 @@ def test_optimizers_of_torch_are_told_of_ours(name):
 def test_a_class_is_no_updater():
     with pytest.raises(InputError, match="an updater must be an object, got the class SGD"):
         call(updater=SGD)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("updater", [Adam(0.1), AdamW(0.1), RMSprop(0.1), Adagrad(0.1), Lion(0.1)], ids=repr)
+    def test_complex_params_are_refused_where_squares_or_signs_are_taken(self, updater):
+        with pytest.raises(
+            InputError, match=r"needs real params, but params\['w'\] is torch.complex64; give torch.view"
+        ):
+            call({"w": torch.zeros(3, dtype=torch.complex64)}, updater=updater)
+
+    def test_an_autocast_around_the_call_keeps_no_iterate(self, monkeypatch):
+        cleared = []
+        monkeypatch.setattr(torch, "clear_autocast_cache", lambda: cleared.append(1))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hypergradient(loss, loss, {"w": torch.zeros(3)}, torch.tensor(0.1), updater=SGD(0.1), steps=4)
+        assert len(cleared) == 4 + 1  # And once by the autocast itself, at its end.
+        call()
+        assert len(cleared) == 4 + 1
+
+    def test_central_differences_of_a_transposed_theta(self):
+        theta = torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(3, 2).T
+
+        def squares(p, o):
+            return (p - o.exp().sum(0)).square().sum()
+
+        found, expected = (
+            hypergradient(
+                squares, squares, torch.zeros(3, dtype=DOUBLE), theta, updater=SGD(0.1), steps=3, method=m
+            ).grad
+            for m in (FiniteDifference(), Reverse())
+        )
+        assert relative_error(found, expected) <= 1e-8
+
+    def test_the_truncation_curve_of_a_complex_theta(self):
+        theta = torch.tensor([0.3 + 0.4j, -0.2 + 0.1j], dtype=torch.complex128)
+
+        def inner(w, o):
+            return ((w - 1) * o).abs().square().sum() + 0.1 * w.square().sum()
+
+        w = torch.zeros(2, dtype=DOUBLE)
+        trajectory = record(inner, w, theta, updater=SGD(0.3), steps=6)
+        curve = truncation_curve(trajectory, lambda w, o: w.sum())
+        grads = [step.grad for step in sweep(trajectory, lambda w, o: w.sum())]
+        expected = [float((g - grads[-1]).norm() / grads[-1].norm()) for g in grads]
+        assert curve.relative_error == pytest.approx(expected, abs=1e-12)
+
+
+def test_threads_take_turns():
+    """The generators belong to the process; two fits at once must not share their draws."""
+    problem = regression(dropout=0.5)
+
+    def solve(seed):
+        return hypergradient(*problem, updater=Adam(0.05), steps=12, seed=seed).grad
+
+    before = torch.get_rng_state()
+    expected = [solve(seed) for seed in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(solve, range(6)))
+    assert all(same_bits(x, y) for x, y in zip(found, expected, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)

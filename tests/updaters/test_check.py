@@ -159,6 +159,25 @@ class DividesByTheNorm(Descent):
         return State(descend(state.params, grads, 0.05 / norm))
 
 
+class KeepsMomentumToItself(Descent):
+    """Two identical calls differ from the very first step on, and later ones too."""
+
+    momentum = None
+
+    def descend(self, state, grads):
+        self.momentum = grads if self.momentum is None else optree.tree_map(lambda v, g: v + g, self.momentum, grads)
+        self.momentum = optree.tree_map(torch.Tensor.detach, self.momentum)
+        return State(descend(state.params, self.momentum))
+
+
+class ClampsInPlaceWithoutEffect(Descent):
+    def descend(self, state, grads):
+        new = descend(state.params, grads)
+        with torch.no_grad():
+            optree.tree_map(lambda w: w.clamp_(-1e3, 1e3), state.params)
+        return State(new)
+
+
 BROKEN = [
     (Forgets, "structure", "step changed the structure of the state: needed .*scale.*, got"),
     (ReturnsLists, "structure", r"step must return State\(params, slots\), got list"),
@@ -176,7 +195,9 @@ BROKEN = [
     (CutsTheStateOff, "derivative", r"outer\['penalty'\].* by central differences but"),
     (CutsTheLearningRateOff, "derivative", r"outer\['lr'\].* but 0 by autograd \(relative error 1\)"),
     (CutsOneCoefficientOff, "derivative", r"outer\['weight_decay'\].* but 0 by autograd \(relative error 1\)"),
-    (ReadsGlobals, "derivative", "by central differences"),
+    (ReadsGlobals, "purity", "two results for the same arguments: state.params"),
+    (KeepsMomentumToItself, "purity", "two results for the same arguments: state.params"),
+    (ClampsInPlaceWithoutEffect, "purity", r"step wrote to state.params.* in place, though its value is the same"),
     (DividesByARoot, "zeros", "weights that the inner objective does not use make .* entries of .* NaN"),
     (DividesByTheNorm, "zeros", "zero inner gradients make .* of the final params.* NaN"),
 ]

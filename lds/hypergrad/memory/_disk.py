@@ -11,6 +11,7 @@ import struct
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lds._files import cannot_write, lock, write_atomically
+from lds._files import cannot_write, lock, release, temporary_of, write_atomically
 from lds._read import load_tensors, parse_json
 from lds.errors import DataError, InputError
 from lds.hypergrad._dynamics import Dynamics, Step, StepResult
@@ -86,7 +87,7 @@ class DiskTape(ResumableTape):
             self._file = os.open(self._states, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
-        self._close = weakref.finalize(self, os.close, self._file)  # Once, however often it is called.
+        self._close = weakref.finalize(self, release, self._file)  # Once, however often it is called.
         try:
             if not lock(self._file):
                 raise InputError(f"{folder} is in use by another process; give each trajectory a folder of its own")
@@ -146,10 +147,12 @@ class DiskTape(ResumableTape):
         return DataError(f"{self._progress} is damaged; remove it, and the sweep starts anew")
 
     def remove(self) -> None:
-        """Remove the files, and the folder if it is empty then."""
+        """Remove the files, and the folder if it is empty then; what is gone already, or held by others, stays so."""
         for path in (self._progress, self._header, self._states):
-            path.unlink(missing_ok=True)
-        if not any(self._states.parent.iterdir()):
+            for file in (path, temporary_of(path)):
+                with suppress(OSError):
+                    file.unlink()
+        with suppress(OSError):
             self._states.parent.rmdir()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -533,3 +534,46 @@ def test_a_sweep_that_failed_on_a_number_fails_alike_when_it_is_called_again(tmp
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert "at step 4, depth 1" in messages[0]
+
+
+def test_a_result_is_not_lost_with_its_folder(tmp_path):
+    """Something that clears temporary files came by."""
+    expected, runs = run(tmp_path / "whole", Interrupting()), 0
+
+    class Clearing(Interrupting):
+        def step(self, state, outer, inner):
+            nonlocal runs
+            runs += 1
+            if runs == STEPS:
+                shutil.rmtree(tmp_path / "t")
+            return super().step(state, outer, inner)
+
+    assert same_bits(run(tmp_path / "t", Clearing(), save_every=99).grad, expected.grad)
+
+
+def test_a_file_that_was_being_written_is_removed_too(tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / ".sweep.pt.tmp").write_bytes(b"cut off")
+    run(tmp_path / "t", Interrupting())
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_lives_on_does_not_keep_the_folder(tmp_path):
+    """Such as a worker of a DataLoader, forked while the file was open."""
+    child = None
+
+    class Forking(Interrupting):
+        def step(self, state, outer, inner):
+            nonlocal child
+            if self.runs == 3 and child is None and not (child := os.fork()):
+                signal.pause()
+            return super().step(state, outer, inner)
+
+    try:
+        with pytest.raises(InterruptedStepError):
+            run(tmp_path / "t", Forking(7))
+        run(tmp_path / "t", Forking())
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
