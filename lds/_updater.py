@@ -7,9 +7,11 @@ package, which both build on it; `lds.updaters` hands it to users.
 from __future__ import annotations
 
 import inspect
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 import optree
@@ -72,12 +74,18 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
     with torch.enable_grad():
         leaves = [x if x.requires_grad else x.detach().requires_grad_() for x in leaves]
         loss = inner(spec.unflatten(leaves), outer)
-        if not loss.requires_grad:
-            raise InputError(
-                "the inner objective must depend on params, but its value has no gradient path to any of them; "
-                "compute it from the params it is called with, and do not detach them"
-            )
-        grads = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+        found: Sequence[Tensor | None] = [None] * len(leaves)
+        if loss.requires_grad:  # Of a tensor that is no param, perhaps: a module's own weight.
+            found = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
+    grads = []
+    for x, g in zip(leaves, found, strict=True):
+        grads.append(torch.zeros_like(x) if g is None else g)
+    if all(map(partial(operator.is_, None), found)):
+        raise InputError(
+            "the inner objective must depend on params, but its value has no gradient path to any of them; compute it "
+            "from the params it is called with (of a module: params, call = functional(module), then call(params, x)), "
+            "and do not detach them"
+        )
     return spec.unflatten(grads)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import optree
@@ -71,12 +72,24 @@ def _describe(kind: Any) -> str:
     return f"{tuple(kind[0])} {kind[1]}" if isinstance(kind, tuple) else kind.__name__
 
 
+_VERSION = attrgetter("_version")  # Counts the writes to a tensor.
+
+
 def checked(function: Objective, name: str) -> Objective:
-    """Return the user's objective: differentiable in any grad mode, its value checked to be a scalar."""
+    """Return the user's objective: differentiable in any grad mode, checked to return a scalar and to write nothing."""
 
     def objective(params: PyTree, outer: PyTree) -> Tensor:
+        leaves = optree.tree_leaves(params)
+        versions = list(map(_VERSION, leaves))
         with torch.enable_grad():
             value = function(params, outer)
+        if versions != list(map(_VERSION, leaves)):
+            accessors = optree.tree_accessors(params)
+            written = [a for a, x, v in zip(accessors, leaves, versions, strict=True) if x._version != v]
+            raise InputError(
+                f"the {name} must not write to params, but changed {written[0].codify('params')} in place, such as by "
+                "an embedding with max_norm or by a projection; work on a copy, or do it in the updater's step"
+            )
         if not isinstance(value, Tensor) or value.ndim != 0:
             found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"the {name} must return a scalar tensor, got {found}; reduce it with .mean() or .sum()")

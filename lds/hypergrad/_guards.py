@@ -446,17 +446,12 @@ class Attached(Watcher):
     def __init__(self, *, repeats: bool) -> None:
         self._repeats = repeats
         self._final: State | None = None
+        self._end = -1
         self._last_step: tuple[Dynamics, Step, list[bool]] | None = None
 
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
-        """Raise InputError if F has no gradient path to anything."""
-        if not graph.results[0].requires_grad:
-            raise InputError(
-                "the outer objective must depend on params or on outer, but its value has no gradient path to "
-                "either; compute it from the arguments it is called with, without .item(), .detach() or "
-                "torch.no_grad()"
-            )
-        self._final = final
+        """Note the final state."""
+        self._final, self._end = final, final.step - dynamics.start
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Raise InputError if nothing of the step's result has a gradient path."""
@@ -466,11 +461,17 @@ class Attached(Watcher):
                 "outer variables, but its result is detached from both; compute it without .detach(), .item() or "
                 "torch.no_grad()"
             )
-        if self._repeats and self._final is not None and t == self._final.step - dynamics.start - 1:
+        if self._repeats and t == self._end - 1:
             self._last_step = dynamics, Step(step.leaves, step.draws), [p is not None for p in costate]
 
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
-        """Raise InputError if the last step changes with an outer variable that no cotangent reached."""
+        """Raise InputError if F reaches nothing, or the last step changes with a variable that it does not reach."""
+        if t == self._end and all(c is None for tensors in (costate, *increments) for c in tensors):
+            raise InputError(
+                "the outer objective must depend on params or on outer, but its value has no gradient path to either; "
+                "compute it from the arguments it is called with (of a module: params, call = functional(module), then "
+                "call(params, x)), without .item(), .detach() or torch.no_grad()"
+            )
         if self._last_step is not None and self._final is not None:
             dynamics, step, asked = self._last_step
             unreached = [i for i, cotangents in enumerate(increments) if all(c is None for c in cotangents)]

@@ -1,5 +1,6 @@
 """Common slips of users end in the right number or in one sentence that says what to do."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,8 +11,14 @@ from torch.func import functional_call
 
 from lds.errors import InputError
 from lds.hypergrad import (
+    Checkpoint,
     FiniteDifference,
+    Forward,
+    Implicit,
+    KeepGraphs,
+    KeepStates,
     Reverse,
+    check_hypergradient,
     functional,
     hypergradient,
     record,
@@ -164,3 +171,89 @@ def test_threads_take_turns():
         found = list(pool.map(solve, range(6)))
     assert all(same_bits(x, y) for x, y in zip(found, expected, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestWhatNeverArrives:
+    """The objectives call the module itself, whose own weights make their values differentiable."""
+
+    @pytest.fixture
+    def net(self):
+        torch.manual_seed(0)
+        return nn.Linear(3, 1).double()
+
+    def good(self, net):
+        params, call = functional(net)
+        return params, lambda p, o: (call(p, X)[:, 0] - Y).square().mean() + o * p["weight"].square().sum()
+
+    def bad(self, net):
+        return lambda p, o: (net(X)[:, 0] - Y).square().mean() + o * net.weight.square().sum()
+
+    def test_params_in_the_inner_objective(self, net):
+        params, good = self.good(net)
+        with pytest.raises(InputError, match=r"inner objective must depend on params, .* call = functional\(module\)"):
+            call(params, inner=self.bad(net), outer_objective=good)
+        with pytest.raises(InputError, match="inner objective must depend on params"):
+            check_hypergradient(self.bad(net), good, params, THETA, updater=SGD(0.1), steps=3)
+
+    @pytest.mark.parametrize("method", [Reverse(), Reverse(0), Forward(), Implicit()], ids=repr)
+    def test_params_and_outer_in_the_outer_objective(self, net, method):
+        params, good = self.good(net)
+        with pytest.raises(
+            InputError, match=r"outer objective must depend on params or on outer, .* functional\(module"
+        ):
+            call(params, inner=good, outer_objective=lambda p, o: net(X).square().mean(), method=method)
+        assert net.weight.grad is None
+
+
+class TestWritesOfObjectives:
+    METHODS = pytest.mark.parametrize(
+        "method", [Reverse(), Reverse(memory=KeepStates()), Forward(), FiniteDifference(), Implicit()], ids=repr
+    )
+
+    def projected(self, p, o):
+        with torch.no_grad():
+            p["w"].clamp_(-0.3, 0.3)
+        return loss(p, o)
+
+    @METHODS
+    def test_of_the_inner_objective(self, method):
+        with pytest.raises(
+            InputError, match=r"the inner objective must not write to params, but changed params\['w'\]"
+        ):
+            call(inner=self.projected, method=method)
+
+    @METHODS
+    def test_of_the_outer_objective(self, method):
+        with pytest.raises(
+            InputError, match=r"the outer objective must not write to params, but changed params\['w'\]"
+        ):
+            call(outer_objective=self.projected, method=method)
+
+    def test_of_an_embedding(self):
+        net = nn.Sequential(nn.Embedding(5, 3, max_norm=0.5), nn.Flatten(), nn.Linear(3, 1)).double()
+        params, fit = functional(net)
+
+        def inner(p, o):
+            return (fit(p, torch.arange(5)).squeeze() - 1).square().mean() + o * p["2.weight"].square().sum()
+
+        with pytest.raises(InputError, match=r"changed params\['0.weight'\] in place, such as by an embedding"):
+            call(params, inner=inner, outer_objective=inner)
+
+
+@pytest.mark.parametrize("memory", [None, KeepGraphs(math.inf), KeepGraphs(0), KeepStates(), Checkpoint()], ids=repr)
+def test_transforms_of_torch_func_inside_an_objective(memory):
+    """Gradients per sample: torch.func refuses the hooks by which the size of a graph is measured."""
+
+    def per_sample(w, x, y):
+        return (x @ w - y).square()
+
+    def inner(p, o):
+        grads = torch.func.vmap(torch.func.grad(per_sample), (None, 0, 0))(p["w"], X, Y)
+        return (X @ p["w"] - Y).square().mean() + o * grads.square().mean()
+
+    def plain(p, o):
+        grads = 2 * (X @ p["w"] - Y)[:, None] * X
+        return (X @ p["w"] - Y).square().mean() + o * grads.square().mean()
+
+    found = call(inner=inner, steps=5, method=Reverse(memory=memory)).grad
+    assert relative_error(found, call(inner=plain, steps=5).grad) <= 1e-12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,12 +86,12 @@ class GraphsTape:
         self._steps[t - self._first] = Step(step.leaves, step.draws)
         return step
 
-    def _decide(self, graph_size: int) -> None:
+    def _decide(self, graph_size: float) -> None:
         """Choose the step from which on graphs are kept, now that their size is known."""
         self._storages = set()
         window = self._last - self._first
         room = max(self._budget - window * self._state_size, 0)
-        fitting = int(min(room / max(graph_size, 1), window))
+        fitting = window if room == math.inf else int(min(room / max(graph_size, 1), window))
         if fitting == window:
             return
         self._first_graph = self._last - fitting
@@ -104,9 +105,12 @@ class GraphsTape:
             self._steps.append(step)
 
 
-def _with_saved(function: Callable[[], StepGraph]) -> tuple[StepGraph, dict[int, int]]:
-    """Call a function; return its result, and the size in bytes of every storage that autograd saved meanwhile."""
-    sizes: dict[int, int] = {}
+def _with_saved(function: Callable[[], StepGraph]) -> tuple[StepGraph, dict[int, float]]:
+    """Call a function; return its result, and the size in bytes of every storage that autograd saved meanwhile.
+
+    Where torch refuses to tell, as inside of torch.func, the size is infinite, and so a graph is kept on request alone.
+    """
+    sizes: dict[int, float] = {}
 
     def pack(x: Tensor) -> Tensor:
         storage = x.untyped_storage() if x.layout == torch.strided else None
@@ -115,6 +119,11 @@ def _with_saved(function: Callable[[], StepGraph]) -> tuple[StepGraph, dict[int,
         # Not x itself: a saved result that owns the node that saved it is never freed.
         return x.detach()
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, torch.Tensor.detach):
-        result = function()
-    return result, sizes
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, torch.Tensor.detach):
+            return function(), sizes
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+    result = function()
+    return result, {id(result): math.inf}
