@@ -53,5 +53,9 @@ class PremiseWarning(UserWarning):
     """What a method takes for granted does not hold, so its hypergradient may be off."""
 
 
+class ForeignTensorWarning(PremiseWarning):
+    """An objective or a step depends on a trainable tensor that is neither in params nor in outer."""
+
+
 class HypergradientCheckError(LDSError, AssertionError):
     """A hypergradient is not the derivative of the outer objective."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import math
 import operator
+import os
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -19,9 +22,9 @@ from torch import Tensor
 
 from lds._random import forked
 from lds._updater import State
-from lds.errors import InputError, NumericalError, ReplayError
+from lds.errors import ForeignTensorWarning, InputError, NumericalError, ReplayError
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, StateSpec, Step, StepGraph
-from lds.hypergrad._outer import Accumulators, Outer, SteadyVariable, copied, is_differentiable
+from lds.hypergrad._outer import Accumulators, Outer, SteadyTracer, SteadyVariable, copied, is_differentiable
 
 Noise: TypeAlias = Literal["replay", "resample"]
 
@@ -30,6 +33,8 @@ Noise: TypeAlias = Literal["replay", "resample"]
 EXPLOSION = 1e6
 # A recomputed step may differ from the recorded one by rounding (kernels that add in any order), not by more.
 REPLAY_TOLERANCE = 100
+# Where the package lies.
+_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # How many of the last finite values a message lists.
 _SHOWN = 3
 
@@ -433,6 +438,80 @@ def _relative_error(new: Tensor, old: Tensor) -> float:
     difference = torch.where(both_nan | (new == old), 0.0, (new - old).abs())
     error = float(difference.max() / old.abs().nan_to_num().max().clamp(min=torch.finfo(old.dtype).tiny))
     return float("inf") if error != error else error
+
+
+class Walk(Watcher):
+    """Walks over the graphs of F and of the last step, for what a derivative cannot show.
+
+    That is a trainable tensor that is neither in params nor in outer, as a module's own weight or a closure over θ, and
+    an operation whose derivative cannot be differentiated again.
+    """
+
+    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
+        """Warn of tensors that F takes as constants."""
+        self._end = final.step - dynamics.start
+        _walk(dynamics, graph, "the outer objective")
+
+    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
+        """Do so for the last step, and raise InputError where a second derivative is missing."""
+        if t == self._end - 1:
+            _walk(dynamics, graph, "the inner objective, or the step,")
+
+
+# Operations that torch cannot differentiate again, by parts of the names of their nodes, and what to use instead.
+_INSTEAD = {
+    "CdistBackward": 'torch.cdist(…, compute_mode="use_mm_for_euclid_dist")',
+    "EmbeddingBag": "torch.nn.functional.embedding(…).mean(…)",
+    "ScaledDotProduct": "sdpa_kernel(SDPBackend.MATH) of torch.nn.attention, as a context around the call",
+}
+# These have a node all the same, which raises when it is reached.
+_RAISING = ("CdistBackwardBackward0", "EmbeddingBagBackwardBackward0")
+
+
+def _walk(dynamics: Dynamics, graph: StepGraph, who: str) -> None:
+    if dynamics.outer.random:
+        return  # A structure has leaves of its own.
+    steady = [tracer for tracer in graph.tracers if isinstance(tracer, SteadyTracer)]
+    known = {id(x) for x in (*graph.leaves, *(x for tracer in steady for x in tracer.leaves))}
+    ahead: list[Any] = [y.grad_fn for y in graph.results if isinstance(y, Tensor)]
+    seen = set(ahead)
+    foreign: list[Tensor] = []
+    arrives = False
+    for node in ahead:  # Which grows on the way.
+        if node is None:
+            continue
+        leaf, name = getattr(node, "variable", None), node.name()
+        if isinstance(leaf, Tensor):
+            arrives = arrives or id(leaf) in known
+            if id(leaf) not in known:
+                foreign.append(leaf)
+        behind = [n for n, _ in node.next_functions]
+        if name in _RAISING or name.endswith("::NotImplemented"):
+            names = [name, *(n.name() for n in behind if n is not None)]
+            instead = [text for part, text in _INSTEAD.items() if any(part in n for n in names)]
+            raise InputError(
+                f"{who} must be differentiable twice, but torch has no second derivative of an operation in it "
+                f"({', '.join(names)}); use {instead[0] if instead else 'other operations'}"
+            )
+        ahead += [n for n in behind if n not in seen]
+        seen.update(behind)
+    if foreign and arrives:  # Where nothing else arrives, that is an error.
+        shapes = ", ".join(sorted({str(tuple(x.shape)) for x in foreign}))
+        warnings.warn(
+            f"{who} also depends on a trainable tensor of shape {shapes} that is neither in params nor in outer; it is "
+            "treated as a constant: compute with the arguments (of a module: params, call = functional(module)), or "
+            "detach it",
+            ForeignTensorWarning,
+            stacklevel=_frames_of_ours(),
+        )
+
+
+def _frames_of_ours() -> int:
+    """Return the `stacklevel` of a warning that points at the user's line."""
+    frame, count = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
+        frame, count = frame.f_back, count + 1
+    return count
 
 
 class Attached(Watcher):

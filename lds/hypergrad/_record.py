@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lds._random import INIT, STEP, cuda_devices, forked, reseed
-from lds._updater import Objective, PyTree, State, Updater, as_updater, gradient
+from lds._updater import GradientUpdater, Objective, PyTree, State, Updater, as_updater, gradient
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked
 from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
@@ -51,6 +51,8 @@ class Problem:
                 "torch.inference_mode(); give a .clone() of it, made outside"
             )
         updater, outer = as_updater(self.updater), Outer(self.outer)
+        _check_apart(self.params, outer)
+        _check_coefficients(updater, outer)
         state = _initial_state(updater, self.params, self.seed, given) if self.state is None else self.state
         if not isinstance(state, State):
             raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
@@ -109,6 +111,36 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, given: Sequence[
         reseed(seed, INIT, cuda=cuda)
         params = optree.tree_map(torch.Tensor.detach, params)
         return State(params, updater.init(params))
+
+
+def _check_apart(params: PyTree, outer: Outer) -> None:
+    """Raise InputError if a tensor is both a param and an outer variable."""
+    leaves = {
+        id(x): accessor for accessor, x in zip(optree.tree_accessors(params), optree.tree_leaves(params), strict=True)
+    }
+    for variable in outer.steady:
+        for theta in variable.derived.leaves:
+            if (accessor := leaves.get(id(theta))) is not None:
+                raise InputError(
+                    f"params and outer must be apart, but {accessor.codify('params')} is {variable.name}; the "
+                    "gradient in w_0 is the last costate of `sweep`; where the objectives read θ too, give a .clone()"
+                )
+
+
+def _check_coefficients(updater: object, outer: Outer) -> None:
+    """Raise InputError if a coefficient of the updater is a tensor that somebody seems to want the derivative in."""
+    thetas = {id(x): v.name for v in outer.steady for x in v.derived.leaves}
+    for name in getattr(updater, "__dataclass_fields__", ()):
+        value = getattr(updater, name)
+        if isinstance(value, GradientUpdater):
+            _check_coefficients(value, outer)
+        for x in value if isinstance(value, tuple) else (value,):
+            if isinstance(x, Tensor) and (x.requires_grad or id(x) in thetas):
+                what = thetas.get(id(x), "a tensor that requires grad")
+                raise InputError(
+                    f"{name} of {type(updater).__name__} is {what}, but as a tensor it is a constant; pass a function "
+                    f"such as lambda outer: outer[{name!r}] to learn it, else {name}.detach().clone()"
+                )
 
 
 def _check_slots(updater: Updater, state: State, seed: int, given: Sequence[Any]) -> None:

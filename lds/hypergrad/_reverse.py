@@ -36,6 +36,7 @@ from lds.hypergrad._guards import (
     Notes,
     Replay,
     Unchanged,
+    Walk,
     Watcher,
     Watchers,
     check_count,
@@ -156,7 +157,7 @@ def usual_watchers(
     repeats = noise == "replay"
     notes = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start)
     replay = Replay(compare=check_replay and repeats)
-    watchers: list[Watcher] = [Unchanged(), replay, Attached(repeats=repeats), notes]
+    watchers: list[Watcher] = [Unchanged(), Walk(), replay, Attached(repeats=repeats), notes]
     tape = trajectory.segments[-1].tape if trajectory.segments else None
     if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.
         watchers.append(Progress(tape, trajectory.steps, trajectory.horizon, notes, replay))

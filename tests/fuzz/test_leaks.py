@@ -4,6 +4,7 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,7 +16,6 @@ import torch
 import lds.learner._structure_learner as module
 from lds.learner import StructureLearner
 from lds.run import TrainConfig, train
-from lds.run._environment import peak_rss_mb
 from lds.run._folder import RunFolder
 from tests.learner.problems import blocks
 
@@ -38,7 +38,7 @@ class Watch:
 
     def __call__(self, record):
         if record.outer_step in (WARM, self.steps):
-            self.peaks.append(peak_rss_mb())
+            self.peaks.append(peak_mb())
             gc.collect()
             # What was freed goes back to the system: what is left is held.
             ctypes.CDLL(None).malloc_trim(0)
@@ -47,6 +47,12 @@ class Watch:
             Path("/proc/self/clear_refs").write_text("5")  # The peak begins anew.
         if record.outer_step == self.steps:
             raise EnoughError
+
+
+def peak_mb():
+    """Since the last clear_refs; the peak of `resource` begins with that of the process which started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def resident_mb():

@@ -8,6 +8,7 @@ import optree
 import pytest
 import torch
 
+from lds.errors import ForeignTensorWarning
 from lds.hypergrad import KeepStates, Reverse, hypergradient, record, sweep
 from lds.hypergrad.memory._states import Slab
 from lds.updaters import SGD, Adam, State, gradient
@@ -194,14 +195,17 @@ class TestLeavesTheCallerAlone:
 
     def test_a_parameter_that_the_objective_closes_over(self):
         fixed = torch.tensor(2.0, requires_grad=True)
-        hypergradient(
-            lambda w, o: fixed * o * w.square(),
-            lambda w, o: fixed * w.square(),
-            torch.tensor(1.0),
-            torch.tensor(1.0),
-            updater=SGD(0.1),
-            steps=3,
-        )
+        with pytest.warns(ForeignTensorWarning) as caught:
+            hypergradient(
+                lambda w, o: fixed * o * w.square(),
+                lambda w, o: fixed * w.square(),
+                torch.tensor(1.0),
+                torch.tensor(1.0),
+                updater=SGD(0.1),
+                steps=3,
+            )
+        assert len(caught) == 2
+        assert all(warning.filename == __file__ for warning in caught)
         assert fixed.grad is None
 
     def test_even_if_the_updater_calls_backward(self):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lds.errors import InputError
+from lds.errors import ForeignTensorWarning, InputError
 from lds.hypergrad import (
     Checkpoint,
     FiniteDifference,
@@ -25,11 +26,12 @@ from lds.hypergrad import (
     sweep,
     truncation_curve,
 )
-from lds.updaters import SGD, Adagrad, Adam, AdamW, Lion, RMSprop, State
+from lds.updaters import SGD, Adagrad, Adam, AdamW, ClipByNorm, Lion, RMSprop, State
 from tests.oracles import DOUBLE, regression, relative_error, same_bits
 
 X, Y = torch.linspace(-1, 1, 24, dtype=DOUBLE).reshape(8, 3), torch.linspace(0, 1, 8, dtype=DOUBLE)
 THETA = torch.tensor(0.1, dtype=DOUBLE)
+BAGS = torch.tensor([0, 1, 2, 3, 1, 3]), torch.tensor([0, 2, 4])
 
 
 def loss(params, outer):
@@ -203,6 +205,108 @@ class TestWhatNeverArrives:
         ):
             call(params, inner=good, outer_objective=lambda p, o: net(X).square().mean(), method=method)
         assert net.weight.grad is None
+
+
+class TestThetaThatNeverArrives:
+    def theta(self):
+        return {name: torch.tensor(0.1, dtype=DOUBLE, requires_grad=True) for name in ("reg", "lr")}
+
+    def solve(self, inner, theta, updater, **options):
+        w = {"w": torch.zeros(3, dtype=DOUBLE)}
+        return hypergradient(inner, lambda p, o: (p["w"] - 1).square().sum(), w, theta, updater=updater, steps=5)
+
+    def fit(self, p, reg):
+        return (X @ p["w"] - Y).square().mean() + reg.exp() * p["w"].square().sum()
+
+    def test_by_a_closure(self):
+        theta = self.theta()
+        with pytest.warns(
+            ForeignTensorWarning, match=r"inner objective, or the step, also depends .* of shape \(\) that"
+        ):
+            found = self.solve(lambda p, o: self.fit(p, theta["reg"]), theta, SGD(lambda o: o["lr"]))
+        assert found.grad["reg"] == 0
+
+    def test_by_a_cache(self):
+        theta, cache = self.theta(), {}
+
+        def cached(p, o):
+            return self.fit(p, cache.setdefault("reg", o["reg"] * 1.0))
+
+        with pytest.warns(ForeignTensorWarning, match="treated as a constant"):
+            self.solve(cached, theta, SGD(lambda o: o["lr"]))
+
+    @pytest.mark.parametrize("wrap", [lambda u: u, lambda u: ClipByNorm(u, 1.0)])
+    @pytest.mark.parametrize("make", [SGD, lambda x: SGD(0.1, momentum=x), lambda x: Adam(0.1, betas=(x, 0.9))])
+    def test_by_a_coefficient_that_is_a_tensor(self, make, wrap):
+        theta = self.theta()
+        for x in (theta["lr"], theta["lr"].detach().clone().requires_grad_()):
+            with pytest.raises(
+                InputError, match=r"as a tensor it is a constant; pass a function such as lambda outer: outer"
+            ):
+                self.solve(lambda p, o: self.fit(p, o["reg"]), theta, wrap(make(x)))
+        constant = self.solve(lambda p, o: self.fit(p, o["reg"]), theta, wrap(make(theta["lr"].detach().clone())))
+        assert constant.grad["reg"] != 0
+
+    def test_by_initial_weights(self):
+        w = torch.zeros(3, dtype=DOUBLE)
+        with pytest.raises(
+            InputError, match=r"params\['w'\] is outer\['init'\]; the gradient in w_0 is the last costate"
+        ):
+            hypergradient(loss, loss, {"w": w}, {"init": w}, updater=SGD(0.1), steps=3)
+
+    def test_weights_that_are_frozen_are_no_surprise(self):
+        teacher = nn.Linear(3, 1).double().requires_grad_(False)
+
+        def distilled(p, o):
+            return (X @ p["w"] - teacher(X)[:, 0]).square().mean() + o["reg"] * p["w"].square().sum()
+
+        assert self.solve(distilled, self.theta(), SGD(lambda o: o["lr"])).grad["reg"] != 0
+
+
+class TestSecondDerivatives:
+    C = torch.linspace(-1, 1, 12).reshape(4, 3)
+
+    def solve(self, inner, params, memory=None):
+        return hypergradient(
+            inner,
+            lambda w, o: sum(x.square().mean() for x in (w.values() if isinstance(w, dict) else [w])),
+            params,
+            torch.tensor(0.3),
+            updater=SGD(0.1),
+            steps=3,
+            method=Reverse(memory=memory),
+        )
+
+    @pytest.mark.parametrize("memory", [None, KeepStates()], ids=repr)
+    @pytest.mark.parametrize(
+        ("inner", "instead"),
+        [
+            (lambda w, o: torch.exp(-o * torch.cdist(X.float(), w)).sum(), "use_mm_for_euclid_dist"),
+            (
+                lambda w, o: o * nn.functional.embedding_bag(BAGS[0], w, BAGS[1]).sum(),
+                r"functional.embedding\(…\).mean",
+            ),
+        ],
+    )
+    def test_that_torch_lacks(self, inner, instead, memory):
+        def squared(w, o):
+            return inner(w, o).square()
+
+        with pytest.raises(InputError, match=f"must be differentiable twice, .* use .*{instead}"):
+            self.solve(squared, self.C, memory)
+
+    def test_of_attention(self):
+        net = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        params, fit = functional(net)
+        x = torch.linspace(-1, 1, 160).reshape(4, 5, 8)
+
+        def inner(p, o):
+            return fit(p, x).square().mean() * o
+
+        with pytest.raises(InputError, match=r"must be differentiable twice, .* use sdpa_kernel\(SDPBackend.MATH\)"):
+            self.solve(inner, params)
+        with sdpa_kernel(SDPBackend.MATH):
+            assert self.solve(inner, params).grad.isfinite()
 
 
 class TestWritesOfObjectives:
