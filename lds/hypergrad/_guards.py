@@ -480,11 +480,11 @@ def _walk(dynamics: Dynamics, graph: StepGraph, who: str) -> None:
     for node in ahead:  # Which grows on the way.
         if node is None:
             continue
-        leaf, name = getattr(node, "variable", None), node.name()
-        if isinstance(leaf, Tensor):
-            arrives = arrives or id(leaf) in known
-            if id(leaf) not in known:
-                foreign.append(leaf)
+        name = node.name()
+        if name == "torch::autograd::AccumulateGrad":
+            arrives = arrives or id(node.variable) in known
+            if id(node.variable) not in known:
+                foreign.append(node.variable)
         behind = [n for n, _ in node.next_functions]
         if name in _RAISING or name.endswith("::NotImplemented"):
             names = [name, *(n.name() for n in behind if n is not None)]
