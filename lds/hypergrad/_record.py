@@ -11,7 +11,7 @@ import optree
 import torch
 from torch import Tensor, nn
 
-from lds._random import INIT, STEP, cuda_devices, forked, reseed
+from lds._random import INIT, STEP, cuda_devices, forked, is_forked, reseed
 from lds._updater import GradientUpdater, Objective, PyTree, State, Updater, as_updater, gradient
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked
@@ -49,6 +49,12 @@ class Problem:
             raise InputError(
                 "hypergradients need autograd, but params or outer hold a tensor that was made under "
                 "torch.inference_mode(); give a .clone() of it, made outside"
+            )
+        if any(isinstance(x, Tensor) and x.requires_grad for x in given) and is_forked():
+            raise InputError(
+                "a hypergradient inside of an objective or a step is a constant to the hypergradient around it, but "
+                "its params or outer require grad; unroll the inner steps with autograd there, or detach what it is "
+                "given"
             )
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)

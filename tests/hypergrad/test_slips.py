@@ -361,3 +361,42 @@ def test_transforms_of_torch_func_inside_an_objective(memory):
 
     found = call(inner=inner, steps=5, method=Reverse(memory=memory)).grad
     assert relative_error(found, call(inner=plain, steps=5).grad) <= 1e-12
+
+
+class TestNesting:
+    def nested(self, w, o):
+        """The gradient of an inner problem in its regularisation, as a part of an objective around it."""
+        found = hypergradient(
+            lambda v, p: (v - w).square().sum() + p * v.square().sum(),
+            lambda v, p: v.square().sum(),
+            torch.zeros(3, dtype=DOUBLE),
+            o,
+            updater=SGD(0.1),
+            steps=2,
+        )
+        return (w - 1).square().sum() * o + found.grad
+
+    def test_is_no_constant_in_silence(self):
+        for inner, outer in ((self.nested, loss_of), (loss_of, self.nested)):
+            with pytest.raises(
+                InputError, match="is a constant to the hypergradient around it, but its params or outer"
+            ):
+                hypergradient(inner, outer, torch.zeros(3, dtype=DOUBLE), THETA, updater=SGD(0.1), steps=2)
+
+    def test_of_constants_is_allowed(self):
+        def inner(w, o):
+            found = call().grad  # Of other tensors altogether.
+            return loss_of(w, o) * found
+
+        assert hypergradient(
+            inner, loss_of, torch.zeros(3, dtype=DOUBLE), THETA, updater=SGD(0.1), steps=2
+        ).grad.isfinite()
+
+    def test_beside_each_other_is_allowed(self):
+        w = torch.zeros(3, dtype=DOUBLE, requires_grad=True)
+        for _ in range(2):
+            assert hypergradient(loss_of, loss_of, w, THETA, updater=SGD(0.1), steps=2).grad.isfinite()
+
+
+def loss_of(w, o):
+    return (w - 1).square().sum() * o
