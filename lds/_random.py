@@ -51,23 +51,13 @@ def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:
 
 # The generators belong to the whole process: threads that seed them take turns.
 _TURN = threading.RLock()
-_HERE = threading.local()
 
 
 @contextmanager
 def forked(cuda: frozenset[int] = frozenset()) -> Iterator[None]:
     """Restore the states of all generators on leaving; other threads wait outside meanwhile."""
     with _TURN:
-        _HERE.depth = getattr(_HERE, "depth", 0) + 1
-        try:
-            yield from _forked(cuda)
-        finally:
-            _HERE.depth -= 1
-
-
-def is_forked() -> bool:
-    """Tell whether this thread is inside of `forked`, as the objectives and steps that the engine calls are."""
-    return getattr(_HERE, "depth", 0) > 0
+        yield from _forked(cuda)
 
 
 def _forked(cuda: frozenset[int]) -> Iterator[None]:

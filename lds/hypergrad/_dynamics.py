@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -73,6 +74,12 @@ def _describe(kind: Any) -> str:
 
 
 _VERSION = attrgetter("_version")  # Counts the writes to a tensor.
+_HERE = threading.local()
+
+
+def inside_objective() -> bool:
+    """Tell whether this thread is inside of an objective that the engine evaluates."""
+    return getattr(_HERE, "depth", 0) > 0
 
 
 def checked(function: Objective, name: str) -> Objective:
@@ -81,8 +88,12 @@ def checked(function: Objective, name: str) -> Objective:
     def objective(params: PyTree, outer: PyTree) -> Tensor:
         leaves = optree.tree_leaves(params)
         versions = list(map(_VERSION, leaves))
-        with torch.enable_grad():
-            value = function(params, outer)
+        _HERE.depth = getattr(_HERE, "depth", 0) + 1
+        try:
+            with torch.enable_grad():
+                value = function(params, outer)
+        finally:
+            _HERE.depth -= 1
         if versions != list(map(_VERSION, leaves)):
             accessors = optree.tree_accessors(params)
             written = [a for a, x, v in zip(accessors, leaves, versions, strict=True) if x._version != v]

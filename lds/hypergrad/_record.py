@@ -11,10 +11,10 @@ import optree
 import torch
 from torch import Tensor, nn
 
-from lds._random import INIT, STEP, cuda_devices, forked, is_forked, reseed
+from lds._random import INIT, STEP, cuda_devices, forked, reseed
 from lds._updater import GradientUpdater, Objective, PyTree, State, Updater, as_updater, gradient
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._dynamics import Dynamics, StateSpec, checked
+from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
 from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
 from lds.hypergrad._outer import Outer, copied, is_differentiable
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
@@ -50,9 +50,9 @@ class Problem:
                 "hypergradients need autograd, but params or outer hold a tensor that was made under "
                 "torch.inference_mode(); give a .clone() of it, made outside"
             )
-        if any(isinstance(x, Tensor) and x.requires_grad for x in given) and is_forked():
+        if any(isinstance(x, Tensor) and x.requires_grad for x in given) and inside_objective():
             raise InputError(
-                "a hypergradient inside of an objective or a step is a constant to the hypergradient around it, but "
+                "a hypergradient inside of an objective is a constant to the hypergradient around it, but "
                 "its params or outer require grad; unroll the inner steps with autograd there, or detach what it is "
                 "given"
             )
