@@ -450,12 +450,12 @@ class Walk(Watcher):
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
         """Warn of tensors that F takes as constants."""
         self._end = final.step - dynamics.start
-        _walk(dynamics, graph, "the outer objective")
+        _walk(dynamics, graph, "the outer objective", "a derivative")
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Do so for the last step, and raise InputError where a second derivative is missing."""
         if t == self._end - 1:
-            _walk(dynamics, graph, "the inner objective, or the step,")
+            _walk(dynamics, graph, "the inner objective, or the step,", "a second derivative")
 
 
 # Operations that torch cannot differentiate again, by parts of the names of their nodes, and what to use instead.
@@ -468,7 +468,7 @@ _INSTEAD = {
 _RAISING = ("CdistBackwardBackward0", "EmbeddingBagBackwardBackward0")
 
 
-def _walk(dynamics: Dynamics, graph: StepGraph, who: str) -> None:
+def _walk(dynamics: Dynamics, graph: StepGraph, who: str, needed: str) -> None:
     if dynamics.outer.random:
         return  # A structure has leaves of its own.
     steady = [tracer for tracer in graph.tracers if isinstance(tracer, SteadyTracer)]
@@ -490,7 +490,7 @@ def _walk(dynamics: Dynamics, graph: StepGraph, who: str) -> None:
             names = [name, *(n.name() for n in behind if n is not None)]
             instead = [text for part, text in _INSTEAD.items() if any(part in n for n in names)]
             raise InputError(
-                f"{who} must be differentiable twice, but torch has no second derivative of an operation in it "
+                f"{who} must have {needed}, but torch has none of an operation in it "
                 f"({', '.join(names)}); use {instead[0] if instead else 'other operations'}"
             )
         ahead += [n for n in behind if n not in seen]
