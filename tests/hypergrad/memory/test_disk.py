@@ -17,7 +17,8 @@ from lds.updaters import SGD, Adam, State
 from tests.oracles import DOUBLE, regression, same_bits
 
 STEPS = 12
-# Runs of the first step of the sweep that tell whether Φ is detached from what it does not read (momentum, two betas), and the spot check.
+# Runs of the first step of the sweep that tell whether Φ is detached from what it does not read (momentum, two betas),
+# and the spot check.
 CHECKS = 5
 
 
