@@ -202,7 +202,8 @@ class _Run:
         ones = [torch.ones_like(y) if is_differentiable(y) else None for y in graph.results]
         step = Step(self.leaves, self._draws)
         product = Product(ones, costate, increments)
-        spot_check(self._dynamics, 0, step, detached(graph.results), product, kinked=walk_step(graph))
+        kinked = walk_step(graph)
+        spot_check(self._dynamics, 0, step, detached(graph.results), product, graphed=True, kinked=kinked)
 
 
 def _seed(derived: Derived, first: int) -> Callable[[int, Tensor], list[Tensor | None]]:
