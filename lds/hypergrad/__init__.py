@@ -1,5 +1,6 @@
 """Hypergradients of unrolled optimization; knows nothing of graphs."""
 
+from lds.hypergrad._batches import Batches
 from lds.hypergrad._check import HypergradientCheck, LeafCheck, check_hypergradient
 from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics, plot_diagnostics
 from lds.hypergrad._finite_difference import FiniteDifference, FiniteDifferenceDiagnostics
@@ -16,6 +17,7 @@ from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepSta
 
 __all__ = [
     "Accumulator",
+    "Batches",
     "Binomial",
     "Checkpoint",
     "Derived",
