@@ -8,7 +8,7 @@ from lds.hypergrad._forward import Forward
 from lds.hypergrad._guards import Noise
 from lds.hypergrad._hypergradient import hypergradient
 from lds.hypergrad._implicit import Implicit, ImplicitDiagnostics
-from lds.hypergrad._module import functional
+from lds.hypergrad._module import ModuleCall, WithBuffers, functional
 from lds.hypergrad._outer import Accumulator, Derived, OuterVariable, Tracer
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, record
 from lds.hypergrad._reverse import Reverse, SweepStep, sweep
@@ -35,6 +35,7 @@ __all__ = [
     "LeafCheck",
     "Memory",
     "Method",
+    "ModuleCall",
     "Noise",
     "Offload",
     "OuterVariable",
@@ -45,6 +46,7 @@ __all__ = [
     "Tracer",
     "Trajectory",
     "TruncationCurve",
+    "WithBuffers",
     "check_hypergradient",
     "functional",
     "hypergradient",

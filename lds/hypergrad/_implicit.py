@@ -19,6 +19,7 @@ from lds.errors import InputError, NumericalError, PremiseWarning
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Dynamics, StepGraph
 from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count, check_unchanged
+from lds.hypergrad._module import WithBuffers, trained
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
@@ -144,6 +145,11 @@ class Implicit:
             raise InputError(
                 f"Implicit(batches={self.batches}) averages over minibatches, but none came; give batches= to "
                 "hypergradient, or leave it out here"
+            )
+        if self.solver != "fixed_point" and isinstance(problem.params, WithBuffers):
+            raise InputError(
+                f'Implicit("{self.solver}") needs params that all lower the inner objective, but got params with '
+                'buffers, which follow them; use Implicit("fixed_point"), or Reverse()'
             )
         trajectory = problem.record(0)
         dynamics, final = trajectory.dynamics, trajectory.final_state
@@ -298,7 +304,7 @@ class StepSystem(_System):
     def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
         leaves = dynamics.spec.flatten(final)
         super().__init__(dynamics.linearise(steps, leaves), symmetric=False)
-        self._num_weights = sum(x.numel() for x in optree.tree_leaves(final.params))
+        self._num_weights = sum(x.numel() for x in optree.tree_leaves(trained(final.params)))
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:
         """Return what to pull back to θ: v."""
@@ -335,7 +341,7 @@ class _Ahead:
         """
         begin = problem.params if problem.state is None else problem.state.params
         w0, w = (
-            torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(p)])
+            torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(trained(p))])
             for p in (begin, final.params)
         )
         size, before = float(w.norm()), float(w0.norm())

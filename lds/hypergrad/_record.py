@@ -17,6 +17,7 @@ from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
 from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
+from lds.hypergrad._module import BufferUpdater, WithBuffers, trained
 from lds.hypergrad._outer import Outer, copied, is_differentiable
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape
@@ -61,6 +62,8 @@ class Problem:
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)
+        if isinstance(self.params, WithBuffers):
+            updater = BufferUpdater(updater)
         state = _initial_state(updater, self.params, self.seed, given) if self.state is None else self.state
         if not isinstance(state, State):
             raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
@@ -104,6 +107,11 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, given: Sequence[
     paths: dict[int, str] = {}
     for accessor, leaf in zip(accessors, leaves, strict=True):
         path = accessor.codify("params")
+        if ".buffers[" in path and any(entry.type is WithBuffers for entry in accessor[1:]):
+            raise InputError(
+                f"params with buffers must be the whole of params, but {path} lies deeper; make one module of all, "
+                "such as an nn.ModuleDict, and call its parts by name, call.part(params, x)"
+            )
         if not is_differentiable(leaf):
             found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
             raise InputError(f"{path} must be a floating-point tensor, got {found}")
@@ -365,5 +373,5 @@ def inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
         outer = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start))
         inner = dynamics.objective(state.step - dynamics.start)
         reseed(dynamics.seed, state.step, STEP, cuda=dynamics.cuda)
-        grads = optree.tree_leaves(gradient(inner, state.params, outer))
+        grads = optree.tree_leaves(trained(gradient(inner, state.params, outer)))
     return float(norm(grads, like=torch.zeros((), dtype=torch.float64)))
