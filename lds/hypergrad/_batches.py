@@ -428,6 +428,11 @@ class StepBatches:
         tree: PyTree = batches
         leaves = optree.tree_leaves(tree)
         tensors = [x for x in leaves if isinstance(x, Tensor) and not x.is_inference()]
+        if any(x.requires_grad for x in tensors):
+            raise InputError(
+                f"batches are constants to the hypergradient, but a tensor in that of step {step} requires grad; "
+                "compute with params and outer in the inner objective, or .detach() it"
+            )
 
         def objective(params: PyTree, outer: PyTree) -> Tensor:
             versions = [x._version for x in tensors]
@@ -443,7 +448,7 @@ class StepBatches:
 
     def _batch(self, step: int, cuda: frozenset[int]) -> Any:
         if step not in self._kept:
-            with torch.no_grad():
+            with torch.enable_grad():  # So that a dataset that computes with trainable tensors is noticed.
                 batch = self._ahead(step) if step < self._end else _NONE
                 if batch is _NONE:
                     key = self._key(step)

@@ -1,5 +1,6 @@
 """Minibatches: whoever asks for the batch of a step, and however often, gets the same one."""
 
+import multiprocessing
 import random
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from torch.utils.data import (
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader as GraphLoader
 
+from lds._random import forked
 from lds.errors import InputError, PremiseWarning
 from lds.hypergrad import (
     Batches,
@@ -39,6 +41,7 @@ from lds.hypergrad import (
     sweep,
     truncation_curve,
 )
+from lds.hypergrad._batches import StepBatches, as_source
 from lds.updaters import SGD, Adam
 from tests.oracles import DOUBLE, relative_error, ridge, same_bits
 
@@ -257,8 +260,21 @@ def test_nothing_of_the_caller_changes():
 def test_workers_make_the_same_batches(steps, method):
     alone = solve(DataLoader(Augmented(), 4, shuffle=True), method, steps=steps)
     loader = DataLoader(Augmented(), 4, shuffle=True, num_workers=2, prefetch_factor=1)
-    assert same_bits(solve(loader, method, steps=steps).grad, alone.grad)
+    found = solve(loader, method, steps=steps)
+    assert same_bits(found.grad, alone.grad)
+    assert multiprocessing.active_children() == []
     assert same_bits(seen(loader, steps), seen(DataLoader(Augmented(), 4, shuffle=True), steps))
+
+
+def test_workers_are_passed_by_for_other_steps():
+    loader = DataLoader(Augmented(), 4, shuffle=True, num_workers=1)
+    expected, _ = seen(loader, 8)
+    batches = StepBatches(as_source(loader), 0, 6)
+    found = {}
+    with forked():
+        for step in (0, 5, 1, 3, 2, 7, 3, 4, 5):
+            batches.bind(lambda p, o, batch: found.update({step: batch}), step, frozenset())(0, 0)  # noqa: B023
+    assert all(same_bits(batch, expected[step]) for step, batch in found.items())
 
 
 def test_an_error_in_a_worker_arrives():
@@ -541,6 +557,22 @@ def test_a_batch_must_not_be_written_to():
     batches = [tuple(x.clone() for x in b) for b in SOURCES["list"]()]
     with pytest.raises(InputError, match="must not write to its batch, but changed that of step 0 in place; work on a"):
         hypergradient(normalising, outer_objective, W0, THETA, updater=SGD(0.1), steps=2, batches=batches)
+
+
+class Learned(Dataset):
+    scale = torch.ones(3, dtype=DOUBLE, requires_grad=True)
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, i):
+        return i, self.scale * X[i], Y[i]
+
+
+@pytest.mark.parametrize("batches", [Batches(Learned(), 4), [(INDEX, X.clone().requires_grad_(), Y)]])
+def test_a_batch_must_be_constant(batches):
+    with pytest.raises(InputError, match="but a tensor in that of step 0 requires grad; compute with params and outer"):
+        solve(batches, Reverse(0))
 
 
 def test_a_lazy_sequence_is_one():

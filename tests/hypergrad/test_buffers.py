@@ -293,6 +293,25 @@ def test_other_methods_and_parts(buffers):
     copy.deepcopy(call)(doubled, X)
 
 
+def test_a_method_may_put_another_tensor_in_a_buffers_place():
+    module = Average().double()
+    params, call = functional(module, buffers=True)
+    assert list(params.buffers) == ["centre", "scale", "calls"]
+
+    def run(function):
+        return record(
+            lambda p, o, batch: mse_loss(function(p, batch[0]), batch[1]),
+            params,
+            THETA,
+            updater=SGD(0.1),
+            steps=3,
+            batches=LIST,
+        ).final_state
+
+    assert same_bits(run(call), run(call.forward))
+    assert run(call).params.buffers["centre"].abs().sum() > 0
+
+
 def test_methods_renew_buffers():
     module = Autoencoder().double()
     params, call = functional(module, buffers=True)
