@@ -141,19 +141,19 @@ class Implicit:
             InputError: params or slots are complex, or an objective is not what it must be.
             NumericalError: an objective, a costate or the hypergradient is NaN or infinite.
         """
-        if self.batches > 1 and problem.batches is None:
-            raise InputError(
-                f"Implicit(batches={self.batches}) averages over minibatches, but none came; give batches= to "
-                "hypergradient, or leave it out here"
-            )
-        if self.solver != "fixed_point" and isinstance(problem.params, WithBuffers):
+        trajectory = problem.record(0)
+        dynamics, final = trajectory.dynamics, trajectory.final_state
+        if self.solver != "fixed_point" and isinstance(final.params, WithBuffers):
             raise InputError(
                 f'Implicit("{self.solver}") needs params that all lower the inner objective, but got params with '
                 'buffers, which follow them; use Implicit("fixed_point"), or Reverse()'
             )
-        trajectory = problem.record(0)
-        dynamics, final = trajectory.dynamics, trajectory.final_state
-        if dynamics.batches is not None and self.batches > 1:
+        if self.batches > 1:
+            if dynamics.batches is None:
+                raise InputError(
+                    f"Implicit(batches={self.batches}) averages over minibatches, but none came; give batches= to "
+                    "hypergradient, or leave it out here"
+                )
             dynamics = replace(dynamics, batches=dynamics.batches.over(self.batches))
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
