@@ -8,7 +8,7 @@ what can only be iterated over is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -66,7 +66,7 @@ class Batches:
         >>> hypergradient(lambda w, o, batch: loss(w, o, *batch), F, w, o, updater=SGD(0.1), steps=50, batches=batches)
     """
 
-    data: Any
+    data: Any = field(repr=False)
     batch_size: int
     shuffle: bool = True
     drop_last: bool = False
@@ -180,6 +180,8 @@ class _Given:
 
     def __init__(self, batches: Sequence[Any]) -> None:
         self._batches = batches
+        if isinstance(batches, (list, tuple)) and len(batches) > 1:  # A pair (x, y) is one batch, and no two of them.
+            _check_like(_structure(batches[0]), _structure(batches[1]), 1)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -202,6 +204,11 @@ class _Rows:
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
         self._orders: dict[tuple[int, int], Tensor] = {}
+        if isinstance(batches.data, list):
+            raise InputError(
+                "data must be a pytree of tensors with rows, or a torch.utils.data.Dataset, got a list, which may be "
+                "of samples; give DataLoader(samples, batch_size), or a tuple of tensors"
+            )
         leaves = optree.tree_leaves(batches.data)
         if not leaves or not all(isinstance(x, Tensor) and x.ndim for x in leaves):
             found = sorted({"a scalar" if isinstance(x, Tensor) else type(x).__name__ for x in leaves}) or ["nothing"]
@@ -479,16 +486,19 @@ class StepBatches:
     def _check(self, step: int, batch: Any) -> None:
         """Raise InputError unless a batch is like those before."""
         found = _structure(batch)
-        if self._structure is None:
-            self._structure = found
-        if found != self._structure:
-            raise InputError(
-                f"all batches must have one structure, but that of step {step} is {found}, and others are "
-                f"{self._structure}; give batches that only differ in their sizes"
-            )
+        self._structure = self._structure or found
+        _check_like(self._structure, found, step)
 
 
 _NONE = object()
+
+
+def _check_like(needed: str, found: str, step: int) -> None:
+    if found != needed:
+        raise InputError(
+            f"all batches must have one structure, but that of step {step} is {found}, and others are {needed}; give "
+            "batches that only differ in their sizes"
+        )
 
 
 def _structure(batch: Any) -> str:

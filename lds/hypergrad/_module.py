@@ -63,7 +63,8 @@ def functional(
         v_{t+1} = (1 - \alpha)\, v_t + \alpha\, \sigma^2(w_t)
 
     are functions of the params like everything else, which `create_graph=True` over torch's own BatchNorm leaves out.
-    No updater trains buffers, nor decays them.
+    No updater trains buffers, nor decays them. A module of yours must renew its buffers where autograd can follow, and
+    not under `torch.no_grad()`.
 
     Args:
         module: any module; its mode (training or evaluation) at the time of a call counts.
@@ -74,7 +75,8 @@ def functional(
         `call.name(params, …)` is that of its method or part of that name, as `call.encode(params, x)`.
 
     Raises:
-        InputError: no parameter of the module is trainable; or, in a call, the params are not those of the module.
+        InputError: no parameter of the module is trainable; or, in a call, the params are not those of the module, or
+            a buffer in the state is written to under `torch.no_grad()`.
 
     Example:
         >>> params, call = functional(network, buffers=True)
@@ -151,6 +153,9 @@ class ModuleCall:
                 if name is not None:
                     ids[name] = place
             places[place] = copies[id(b)]
+        clones = {name: places[place] for name, place in ids.items()}
+        written = {name: x._version for name, x in clones.items()}
+        made = {name: x.grad_fn for name, x in clones.items()}
         with _Statistics() if buffers else nullcontext():
             if method is None:
                 result = torch.func.functional_call(self._module, places, args, kwargs, tie_weights=False)
@@ -160,7 +165,14 @@ class ModuleCall:
                 result = torch.func.functional_call(whole, inside, (method, *args), kwargs, tie_weights=False)
                 places = {place: inside[f"module.{place}"] for place in places}
         for name, place in ids.items():  # Also where the module put another tensor in its place.
-            _renew(buffers[name], places[place])
+            new = places[place]
+            if new is clones[name] and new._version != written[name] and new.grad_fn is made[name] is not None:
+                raise InputError(
+                    f"buffers in the state must be renewed in a way that autograd can follow, but {name} of "
+                    f"{type(self._module).__name__} was written to under torch.no_grad(); renew it with gradients, or "
+                    "leave out buffers=True"
+                )
+            _renew(buffers[name], new)
         return result
 
     def _check(self, params: PyTree) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -490,6 +490,7 @@ DATASET = TensorDataset(INDEX, X, Y)
         (lambda: Batches((X, Y[:5]), 4), "tensors of data must have as many rows, one a sample, got 5, 22"),
         (lambda: Batches((X, torch.tensor(1.0)), 4), "data must be a pytree of tensors with rows.* got a scalar"),
         (lambda: Batches(X.numpy(), 4), "data must be a pytree of tensors with rows.* got ndarray"),
+        (lambda: Batches([X, X], 4), "got a list, which may be of samples; give DataLoader"),
         (lambda: Batches((), 4), "data must be a pytree of tensors with rows.* got nothing"),
         (lambda: Batches(X, 4, collate_fn=list), "collate_fn belongs to a dataset, got it with tensors"),
         (lambda: Batches(Stream(), 4), "but Stream is an IterableDataset; give a list of its batches"),
@@ -573,6 +574,18 @@ class Learned(Dataset):
 def test_a_batch_must_be_constant(batches):
     with pytest.raises(InputError, match="but a tensor in that of step 0 requires grad; compute with params and outer"):
         solve(batches, Reverse(0))
+
+
+def test_a_pair_is_no_two_batches_even_for_one_step():
+    with pytest.raises(InputError, match="one structure, but that of step 1 is"):
+        solve((X, Y), steps=1)
+
+
+def test_resampled_noise_keeps_the_batches():
+    batches = SOURCES["dataset"]()
+    found = solve(batches, Reverse(noise="resample", memory=KeepStates()))
+    assert same_bits(found.grad, solve(batches).grad)
+    assert "tensor" not in repr(SOURCES["tensors"]())
 
 
 def test_a_lazy_sequence_is_one():

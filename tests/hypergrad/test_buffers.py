@@ -348,6 +348,27 @@ def test_slips():
         )
 
 
+class Silent(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.register_buffer("size", torch.ones(2))
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.size.mul_(0.9).add_(0.1 * x.std())
+        return super().forward(x) / self.size
+
+
+def test_a_derivative_that_is_lost_on_the_way_is_refused():
+    spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2))
+    for module, name in ((Silent(), "size of Silent"), (spectral, "parametrizations.weight.0._u of Param")):
+        with pytest.raises(InputError, match=f"autograd can follow, but {name}.* was written to under torch.no_grad"):
+            solve(module.double())
+        params, call = functional(module)
+        inner = lambda p, o, batch: mse_loss(call(p, batch[0]), batch[1])  # noqa: B023, E731
+        hypergradient(inner, lambda p, o: o["lr"], params, THETA, updater=SGD(0.1), steps=2, batches=LIST)
+
+
 def test_integers_come_back_as_they_were():
     module = network()
     result = solve(module)
