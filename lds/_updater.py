@@ -22,6 +22,8 @@ from lds.errors import InputError
 
 PyTree: TypeAlias = Any
 Objective: TypeAlias = Callable[[PyTree, PyTree], Tensor]
+# An inner objective where there are batches, or where there are none.
+InnerObjective: TypeAlias = Objective | Callable[[PyTree, PyTree, Any], Tensor]
 
 
 class State(NamedTuple):

@@ -21,6 +21,7 @@ from lds.hypergrad._attached import Attached
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Dynamics, StepGraph
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
+from lds.hypergrad._module import WithBuffers, trained
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
@@ -99,12 +100,17 @@ class Implicit:
         \frac{dF}{d\theta} = \partial_\theta F + v\, \partial_\theta \Phi, \qquad
         v = \partial_w F + v\, \partial_w \Phi
 
-    Noise: L, or Φ, is that of one step, the one that would come next; an outer variable that draws is drawn once.
+    Noise: L, or Φ, is that of one step, the one that would come next; an outer variable that draws is drawn once. With
+    minibatches (`batches=` of `hypergradient`) L is the mean over the next `batches` of them, the stochastic implicit
+    gradient of Grazzi et al., `Convergence Properties of Stochastic Hypergradients
+    <https://arxiv.org/abs/2011.07122>`_ (AISTATS 2021). They are of one epoch as far as that has as many, so that as
+    many as an epoch has, of equal size, give the gradient of the whole data.
 
-    Memory: the final state, and the graph of one step. Time: that of the inner problem, and one product with the
-    Hessian an iteration, which takes as long as a step of the sweep. The solver goes on to a hundredth of the residual
-    to see how far v is off, and solves once more, roughly, to see how far the minimum is away. What hides from both is
-    an eigenvector of little curvature that holds less than a hundredth of the residual, or of the inner gradient.
+    Memory: the final state, and the graph of one step, or of `batches` inner gradients. Time: that of the inner
+    problem, and one product with the Hessian an iteration, which takes as long as a step of the sweep, or as so many.
+    The solver goes on to a hundredth of the residual to see how far v is off, and solves once more, roughly, to see how
+    far the minimum is away. What hides from both is an eigenvector of little curvature that holds less than a hundredth
+    of the residual, or of the inner gradient.
 
     Where the premise fails a `PremiseWarning` says so; `warnings.simplefilter("error", PremiseWarning)` makes it an
     error.
@@ -119,6 +125,7 @@ class Implicit:
         step_size: α of "neumann", to be below 2 over the largest eigenvalue; None takes 1 over it, by 20 steps of the
             power iteration.
         stationarity_tol: largest `distance` that passes for a stationary point.
+        batches: number of minibatches that the inner objective is averaged over, at w_T.
 
     Raises:
         InputError: an argument is out of range, or `step_size` is given to another solver.
@@ -129,6 +136,7 @@ class Implicit:
     max_iterations: int = 1000
     step_size: float | None = None
     stationarity_tol: float = 1e-3
+    batches: int = 1
 
     def __post_init__(self) -> None:
         if self.solver not in get_args(Solver):
@@ -136,6 +144,7 @@ class Implicit:
         if self.tol is not None and not self.tol >= 0:
             raise InputError(f"tol must be a number >= 0 or None, got {self.tol!r}")
         check_count("max_iterations", self.max_iterations, least=1)
+        check_count("batches", self.batches, least=1)
         if self.step_size is not None and self.solver != "neumann":
             raise InputError(f'step_size belongs to solver="neumann", got it with {self.solver!r}; leave it out')
         if self.step_size is not None and not 0 < self.step_size < math.inf:
@@ -152,6 +161,18 @@ class Implicit:
         """
         trajectory = problem.record(0)
         dynamics, final = trajectory.dynamics, trajectory.final_state
+        if self.solver != "fixed_point" and isinstance(final.params, WithBuffers):
+            raise InputError(
+                f'Implicit("{self.solver}") needs params that all lower the inner objective, but got params with '
+                'buffers, which follow them; use Implicit("fixed_point"), or Reverse()'
+            )
+        if self.batches > 1:
+            if dynamics.batches is None:
+                raise InputError(
+                    f"Implicit(batches={self.batches}) averages over minibatches, but none came; give batches= to "
+                    "hypergradient, or leave it out here"
+                )
+            dynamics = replace(dynamics, batches=dynamics.batches.over(self.batches))
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
         notes, sums = Notes(0, dynamics.spec), Accumulators(dynamics.outer)
@@ -297,8 +318,9 @@ class GradientSystem(_System):
         leaves, spec = optree.tree_flatten(final.params)
         leaves = differentiable(leaves)
         tracers, outer = dynamics.outer.trace(dynamics.draws(steps))
+        inner = dynamics.objective(steps)
         reseed(dynamics.seed, final.step, STEP, cuda=dynamics.cuda)
-        grads = gradient(dynamics.inner, optree.tree_unflatten(spec, leaves), outer)
+        grads = gradient(inner, optree.tree_unflatten(spec, leaves), outer)
         super().__init__(StepGraph(leaves, tracers, optree.tree_leaves(grads)), symmetric=True)
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:
@@ -326,7 +348,7 @@ class StepSystem(_System):
     def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
         leaves = dynamics.spec.flatten(final)
         super().__init__(dynamics.linearise(steps, leaves), symmetric=False)
-        self._num_weights = sum(x.numel() for x in optree.tree_leaves(final.params))
+        self._num_weights = sum(x.numel() for x in optree.tree_leaves(trained(final.params)))
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:
         """Return what to pull back to θ: v."""
@@ -363,7 +385,7 @@ class _Ahead:
         """
         begin = problem.params if problem.state is None else problem.state.params
         w0, w = (
-            torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(p)])
+            torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(trained(p))])
             for p in (begin, final.params)
         )
         size, before = float(w.norm()), float(w0.norm())

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lds._random import INIT, STEP, cuda_devices, forked, reseed
-from lds._updater import GradientUpdater, Objective, PyTree, State, Updater, as_updater, gradient
+from lds._updater import GradientUpdater, InnerObjective, Objective, PyTree, State, Updater, as_updater, gradient
 from lds.errors import InputError, NumericalError
+from lds.hypergrad._batches import StepBatches, as_source
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
 from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
+from lds.hypergrad._module import BufferUpdater, WithBuffers, trained
 from lds.hypergrad._outer import Outer, copied, is_differentiable
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape
@@ -28,7 +30,7 @@ _HINT = 2**25 - 2**16
 class Problem:
     """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method."""
 
-    inner: Objective
+    inner: Callable[..., Tensor]
     outer_objective: Objective
     params: PyTree
     outer: PyTree
@@ -36,6 +38,7 @@ class Problem:
     steps: int
     seed: int = 0
     state: State | None = None
+    batches: object = None
 
     def bind(self, begin: int = 0) -> tuple[Dynamics, list[Any]]:
         """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`."""
@@ -59,6 +62,8 @@ class Problem:
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)
+        if isinstance(self.params, WithBuffers):
+            updater = BufferUpdater(updater)
         state = _initial_state(updater, self.params, self.seed, given) if self.state is None else self.state
         if not isinstance(state, State):
             raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
@@ -68,7 +73,10 @@ class Problem:
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
         leaves = copied(spec.flatten(state))
         cuda = cuda_devices([*leaves, *given])
-        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, cuda), leaves
+        batches = None
+        if self.batches is not None:
+            batches = StepBatches(as_source(self.batches), self.seed, state.step + self.steps)
+        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, cuda, batches), leaves
 
     def record(
         self, horizon: int | None = None, memory: Memory | None = None, *, after: Trajectory | None = None
@@ -99,6 +107,11 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, given: Sequence[
     paths: dict[int, str] = {}
     for accessor, leaf in zip(accessors, leaves, strict=True):
         path = accessor.codify("params")
+        if ".buffers[" in path and any(entry.type is WithBuffers for entry in accessor[1:]):
+            raise InputError(
+                f"params with buffers must be the whole of params, but {path} lies deeper; make one module of all, "
+                "such as an nn.ModuleDict, and call its parts by name, call.part(params, x)"
+            )
         if not is_differentiable(leaf):
             found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
             raise InputError(f"{path} must be a floating-point tensor, got {found}")
@@ -205,7 +218,7 @@ class Trajectory:
 
 
 def record(
-    inner: Objective,
+    inner: InnerObjective,
     params: PyTree,
     outer: PyTree,
     *,
@@ -216,6 +229,7 @@ def record(
     state: State | None = None,
     after: Trajectory | None = None,
     memory: Memory | None = None,
+    batches: object = None,
 ) -> Trajectory:
     r"""Run `steps` steps of the inner updater and keep the last `horizon` iterates.
 
@@ -226,7 +240,7 @@ def record(
     changed.
 
     Args:
-        inner: inner objective, (params, outer) -> scalar tensor.
+        inner: inner objective, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch).
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ.
         updater: Φ, see `lds.updaters.Updater`.
@@ -239,13 +253,16 @@ def record(
             together than the horizon is long. Its steps are swept with the θ and the draws that they were recorded
             with, and the hypergradient adds up over all of them.
         memory: what to keep of the iterates, see `lds.hypergrad.memory`; `KeepGraphs()` when None.
+        batches: minibatches, one a step: a sequence of them, `Batches`, or a `torch.utils.data.DataLoader` of a
+            map-style dataset. That of a step is a function of the seed and of `State.step`, so a warm start goes on in
+            the epoch.
 
     Raises:
         InputError: an argument is out of range, params are no floating-point tensors, the objective is no scalar, Φ
             returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
         NumericalError: the inner objective is NaN or infinite in a step.
     """
-    problem = Problem(inner, _no_objective, params, outer, updater, steps, seed, state)
+    problem = Problem(inner, _no_objective, params, outer, updater, steps, seed, state, batches)
     return problem.record(horizon, memory, after=after)
 
 
@@ -356,6 +373,7 @@ def inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
     check_unchanged(dynamics.outer, "inner_gradient_norm", "ask for it first")
     with forked(dynamics.cuda), torch.no_grad():
         outer = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start))
+        inner = dynamics.objective(state.step - dynamics.start)
         reseed(dynamics.seed, state.step, STEP, cuda=dynamics.cuda)
-        grads = optree.tree_leaves(gradient(dynamics.inner, state.params, outer))
+        grads = optree.tree_leaves(trained(gradient(inner, state.params, outer)))
     return float(norm(grads, like=torch.zeros((), dtype=torch.float64)))
