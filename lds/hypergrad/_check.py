@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lds._updater import InnerObjective, Objective, PyTree, Updater
 from lds.errors import HypergradientCheckError, InputError, NumericalError, ReplayError
+from lds.hypergrad._attached import settled_by_differences
 from lds.hypergrad._diagnostics import HypergradientResult, Method
 from lds.hypergrad._finite_difference import WIDER, Probe, Prober, evaluate
 from lds.hypergrad._forward import Forward
@@ -219,7 +220,8 @@ class _Check:
     def _is_wrong_after(self, steps: int, c: _Compared) -> bool:
         problem = replace(self._problem, steps=steps)
         try:
-            grads = optree.tree_leaves(self._method.solve(problem).grad)
+            with settled_by_differences():
+                grads = optree.tree_leaves(self._method.solve(problem).grad)
         except (InputError, NumericalError, ReplayError):
             return True
         probe = Prober(problem, self._theta)(c.index, c.direction)
@@ -272,7 +274,8 @@ def _directions(path: str, tensor: Tensor, max_entries: int, seed: int) -> list[
 def _solve(method: Method[Any], problem: Problem) -> HypergradientResult[Any]:
     """Solve; what a method refuses of a problem that runs is a finding."""
     try:
-        return method.solve(problem)
+        with settled_by_differences():
+            return method.solve(problem)
     except (InputError, NumericalError, ReplayError) as error:
         raise HypergradientCheckError(str(error)) from error
 

@@ -96,6 +96,11 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
         except TypeError:
             _check_arguments(function, name, batch)
             raise
+        except StopIteration as error:
+            raise InputError(
+                f"the {name} ran off the end of an iterator: it is called once a step, and again where a step is run "
+                "again or looked at; give the batches as batches="
+            ) from error
         finally:
             _HERE.depth -= 1
         if versions != list(map(_VERSION, leaves)):
@@ -110,6 +115,7 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
             raise InputError(f"the {name} must return a scalar tensor, got {found}; reduce it with .mean() or .sum()")
         return value
 
+    objective.__wrapped__ = function  # type: ignore[attr-defined]
     return objective
 
 

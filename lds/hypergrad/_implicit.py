@@ -16,9 +16,10 @@ from torch import Tensor
 from lds._random import STEP, forked, reseed
 from lds._updater import State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
+from lds.hypergrad._attached import Attached
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count, check_unchanged
+from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
 from lds.hypergrad._module import WithBuffers, trained
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
@@ -158,7 +159,7 @@ class Implicit:
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
         notes, sums = Notes(0, dynamics.spec), Accumulators(dynamics.outer)
-        watch = Watchers(Attached(repeats=False), notes, Finite(notes, dynamics, final))
+        watch = Watchers(Attached(), notes, Finite(notes, dynamics, final))
         check_unchanged(dynamics.outer)
         with forked(dynamics.cuda):
             costate = first_costate(dynamics, final, problem.outer_objective, sums, watch)

@@ -202,6 +202,7 @@ class Trajectory:
             where they did.
         mean_loss: mean of the inner objective over all steps of this recording, those that were not kept among them;
             NaN where none computed it.
+        begin: the step that this recording began with, 0 where it goes on from no earlier trajectory.
         dynamics: Φ, bound to the problem.
         segments: what was kept, in the order of the steps; empty if the horizon is 0.
     """
@@ -211,6 +212,7 @@ class Trajectory:
     final_state: State
     inner_losses: list[float]
     mean_loss: float
+    begin: int
     dynamics: Dynamics
     segments: tuple[Segment, ...]
 
@@ -310,7 +312,7 @@ def _run(
         segments = (*segments, Segment(first, end, dynamics, tape))
     noted, mean = losses.floats(), losses.mean()
     final = dynamics.spec.unflatten(leaves, dynamics.start + end)
-    return Trajectory(end, reach, final, noted, mean, dynamics, segments)
+    return Trajectory(end, reach, final, noted, mean, begin, dynamics, segments)
 
 
 def close(tape: Tape | None) -> None:

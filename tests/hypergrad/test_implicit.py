@@ -101,6 +101,7 @@ class TestClosedForms:
         with premise("needs a stationary point of the inner objective"):
             assert hypergradient(*problem, updater=updater, steps=100, method=Implicit("cg")).grad["decay"] == 0
 
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     @pytest.mark.parametrize("momentum", [0.0, 0.6])
     def test_all_methods_agree_on_a_minimum(self, momentum):
         problem, updater = quadratic(), SGD(0.2, momentum=momentum)

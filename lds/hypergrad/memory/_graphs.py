@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lds.errors import InputError
+from lds.hypergrad._attached import walk_step
 from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, StepResult
 from lds.hypergrad.memory._states import Slab
 
@@ -71,6 +72,8 @@ class GraphsTape:
             before = self._storages
             graph, saved = _with_saved(lambda: self._dynamics.linearise(t, leaves))
             self._storages = set(saved)
+        if t == self._first:
+            walk_step(graph, warn=False)  # Before all other steps are taken, too.
         self._steps.append(Step(leaves, graph.draws, graph))
         result = graph.result()
         if t == self._first + MEASURED - 1:
