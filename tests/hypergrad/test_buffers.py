@@ -367,10 +367,10 @@ def test_a_derivative_that_is_lost_on_the_way_is_refused():
     for module, name in ((Silent(), "size of Silent"), (spectral, "parametrizations.weight.0._u of Param")):
         with pytest.raises(InputError, match=f"autograd can follow, but {name}.* was written to under torch.no_grad"):
             solve(module.double())
-        params, call = functional(module)
-        inner = lambda p, o, batch: o * mse_loss(call(p, batch[0]), batch[1])  # noqa: B023, E731
-        loss = lambda p, o: mse_loss(call(p, X_VAL), Y_VAL)  # noqa: B023, E731
-        hypergradient(inner, loss, params, THETA["lr"], updater=SGD(0.1), steps=2, batches=LIST)
+    params, call = functional(Silent().double())
+    inner = lambda p, o, batch: o * mse_loss(call(p, batch[0]), batch[1])  # noqa: E731
+    loss = lambda p, o: mse_loss(call(p, X_VAL), Y_VAL)  # noqa: E731
+    hypergradient(inner, loss, params, THETA["lr"], updater=SGD(0.1), steps=2, batches=LIST)
 
 
 def test_integers_come_back_as_they_were():
