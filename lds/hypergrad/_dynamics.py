@@ -93,14 +93,14 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
         try:
             with torch.enable_grad():
                 value = function(params, outer, *batch)
+        except TypeError:
+            _check_arguments(function, name, batch)
+            raise
         except StopIteration as error:
             raise InputError(
                 f"the {name} ran off the end of an iterator: it is called once a step, and again where a step is run "
                 "again or looked at; give the batches as batches="
             ) from error
-        except TypeError:
-            _check_arguments(function, name, batch)
-            raise
         finally:
             _HERE.depth -= 1
         if versions != list(map(_VERSION, leaves)):

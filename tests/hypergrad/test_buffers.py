@@ -183,7 +183,9 @@ def test_equals_the_unroll_of_the_formula(method, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "updater", [None, Adam(lambda outer: outer["lr"], eps=0.1), ClipByNorm(SGD(0.1), 0.5)], ids=["sgd", "adam", "clipped"]
+    "updater",
+    [None, Adam(lambda outer: outer["lr"], eps=0.1), ClipByNorm(SGD(lambda outer: outer["lr"]), 0.5)],
+    ids=["sgd", "adam", "clipped"],
 )
 def test_equals_central_differences(module, updater):
     found, expected = (solve(module, method, updater) for method in (Reverse(), FiniteDifference()))
@@ -223,7 +225,7 @@ def test_the_gradient_check_passes():
 
 def test_warm_starts_go_on_with_the_statistics():
     inner, outer_objective, params, theta = problem(network())
-    arguments = {"updater": SGD(0.1), "batches": Batches((X, Y), 6)}
+    arguments = {"updater": SGD(lambda outer: outer["lr"]), "batches": Batches((X, Y), 6)}
     whole = record(inner, params, theta, steps=6, **arguments).final_state
     half = record(inner, params, theta, steps=3, **arguments)
     assert same_bits(record(inner, params, theta, steps=3, state=half.final_state, **arguments).final_state, whole)
@@ -255,8 +257,9 @@ def test_a_frozen_copy_in_training_mode_moves_nothing():
     def distilled(params, outer, batch):
         return inner(params, outer, batch) + 0 * call(teacher, batch[0] + 5).sum()
 
-    found = hypergradient(distilled, outer_objective, params, theta, updater=SGD(0.1), steps=3, batches=LIST)
-    alone = hypergradient(inner, outer_objective, params, theta, updater=SGD(0.1), steps=3, batches=LIST)
+    updater = SGD(lambda outer: outer["lr"])
+    found = hypergradient(distilled, outer_objective, params, theta, updater=updater, steps=3, batches=LIST)
+    alone = hypergradient(inner, outer_objective, params, theta, updater=updater, steps=3, batches=LIST)
     assert same_bits(found.params, alone.params)
 
 
@@ -364,9 +367,10 @@ def test_a_derivative_that_is_lost_on_the_way_is_refused():
     for module, name in ((Silent(), "size of Silent"), (spectral, "parametrizations.weight.0._u of Param")):
         with pytest.raises(InputError, match=f"autograd can follow, but {name}.* was written to under torch.no_grad"):
             solve(module.double())
-        params, call = functional(module)
-        inner = lambda p, o, batch: mse_loss(call(p, batch[0]), batch[1])  # noqa: B023, E731
-        hypergradient(inner, lambda p, o: o["lr"], params, THETA, updater=SGD(0.1), steps=2, batches=LIST)
+    params, call = functional(Silent().double())
+    inner = lambda p, o, batch: o * mse_loss(call(p, batch[0]), batch[1])  # noqa: E731
+    loss = lambda p, o: mse_loss(call(p, X_VAL), Y_VAL)  # noqa: E731
+    hypergradient(inner, loss, params, THETA["lr"], updater=SGD(0.1), steps=2, batches=LIST)
 
 
 def test_integers_come_back_as_they_were():
