@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import optree
@@ -24,7 +25,7 @@ from lds._random import SPOT, reseed
 from lds._updater import State
 from lds.errors import DerivativeWarning, ForeignTensorWarning, InputError, ReplayError, UnreachedWarning
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph
-from lds.hypergrad._guards import Watcher, leaves_of, replay_error
+from lds.hypergrad._guards import Watcher, leaves_of, step_error
 from lds.hypergrad._outer import Outer, SteadyTracer, SteadyVariable, copied
 from lds.hypergrad._suspects import unrepeatable
 
@@ -137,6 +138,9 @@ def _walk(graph: StepGraph, who: str, needed: str, *, warn: bool) -> set[str]:
     """Return the names of the nodes of a graph; look at each of them on the way."""
     steady = [tracer for tracer in graph.tracers if isinstance(tracer, SteadyTracer)]
     known = {id(x) for x in (*graph.leaves, *(x for tracer in steady for x in tracer.leaves))}
+    # A leaf that an objective made for itself, such as the points of a gradient penalty, is held by nobody. Neither is
+    # the tracer of an earlier step in a graph that somebody kept, which shares its memory with θ.
+    shown = {_storage(x) for tracer in steady for x in tracer.leaves if x.numel()}
     ahead: list[Any] = [y.grad_fn for y in graph.results if isinstance(y, Tensor)]
     seen = set(ahead)
     names: set[str] = set()
@@ -149,7 +153,8 @@ def _walk(graph: StepGraph, who: str, needed: str, *, warn: bool) -> set[str]:
         names.add(name)
         if name == "torch::autograd::AccumulateGrad":
             arrives = arrives or id(node.variable) in known
-            if id(node.variable) not in known:
+            held = sys.getrefcount(node.variable) > _references_of_none()
+            if id(node.variable) not in known and (held or _storage(node.variable) in shown):
                 foreign.append(node.variable)
         behind = [n for n, _ in node.next_functions]
         if name in _RAISING or name.endswith("::NotImplemented"):
@@ -171,6 +176,17 @@ def _walk(graph: StepGraph, who: str, needed: str, *, warn: bool) -> set[str]:
             stacklevel=_frames_of_ours(),
         )
     return names
+
+
+@cache
+def _references_of_none() -> int:
+    """Return the number of references to a leaf, asked as it is above, that only its graph holds."""
+    node = torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    return sys.getrefcount(node.variable)  # type: ignore[union-attr]
+
+
+def _storage(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr() if x.layout == torch.strided else id(x)
 
 
 @contextmanager
@@ -350,7 +366,7 @@ class _Probe:
                 f"step {self._t} was recorded, but raised {type(error).__name__} ({error}) when it was run again: "
                 f"{unrepeatable(self._dynamics.updater, self._dynamics.inner)}"
             ) from error
-        replay_error(self._dynamics, self._t, again, self._results)
+        step_error(self._dynamics, self._t, self._step, again, self._results)
 
     def disagreement(self, source: int) -> _Comparison | None:
         """Return how slope and derivative differ in one source, None unless they do for certain."""

@@ -126,7 +126,7 @@ def _with_saved(function: Callable[[], StepGraph]) -> tuple[StepGraph, dict[int,
         with torch.autograd.graph.saved_tensors_hooks(pack, torch.Tensor.detach):
             return function(), sizes
     except RuntimeError as error:
-        if "saved tensor hooks" not in str(error):
+        if not any(text in str(error) for text in ("saved tensor hooks", "invalid python storage")):
             raise
     result = function()
     return result, {id(result): math.inf}
