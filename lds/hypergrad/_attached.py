@@ -181,7 +181,8 @@ def _walk(graph: StepGraph, who: str, needed: str, *, warn: bool) -> set[str]:
 @cache
 def _references_of_none() -> int:
     """Return the number of references to a leaf, asked as it is above, that only its graph holds."""
-    node = torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    with torch.enable_grad():
+        node = torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0]  # type: ignore[union-attr]
     return sys.getrefcount(node.variable)  # type: ignore[union-attr]
 
 

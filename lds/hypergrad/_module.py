@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
 from lds.errors import InputError
 
@@ -17,7 +21,8 @@ def functional(module: nn.Module) -> tuple[dict[str, Tensor], Callable[..., Any]
     Shared parameters come once, whether two modules share them or one module stands at two places; frozen ones
     (`requires_grad=False`) stay with the module. A call never changes the module: BatchNorm normalises by the batch in
     training mode, but its running statistics stay as they are, so evaluate it on a batch, or keep it in evaluation mode
-    throughout.
+    throughout. A module that checkpoints parts of itself (`torch.utils.checkpoint`) would run them again after the
+    call, with its own weights: checkpoint the whole call.
 
     Args:
         module: any module; its mode (training or evaluation) at the time of a call counts.
@@ -26,7 +31,8 @@ def functional(module: nn.Module) -> tuple[dict[str, Tensor], Callable[..., Any]
         (params, call) with params a dict of copies by name, and `call(params, *args, **kwargs)` the module's output.
 
     Raises:
-        InputError: no parameter of the module is trainable; or, in a call, the params are not those of the module.
+        InputError: no parameter of the module is trainable; or, in a call, the params are not those of the module, or
+            it checkpoints a part of itself.
     """
     names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
     if not names:
@@ -44,6 +50,7 @@ def functional(module: nn.Module) -> tuple[dict[str, Tensor], Callable[..., Any]
     }
 
     given = params.keys()
+    looked = False
 
     def call(params: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         if not isinstance(params, dict) or params.keys() != given:
@@ -52,6 +59,7 @@ def functional(module: nn.Module) -> tuple[dict[str, Tensor], Callable[..., Any]
                 f"{type(module).__name__} must be called with all of its params, a dict with {', '.join(given)}, got "
                 f"{found}; hand on the params that the objective is called with"
             )
+        nonlocal looked
         copies: dict[int, Tensor] = {}  # One of each buffer, wherever it stands.
         buffers = {
             f"{prefix}.{name}" if prefix else name: copies.setdefault(id(b), b.clone())
@@ -59,6 +67,33 @@ def functional(module: nn.Module) -> tuple[dict[str, Tensor], Callable[..., Any]
             for name, b in part.named_buffers(recurse=False, remove_duplicate=False)
         }
         values = {place: params[name] for place, name in places.items()}
-        return torch.func.functional_call(module, {**values, **buffers}, args, kwargs, tie_weights=False)
+        with nullcontext() if looked else _no_checkpoints(module):
+            output = torch.func.functional_call(module, {**values, **buffers}, args, kwargs, tie_weights=False)
+        looked = True
+        return output
 
     return params, call
+
+
+@contextmanager
+def _no_checkpoints(module: nn.Module) -> Iterator[None]:
+    """Raise InputError where a part of the module is called by `torch.utils.checkpoint` meanwhile."""
+    here = sys._getframe(2)
+
+    def look(part: nn.Module, args: Any) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not here:
+            if frame.f_code.co_filename == checkpoint.__file__:
+                raise InputError(
+                    f"{type(module).__name__} must run within its call, but checkpoints its part "
+                    f"{type(part).__name__}, which would run again later, with the module's own weights; checkpoint "
+                    "the whole call: checkpoint(call, params, x, use_reentrant=False)"
+                )
+            frame = frame.f_back
+
+    hooks = [part.register_forward_pre_hook(look) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

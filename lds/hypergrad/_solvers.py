@@ -94,9 +94,8 @@ def refined(solve: Solve, product: Product, b: Tensor, tol: float, max_iteration
         look = solve(rest, LOOK, max_iterations - iterations)
         vector, iterations = vector + look.vector, iterations + look.iterations
         rate = rate if math.isnan(look.rate) else look.rate
-        # Where the look was cut short, what it missed: its residual shrinks with its error.
-        share = 1 - look.residual
-        before, error = error, relative(look.vector, vector) / share if share > 0 else math.inf
+        # A look that was cut short may not have got to what is left.
+        before, error = error, relative(look.vector, vector) if look.residual <= LOOK else math.inf
         if not error < before / 2:
             break
     return replace(found, vector=vector, iterations=iterations, residual=residual, rate=rate, error=error)
