@@ -25,7 +25,7 @@ from lds._random import SPOT, reseed
 from lds._updater import State
 from lds.errors import DerivativeWarning, ForeignTensorWarning, InputError, ReplayError, UnreachedWarning
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph
-from lds.hypergrad._guards import Watcher, leaves_of, replay_error
+from lds.hypergrad._guards import Watcher, leaves_of, step_error
 from lds.hypergrad._outer import Outer, SteadyTracer, SteadyVariable, copied
 from lds.hypergrad._suspects import unrepeatable
 
@@ -179,10 +179,10 @@ def _walk(graph: StepGraph, who: str, needed: str, *, warn: bool) -> set[str]:
 
 
 @cache
-@torch.enable_grad()
 def _references_of_none() -> int:
     """Return the number of references to a leaf, asked as it is above, that only its graph holds."""
-    node = torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    with torch.enable_grad():
+        node = torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0]  # type: ignore[union-attr]
     return sys.getrefcount(node.variable)  # type: ignore[union-attr]
 
 
@@ -218,7 +218,7 @@ class Spot(Watcher):
         self._walk = walk
         self._final: State | None = None
         self._end = -1
-        self._last: tuple[Dynamics, Step, Costate, bool] | None = None
+        self._last: tuple[Dynamics, Step, Costate] | None = None
 
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
         """Note the final state."""
@@ -227,16 +227,16 @@ class Spot(Watcher):
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Note the last step."""
         if t == self._end - 1:
-            self._last = dynamics, Step(step.leaves, step.draws), costate, step.graph is not None
+            self._last = dynamics, Step(step.leaves, step.draws), costate
 
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
         """Look at the last step."""
         if self._last is None or self._final is None:
             return
-        (dynamics, step, later, graphed), final = self._last, leaves_of(self._final)
+        (dynamics, step, later), final = self._last, leaves_of(self._final)
         self._last = self._final = None
         product = Product(later, costate, increments)
-        spot_check(dynamics, t, step, final, product, graphed=graphed, kinked=self._walk.kinked)
+        spot_check(dynamics, t, step, final, product, kinked=self._walk.kinked)
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Product:
 
 
 def spot_check(
-    dynamics: Dynamics, t: int, step: Step, results: Sequence[Any], product: Product, *, graphed: bool, kinked: bool
+    dynamics: Dynamics, t: int, step: Step, results: Sequence[Any], product: Product, *, kinked: bool
 ) -> None:
     r"""Compare a step's vector-Jacobian product with the step itself, a little way off.
 
@@ -276,7 +276,6 @@ def spot_check(
         step: the state before it, and what it was shown.
         results: the state after it, as it was recorded.
         product: what the sweep made of it.
-        graphed: whether it was recorded with a graph, for which torch may round otherwise.
         kinked: whether its graph holds an operation with a kink or a jump.
 
     Raises:
@@ -290,12 +289,12 @@ def spot_check(
     check_unreached(dynamics, t, step, results, product)
     moved = probe.movable(kinked=kinked)
     if not moved:
-        probe.repeat(graphed=graphed)
+        probe.repeat()
         return
     found = probe.compare(moved, probe.epsilon)
     if found is not None and found.agrees:
         return
-    probe.repeat(graphed=graphed)
+    probe.repeat()
     wrong = [(source, found) for source in moved if (found := probe.disagreement(source)) is not None]
     if wrong:
         (source, found), others = wrong[0], [probe.name(other) for other, _ in wrong[1:]]
@@ -359,18 +358,16 @@ class _Probe:
                 sources.append(i)
         return sources
 
-    def repeat(self, *, graphed: bool) -> None:
+    def repeat(self) -> None:
         """Raise ReplayError if the step, run again as it was, gives another result or an error."""
-        run = self._dynamics.linearise if graphed else self._dynamics.advance
         try:
-            again = run(self._t, copied(self._step.leaves), self._step.draws)
+            again = self._dynamics.advance(self._t, copied(self._step.leaves), self._step.draws).leaves
         except Exception as error:
             raise ReplayError(
                 f"step {self._t} was recorded, but raised {type(error).__name__} ({error}) when it was run again: "
                 f"{unrepeatable(self._dynamics.updater, self._dynamics.inner)}"
             ) from error
-        results = again.results if isinstance(again, StepGraph) else again.leaves
-        replay_error(self._dynamics, self._t, results, self._results)
+        step_error(self._dynamics, self._t, self._step, again, self._results)
 
     def disagreement(self, source: int) -> _Comparison | None:
         """Return how slope and derivative differ in one source, None unless they do for certain."""

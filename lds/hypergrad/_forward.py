@@ -203,7 +203,7 @@ class _Run:
         step = Step(self.leaves, self._draws)
         product = Product(ones, costate, increments)
         kinked = walk_step(graph)
-        spot_check(self._dynamics, 0, step, detached(graph.results), product, graphed=True, kinked=kinked)
+        spot_check(self._dynamics, 0, step, detached(graph.results), product, kinked=kinked)
 
 
 def _seed(derived: Derived, first: int) -> Callable[[int, Tensor], list[Tensor | None]]:

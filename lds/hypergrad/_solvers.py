@@ -94,6 +94,7 @@ def refined(solve: Solve, product: Product, b: Tensor, tol: float, max_iteration
         look = solve(rest, LOOK, max_iterations - iterations)
         vector, iterations = vector + look.vector, iterations + look.iterations
         rate = rate if math.isnan(look.rate) else look.rate
+        # A look that was cut short may not have got to what is left.
         before, error = error, relative(look.vector, vector) if look.residual <= LOOK else math.inf
         if not error < before / 2:
             break

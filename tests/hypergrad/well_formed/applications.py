@@ -199,7 +199,8 @@ def straight_through_rounding(dtype):
             lambda w, o: (x_val @ quantised(w, o) - y_val).square().mean(),
             normals(dtype, 3)(4),
             torch.tensor(0.3, dtype=dtype),
-        )
+        ),
+        meant=True,
     )
 
 
@@ -316,7 +317,7 @@ def learned_loss(dtype):
     """A network as the inner loss of prediction and target."""
     x, y, x_val, y_val = linear(dtype)
     torch.manual_seed(0)
-    theta, learned = functional(nn.Sequential(nn.Linear(2, 5), nn.Softplus(), nn.Linear(5, 1)).to(dtype))
+    theta, learned = functional(nn.Sequential(nn.Linear(2, 5), nn.Softplus(), nn.Linear(5, 1, bias=False)).to(dtype))
     return WellFormed(
         Problem(
             lambda w, o: learned(o, torch.stack([x @ w, y], 1)).mean(),

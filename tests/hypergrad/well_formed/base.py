@@ -25,6 +25,7 @@ class WellFormed:
         options: further arguments of `hypergradient`: seed, state, method.
         expected: the right hypergradient, where a closed form gives it; else that of a full unroll by autograd.
         tol: relative error that passes; None takes the usual one of the dtype.
+        meant: whether the derivative is another than that of the values on purpose, which is told.
         repeats: whether torch computes the same bits again; if not, memory policies differ by rounding.
     """
 
@@ -35,6 +36,7 @@ class WellFormed:
     expected: Any = None
     tol: float | None = None
     repeats: bool = True
+    meant: bool = False
 
     def solve(self, method: Method[Any] | None = None) -> HypergradientResult[Any]:
         """The library's answer."""

@@ -230,7 +230,7 @@ def own(name, make):
                     + (x @ p["w"]).pow(4).mean() / 10
                     + o["log_penalty"].exp() * p["w"].square().sum()
                 ),
-                lambda p, o: (x_val @ p["w"] - y_val).square().mean(),
+                lambda p, o: (x_val @ p["w"] - y_val).square().mean() + 0.01 * sum(v**2 for v in o.values()),
                 {"w": normal(4) / 3},
                 {k: torch.tensor(v, dtype=dtype) for k, v in outer.items()},
             ),

@@ -304,8 +304,8 @@ def empty_leaves(dtype):
     """A tensor without entries in params and in θ."""
     return WellFormed(
         Problem(
-            lambda p, o: (p["w"] - o["t"]).square().sum() + p["nothing"].sum() + o["nothing"].sum(),
-            lambda p, o: p["w"].exp().sum(),
+            lambda p, o: (p["w"] - o["t"]).square().sum() + p["nothing"].sum(),
+            lambda p, o: p["w"].exp().sum() + o["nothing"].sum(),
             {"w": torch.zeros(2, dtype=dtype), "nothing": torch.zeros(0, 3, dtype=dtype)},
             {"t": torch.tensor([0.3, 0.1], dtype=dtype), "nothing": torch.zeros(0, dtype=dtype)},
         )

@@ -12,7 +12,7 @@ INDEX = torch.tensor([0, 2, 1, 2, 3])
 MASK = torch.tensor([[True, False, True, True]] * 4)
 
 
-def operation(name, function, *dtypes, repeats=True):
+def operation(name, function, *dtypes, **options):
     """Register a function f of w and θ, both of shape (4, 4), whose square is a part of L and of F; θ is near one."""
 
     def build(dtype):
@@ -28,7 +28,7 @@ def operation(name, function, *dtypes, repeats=True):
                 inner, lambda p, o: (p - target.mT).square().mean() + function(p, o / 2).abs().square().mean(), w, theta
             ),
             SGD(0.1),
-            repeats=repeats,
+            **options,
         )
 
     case(*(dtypes or (DOUBLE,)), name=f"operation {name}")(build)
@@ -171,6 +171,6 @@ operation("a Hessian", curvature)
 # Of a leaf that is a view of a longer tensor, torch copies the tangent, and adds up in another order.
 operation("a tangent", tangent, repeats=False)
 operation("a loop that depends on data", loop)
-operation("no_grad statistics", lambda w, t: (w - w.detach().mean(0)) @ t)
+operation("statistics that are held fixed", lambda w, t: (w - w.detach().mean(0)) @ t, meant=True)
 operation("views", lambda w, t: (w.T.reshape(2, 8).unfold(1, 4, 2)[0] @ t).unsqueeze(0).expand(3, -1, -1))
 operation("cdist by products", lambda w, t: torch.cdist(w, 2 + t, compute_mode="use_mm_for_euclid_dist"))
