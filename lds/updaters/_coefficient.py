@@ -26,7 +26,8 @@ class Schedule(Protocol):
 
 
 # A number; a tensor, which is a constant too; a function of the outer variables; a schedule. The value in a step is a
-# number, a scalar tensor, or a pytree like params, the leaves of which are such or broadcast to the leaves of params.
+# number, a scalar tensor, or a pytree like params or like their upper part, the leaves of which are such or broadcast
+# to the leaves of params below them.
 Coefficient: TypeAlias = float | Tensor | Callable[[PyTree], PyTree] | Schedule
 
 # Tuples, as a union would be made anew at every step.
@@ -52,7 +53,7 @@ def spread(name: str, value: PyTree, leaves: list[Tensor], params: PyTree) -> An
     """Return a value as `resolve` does, such that arithmetic with it keeps the shapes and dtypes of the leaves.
 
     Raises:
-        InputError: the value is no number, no scalar tensor and no pytree like params.
+        InputError: the value is no number, no scalar tensor and no pytree like params or like their upper part.
     """
     if isinstance(value, _NUMBER):
         return value
@@ -64,10 +65,15 @@ def spread(name: str, value: PyTree, leaves: list[Tensor], params: PyTree) -> An
     values, found = optree.tree_flatten(value)
     spec = optree.tree_structure(params)
     if found != spec:
+        try:
+            values = [] if found.is_leaf() else optree.broadcast_prefix(value, params)
+        except ValueError:
+            values = []
+    if len(values) != len(leaves):
         came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else str(found)
         raise InputError(
             f"{name} must be a number, a scalar tensor or a pytree like params; needed {spec}, got {came}; "
-            "return one value for all params or one for each"
+            "return one value for all params, one for each, or one for each branch"
         )
     for index, (x, leaf) in enumerate(zip(values, leaves, strict=True)):
         _check_leaf(name, x, leaf, params, index)

@@ -83,7 +83,7 @@ class TestTorchOpt:
         check_updater(ClipByNorm(torchopt.sgd(0.05), 0.1))
 
     def test_a_root_of_zero_is_found_out(self, torchopt):
-        with pytest.raises(ContractError, match=r"FunctionalUpdater breaks .* clause zeros"):
+        with pytest.raises(ContractError, match=r"Functional breaks .* clause zeros"):
             check_updater(torchopt.adam(0.05))
 
     def test_a_warm_start_goes_on(self, torchopt):
