@@ -46,7 +46,7 @@ class Adafactor(Descent):
 
     Args:
         lr: η, given as for `SGD`.
-        beta2_decay: exponent τ, given likewise; at most 0.
+        beta2_decay: exponent τ, given likewise, but as a scalar for each matrix; at most 0.
         eps: (ε₁, ε₂), numbers of at least 1e-18; ε₁ = None is the rounding unit of the dtype.
         d: largest root mean square of a step before its scale, given as `lr` is; at least 1.
         weight_decay: λ, given as `lr` is.
@@ -111,6 +111,11 @@ class Adafactor(Descent):
 
     def _second_moments(self, row: Any, column: Any, v: Any, g: Tensor, rest: Any) -> tuple[Any, Any, Any, Tensor]:
         """Return what is kept of the second moments of a leaf, and the second moments."""
+        if g.ndim > 1 and isinstance(rest, Tensor) and rest.ndim:
+            raise InputError(
+                f"beta2_decay must be one number for each matrix, as all of a row and of a column share it, got shape "
+                f"{tuple(rest.shape)} for a param of shape {tuple(g.shape)}"
+            )
         square = g * g
         if g.ndim < 2:
             v = v + rest * (square - v)
