@@ -4,11 +4,11 @@ from lds._updater import Functional, GradientUpdater, Objective, PyTree, State, 
 from lds.updaters import schedules
 from lds.updaters._adadelta import Adadelta, AdadeltaSlots
 from lds.updaters._adafactor import Adafactor, AdafactorSlots
-from lds.updaters._adagrad import Adagrad
+from lds.updaters._adagrad import Adagrad, AdagradSlots
 from lds.updaters._adam import Adam
 from lds.updaters._adamax import Adamax
 from lds.updaters._adamw import AdamW
-from lds.updaters._asgd import ASGD
+from lds.updaters._asgd import ASGD, ASGDSlots
 from lds.updaters._check import check_updater
 from lds.updaters._clip import ClipByNorm, ClipByValue
 from lds.updaters._coefficient import Coefficient, Schedule
@@ -26,11 +26,13 @@ from lds.updaters._sgd import SGD, DampenedSlots
 __all__ = [
     "ASGD",
     "SGD",
+    "ASGDSlots",
     "Adadelta",
     "AdadeltaSlots",
     "Adafactor",
     "AdafactorSlots",
     "Adagrad",
+    "AdagradSlots",
     "Adam",
     "AdamSlots",
     "AdamW",

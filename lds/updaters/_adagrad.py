@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import optree
 import torch
@@ -19,6 +20,13 @@ from lds.updaters._coefficient import (
     subtract_scaled,
 )
 from lds.updaters._descent import Descent, Leaves
+
+
+class AdagradSlots(NamedTuple):
+    """Slots of `Adagrad`: sums of squares, a pytree like params, and the number of steps taken."""
+
+    v: PyTree
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -59,17 +67,19 @@ class Adagrad(Descent):
         check_number("initial_accumulator_value", self.initial_accumulator_value, 0)
         check_eps(self.eps)
 
-    def init(self, params: PyTree) -> PyTree:
-        """Return the initial sums of squares."""
+    def init(self, params: PyTree) -> AdagradSlots:
+        """Return the initial sums of squares and a zero count."""
         check_real(self, params)
-        return optree.tree_map(lambda x: x.new_full(x.shape, self.initial_accumulator_value), params)
+        v = optree.tree_map(lambda x: x.new_full(x.shape, self.initial_accumulator_value), params)
+        return AdagradSlots(v, 0)
 
     def _update(self, now: Leaves) -> State:
+        old, steps = now.state.slots
         lr, squared_eps = now.value("lr", self.lr), self.eps**2
         if not is_zero(self.lr_decay):
             lr_decay = now.value("lr_decay", self.lr_decay)
-            lr = each(lambda lr, decay: lr / (1 + now.state.step * decay), lr, lr_decay)
+            lr = each(lambda lr, decay: lr / (1 + steps * decay), lr, lr_decay)
         now.add_penalty(self.weight_decay)
-        v = each(lambda v, g: v + g * g, now.flat(now.state.slots), now.g)
+        v = each(lambda v, g: v + g * g, now.flat(old), now.g)
         d = each(lambda g, v: g / torch.sqrt(v + squared_eps), now.g, v)
-        return State(now.tree(each(subtract_scaled, now.w, d, lr)), now.tree(v))
+        return State(now.tree(each(subtract_scaled, now.w, d, lr)), AdagradSlots(now.tree(v), steps + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
@@ -19,6 +20,13 @@ from lds.updaters._coefficient import (
 from lds.updaters._descent import Descent, Leaves
 
 
+class ASGDSlots(NamedTuple):
+    """Slots of `ASGD`: the average of the weights, a pytree like params, and the number of steps taken."""
+
+    mean: PyTree
+    steps: int
+
+
 @dataclass(frozen=True)
 class ASGD(Descent):
     r"""Polyak and Juditsky, `Acceleration of Stochastic Approximation by Averaging
@@ -29,7 +37,7 @@ class ASGD(Descent):
         w_{t+1} = (1 - \lambda\eta_t)\, w_t - \eta_t (\nabla_w L(w_t) + \kappa w_t), \quad
         \bar w_{t+1} = \bar w_t + (w_{t+1} - \bar w_t) / \max(1, t - t_0)
 
-    with t the number of steps taken before, as `torch.optim.ASGD` does it. The slots are the average w̄, which no step
+    with t the number of steps taken before, as `torch.optim.ASGD` does it. The slots hold the average w̄, which no step
     depends on. Where η is a schedule, η_t has its value in step t; torch takes that of the step before.
 
     Args:
@@ -57,18 +65,18 @@ class ASGD(Descent):
         check_number("t0", self.t0, 0)
         check_size("weight_decay", self.weight_decay)
 
-    def init(self, params: PyTree) -> PyTree:
-        """Return averages of zero; the first step overwrites them."""
-        return zeros(params)
+    def init(self, params: PyTree) -> ASGDSlots:
+        """Return averages of zero, which the first step overwrites, and a zero count."""
+        return ASGDSlots(zeros(params), 0)
 
     def _update(self, now: Leaves) -> State:
         lambd, alpha = now.value("lambd", self.lambd), now.value("alpha", self.alpha)
-        t = now.state.step
+        old, t = now.state.slots
         lr = now.value("lr", self.lr)
         lr = each(lambda lr, lambd, alpha: lr / (1 + lambd * lr * t) ** alpha, lr, lambd, alpha)
         now.add_penalty(self.weight_decay)
         w = each(subtract_scaled, each(decayed, now.w, lr, lambd), now.g, lr)
         share = 1 / max(1, t - self.t0)
-        mean = now.flat(now.state.slots)
+        mean = now.flat(old)
         mean = w if share == 1 else each(add_scaled, mean, each(subtract_scaled, w, mean, 1), share)
-        return State(now.tree(w), now.tree(mean))
+        return State(now.tree(w), ASGDSlots(now.tree(mean), t + 1))

@@ -15,11 +15,11 @@ from lds._updater import GradientUpdater, PyTree, State
 from lds.errors import InputError
 from lds.updaters._adadelta import Adadelta, AdadeltaSlots
 from lds.updaters._adafactor import Adafactor, AdafactorSlots
-from lds.updaters._adagrad import Adagrad
+from lds.updaters._adagrad import Adagrad, AdagradSlots
 from lds.updaters._adam import Adam
 from lds.updaters._adamax import Adamax
 from lds.updaters._adamw import AdamW
-from lds.updaters._asgd import ASGD
+from lds.updaters._asgd import ASGD, ASGDSlots
 from lds.updaters._coefficient import Coefficient, is_zero
 from lds.updaters._groups import Groups
 from lds.updaters._moments import AdamSlots
@@ -54,7 +54,7 @@ def from_torch(optimizer: torch.optim.Optimizer, module: nn.Module | PyTree, **c
         module: the module whose parameters the optimizer was made for, or a pytree of those parameters themselves. All
             that are trainable must be in its groups; frozen ones are passed over, as `functional` does.
         coefficients: coefficients to take in place of the optimizer's, by their names, such as
-            `lr=lambda outer: outer["lr"]`; in a list, one for each group.
+            `lr=lambda outer: outer["lr"]`; in a list, one for each group. Schedules count the steps of a run.
 
     Raises:
         InputError: the optimizer has no counterpart, is not that of the module, or does not say all that it does: a
@@ -89,7 +89,6 @@ class Continued(GradientUpdater):
 
     updater: GradientUpdater
     slots: PyTree
-    steps: int
     like: PyTree
 
     def init(self, params: PyTree) -> PyTree:
@@ -102,8 +101,8 @@ class Continued(GradientUpdater):
         return optree.tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, self.slots)
 
     def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
-        """Return the state after one step, counted from the optimizer's first."""
-        return self.updater.update(grads, state._replace(step=state.step + self.steps), outer)
+        """Return the state after one step of the updater inside."""
+        return self.updater.update(grads, state, outer)
 
 
 def _check(optimizer: Any, coefficients: Mapping[str, Any]) -> str:
@@ -237,7 +236,7 @@ def _continued(updater: GradientUpdater, optimizer: torch.optim.Optimizer, param
             f"the state of torch.optim.{type(updater).__name__} must hold all that its options need, but does not; "
             "make a new optimizer in place of changing options after the first step"
         )
-    return Continued(updater, slots, count, optree.tree_map(torch.detach, params))
+    return Continued(updater, slots, optree.tree_map(torch.detach, params))
 
 
 _Tree = Callable[[str], PyTree]
@@ -274,11 +273,11 @@ _SLOTS: dict[type, Callable[[Any, _Tree, int], PyTree]] = {
     SGD: _sgd,
     Adadelta: lambda updater, tree, count: AdadeltaSlots(tree("square_avg"), tree("acc_delta")),
     Adafactor: lambda updater, tree, count: AdafactorSlots(tree("row_var"), tree("col_var"), tree("variance"), count),
-    Adagrad: lambda updater, tree, count: tree("sum"),
+    Adagrad: lambda updater, tree, count: AdagradSlots(tree("sum"), count),
     Adam: _adam,
     Adamax: lambda updater, tree, count: AdamSlots(tree("exp_avg"), tree("exp_inf"), count),
     AdamW: _adam,
-    ASGD: lambda updater, tree, count: tree("ax"),
+    ASGD: lambda updater, tree, count: ASGDSlots(tree("ax"), count),
     Muon: lambda updater, tree, count: tree("momentum_buffer"),
     NAdam: _nadam,
     RAdam: lambda updater, tree, count: AdamSlots(tree("exp_avg"), tree("exp_avg_sq"), count),
