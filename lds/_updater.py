@@ -59,6 +59,9 @@ class Updater(Protocol):
 def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
     r"""Return the inner gradient :math:`\nabla_w L(w, \theta)`, differentiable where grad mode is enabled.
 
+    The objective may be any, such as that of one player of several, and params a part of those of a step. What it
+    captures counts as constant, though it may depend on params (the other player's answer to them).
+
     Args:
         inner: objective, (params, outer) -> scalar tensor.
         params: pytree of floating-point tensors w.
@@ -68,20 +71,25 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
         A pytree like `params`; leaves that the objective does not use get zeros.
 
     Raises:
-        InputError: the objective depends on none of the params.
+        InputError: the objective depends on none of the params, or its gradient is sparse.
     """
     create_graph = torch.is_grad_enabled()
     leaves, spec = optree.tree_flatten(params)
     with torch.enable_grad():
-        leaves = [x if x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        # Views, so that the paths that lead to params by what the objective captures do not count.
+        leaves = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in leaves]
         loss = inner(spec.unflatten(leaves), outer)
         found: Sequence[Tensor | None] = [None] * len(leaves)
         if loss.requires_grad:  # Of a tensor that is no param, perhaps: a module's own weight.
             found = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
     grads = []
     for x, g in zip(leaves, found, strict=True):
-        # An embedding with sparse=True gives a sparse one.
-        grads.append(torch.zeros_like(x) if g is None else g.to_dense() if g.is_sparse else g)
+        if g is not None and g.is_sparse:
+            raise InputError(
+                f"inner gradients must be dense, got a sparse one of shape {tuple(g.shape)}; build the embedding with "
+                "sparse=False"
+            )
+        grads.append(torch.zeros_like(x) if g is None else g)
     if all(map(partial(operator.is_, None), found)):
         raise InputError(
             "the inner objective must depend on params, but its value has no gradient path to any of them; compute it "
@@ -131,8 +139,7 @@ class Functional(GradientUpdater):
 
     With a function of the outer variables that returns an optimizer, its coefficients are learned, as in
     `Functional(lambda outer: torchopt.adam(outer["lr"], betas=(outer["beta"], 0.999), eps_root=1e-16))`. It is called
-    in every step. TorchOpt hands some coefficients to torch as numbers, such as `alpha` of `Tensor.add`; where they are
-    tensors, a product stands in for that.
+    in every step. So it helps with `dampening` too, where TorchOpt's first call differs from all later ones.
 
     Args:
         optimizer: a pair of pure functions, `init(params) -> slots` and
@@ -174,17 +181,22 @@ class Functional(GradientUpdater):
 
     def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
         """Return the state after one update of the optimizer."""
-        optimizer, slots = self.optimizer, state.slots
-        learned = not _is_functional(optimizer)
-        if learned:
-            optimizer, steps = self._checked(optimizer(outer)), slots.steps
-            # The first slots may depend on the outer variables.
-            slots = slots.slots if steps else optimizer.init(state.params)
-            with _TensorScalars():
-                updates, slots = optimizer.update(grads, slots, params=state.params, inplace=False)
-            slots = FunctionalSlots(slots, steps + 1)
+        if _is_functional(self.optimizer):
+            if state.step and not hasattr(self, "_called"):
+                _call_once(self.optimizer, grads, state.params)
+            object.__setattr__(self, "_called", True)
+            updates, slots = self.optimizer.update(grads, state.slots, params=state.params, inplace=False)
         else:
-            updates, slots = optimizer.update(grads, slots, params=state.params, inplace=False)
+            before, steps = state.slots
+            with _Tracked():
+                optimizer = self._checked(self.optimizer(optree.tree_map(_Learned.of, outer)))
+                # The first slots may depend on the outer variables.
+                before = before if steps else optimizer.init(state.params)
+                if steps:
+                    _call_once(optimizer, grads, state.params)
+                result = optimizer.update(grads, before, params=state.params, inplace=False)
+            updates, slots = optree.tree_map(_plain, result)
+            slots = FunctionalSlots(slots, steps + 1)
         return State(optree.tree_map(lambda w, u: w + u, state.params, updates), slots)
 
     def _checked(self, optimizer: Any) -> Any:
@@ -212,16 +224,59 @@ class _StandIn(Tensor):
         return self
 
 
-class _TensorScalars(TorchFunctionMode):
-    """Lets `alpha` of `Tensor.add` and `value` of `Tensor.addcmul` and `addcdiv` be tensors, with their derivatives."""
+class _Learned(Tensor):
+    """A tensor that torch takes for a number where it needs one, as it asks for no gradient; the one that does, inside.
+
+    torch refuses a tensor with a gradient as `alpha` of `Tensor.add` and the like, where TorchOpt puts coefficients.
+    """
+
+    tensor: Tensor
+
+    @staticmethod
+    def of(x: Any) -> Any:
+        if not isinstance(x, Tensor) or isinstance(x, _Learned):
+            return x
+        shown = x.detach().as_subclass(_Learned)
+        shown.tensor = x
+        return shown
+
+
+def _plain(x: Any) -> Any:
+    return x.tensor if isinstance(x, _Learned) else x
+
+
+@torch.no_grad()
+def _call_once(optimizer: Any, grads: PyTree, params: PyTree) -> None:
+    """Let an optimizer that remembers whether it was called, as TorchOpt's momentum does, know of steps before."""
+    grads, params = optree.tree_map(torch.Tensor.detach, grads), optree.tree_map(torch.Tensor.detach, params)
+    optimizer.update(grads, optimizer.init(params), params=params, inplace=False)
+
+
+_FACTORS = {"add": "alpha", "sub": "alpha", "addcmul": "value", "addcdiv": "value"}
+
+
+_NUMBERS = {Tensor.__float__, Tensor.item, Tensor.tolist, Tensor.__int__, Tensor.numpy}
+
+
+class _Tracked(TorchFunctionMode):
+    """Computes with what is inside of `_Learned` tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        key = {"add": "alpha", "sub": "alpha", "addcmul": "value", "addcdiv": "value"}.get(name.rstrip("_"))
-        if key and isinstance(kwargs.get(key), Tensor) and len(args) > 1:
-            args = (args[0], kwargs.pop(key) * args[1], *args[2:])
-        return func(*args, **kwargs)
+        given: PyTree = (args, kwargs or {})
+        learned = [isinstance(x, _Learned) for x in optree.tree_leaves(given) if isinstance(x, Tensor)]
+        if not any(learned):
+            return func(*args, **(kwargs or {}))
+        args, kwargs = optree.tree_map(_plain, given)
+        if func in _NUMBERS and args[0].is_floating_point():
+            raise InputError(
+                "the optimizer of Functional made a number of an outer variable, by float(), .item() or math, which "
+                "cuts its derivative off; take an updater of lds.updaters in its place, or give it a number"
+            )
+        factor = _FACTORS.get(getattr(func, "__name__", "").rstrip("_"))
+        if isinstance(kwargs.get(factor), Tensor):
+            args = (args[0], kwargs.pop(factor) * args[1], *args[2:])
+        result = func(*args, **kwargs)
+        return optree.tree_map(_Learned.of, result) if all(learned) else result
 
 
 def _kind(candidate: object) -> str:

@@ -1,6 +1,16 @@
 """Inner updaters Φ: differentiable optimization steps that the engine can unroll."""
 
-from lds._updater import Functional, GradientUpdater, Objective, PyTree, State, Updater, as_updater, gradient
+from lds._updater import (
+    Functional,
+    FunctionalSlots,
+    GradientUpdater,
+    Objective,
+    PyTree,
+    State,
+    Updater,
+    as_updater,
+    gradient,
+)
 from lds.updaters import schedules
 from lds.updaters._adadelta import Adadelta, AdadeltaSlots
 from lds.updaters._adafactor import Adafactor, AdafactorSlots
@@ -42,6 +52,7 @@ __all__ = [
     "Coefficient",
     "DampenedSlots",
     "Functional",
+    "FunctionalSlots",
     "GradientUpdater",
     "Groups",
     "Lion",

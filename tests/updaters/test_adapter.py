@@ -134,9 +134,15 @@ class OtherUpdate(Init):
         (None, "an updater needs methods init and step, but NoneType has no init"),
         (
             torch.optim.SGD([torch.ones(1)], 0.1),
-            r"an updater needs .* torch.optim.SGD writes .* take lds.updaters.SGD\(lr=…\)",
+            r"an updater needs .* torch.optim.SGD writes .* take lds.updaters.from_torch\(optimizer, module\)",
         ),
-        (SGD, "an updater must be an object, got the class SGD; make one, such as SGD"),
+        (SGD, r"an updater must be an object, got the class SGD; make one, such as SGD\(0.1\)"),
+        (Step, r"an updater must be an object, got the class Step; make one, such as Step\(\)"),
+        (
+            torch.optim.Adam,
+            r"must be an object, got the class Adam; make one, such as .*from_torch\(Adam\(module.param.*",
+        ),
+        (lambda outer: None, r"function has no init; if it is a function of the outer .* give Functional\(function\)"),
     ],
 )
 def test_anything_else_is_refused(candidate, missing):
