@@ -23,7 +23,7 @@ class Adamax(Moments):
         w_{t+1} = w_t - \frac{\eta}{1 - \beta_1^{t+1}}\, m_{t+1} / u_{t+1}
 
     as `torch.optim.Adamax` does it. The derivative of the maximum is that of the larger of the two, and half of each
-    where they are equal; that of |g| is 0 at 0. Both are exact but on a set of measure zero.
+    where they are equal; that of the absolute value is 0 at 0. Both are exact but on a set of measure zero.
 
     Args:
         lr: step size η, given as for `Adam`.

@@ -65,10 +65,7 @@ def spread(name: str, value: PyTree, leaves: list[Tensor], params: PyTree) -> An
     values, found = optree.tree_flatten(value)
     spec = optree.tree_structure(params)
     if found != spec:
-        try:
-            values = [] if found.is_leaf() else optree.broadcast_prefix(value, params)
-        except ValueError:
-            values = []
+        values = [] if found.is_leaf() else by_branch(value, params)
     if len(values) != len(leaves):
         came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else str(found)
         raise InputError(
@@ -78,6 +75,29 @@ def spread(name: str, value: PyTree, leaves: list[Tensor], params: PyTree) -> An
     for index, (x, leaf) in enumerate(zip(values, leaves, strict=True)):
         _check_leaf(name, x, leaf, params, index)
     return [x.to(leaf.dtype) if isinstance(x, Tensor) else x for x, leaf in zip(values, leaves, strict=True)]
+
+
+def by_branch(value: PyTree, params: PyTree) -> list[Any]:
+    """Return the value for each leaf of params of a pytree like their upper part; an empty list if it is none.
+
+    The names of a module's parameters, such as "encoder.weight", are branches of a tree too.
+    """
+    paths = optree.tree_paths(params)
+    try:
+        return optree.broadcast_prefix(value, params)
+    except ValueError:
+        if not (isinstance(value, dict) and isinstance(params, dict)):
+            return []
+    branches: dict[Any, Any] = {}
+    names = [path[0] for path in paths]
+    for name in names:
+        above = [key for key in value if str(name) == key or str(name).startswith(f"{key}.")]
+        if not above:
+            return []
+        branches[name] = max(above, key=len)
+    if set(branches.values()) != set(value):
+        return []
+    return [value[branches[name]] for name in names]
 
 
 def _check_leaf(name: str, value: Any, leaf: Tensor, params: PyTree, index: int) -> None:

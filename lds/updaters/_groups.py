@@ -12,6 +12,7 @@ from torch import Tensor
 from lds._updater import GradientUpdater, PyTree, State
 from lds.errors import InputError
 from lds.updaters._clip import gradient_updater
+from lds.updaters._coefficient import by_branch
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,12 @@ class Groups(GradientUpdater):
             names = [".".join(map(str, path)) for path in optree.tree_paths(params)]
             groups = [self.group(name, w) for name, w in zip(names, leaves, strict=True)]
         else:
-            try:
-                groups = optree.broadcast_prefix(self.group, params)
-            except ValueError as error:
+            groups = by_branch(self.group, params)
+            if len(groups) != len(leaves):
                 raise InputError(
-                    f"the groups must be a pytree like params or like their upper part; needed "
+                    "the groups must be a pytree like params or like their upper part; needed "
                     f"{optree.tree_structure(params)}, got {optree.tree_structure(self.group)}"
-                ) from error
+                )
         for index, key in enumerate(groups):
             if key not in self.updaters:
                 path = optree.tree_accessors(params)[index].codify("params")

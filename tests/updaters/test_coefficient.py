@@ -83,6 +83,28 @@ class TestOneForEachParameter:
         assert new.params["head"][0].tolist() == [0.75, 0.75]
 
     @pytest.mark.parametrize(
+        "rates",
+        [
+            {"encoder": 0.5, "head": 0.25},
+            {"encoder": 0.5, "encoder.1": 0.25, "head": 0.25},
+            {"encoder.0": 0.5, "head": 0.25, "encoder.1": 0.25},
+        ],
+    )
+    def test_branches_may_be_submodules(self, rates):
+        params = {"encoder.0.weight": torch.ones(2), "encoder.1.bias": torch.ones(()), "head": torch.ones(2)}
+        new = SGD(lambda outer: rates).step(State(params), (), lambda p, o: sum(x.sum() for x in p.values())).params
+        second = 0.5 if len(rates) == 2 else 0.75
+        assert [float(new[k].detach().max()) for k in params] == [0.5, second, 0.75]
+
+    @pytest.mark.parametrize(
+        "rates", [{"encoder": 0.5}, {"encoder": 0.5, "head": 0.1, "other": 0.1}, {"enc": 0.5, "head": 0.1}]
+    )
+    def test_branches_must_be_those_of_params(self, rates):
+        params = {"encoder.weight": torch.ones(2), "head": torch.ones(2)}
+        with pytest.raises(InputError, match="lr must be a number, a scalar tensor or a pytree like params; needed"):
+            SGD(lambda outer: rates).step(State(params), (), lambda p, o: sum(x.sum() for x in p.values()))
+
+    @pytest.mark.parametrize(
         ("value", "words"),
         [
             ({"a": 0.1}, "lr must be a number, a scalar tensor or a pytree like params; needed .*'b'.* got"),
