@@ -160,6 +160,9 @@ class Functional(GradientUpdater):
                 "Functional needs an optimizer with init and update such as torchopt.adam(1e-3), or a function of the "
                 f"outer variables that returns one, got {_kind(self.optimizer)}"
             )
+        # Copies, as the example may be the outer variables themselves.
+        copies = optree.tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, self.outer)
+        object.__setattr__(self, "outer", copies)
 
     def init(self, params: PyTree) -> PyTree:
         """Return the optimizer's state."""

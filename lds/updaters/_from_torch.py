@@ -50,10 +50,11 @@ def from_torch(optimizer: torch.optim.Optimizer, module: nn.Module | PyTree, **c
     decay go on.
 
     Args:
-        optimizer: any but LBFGS and SparseAdam, which have no counterpart. `Muon` comes with `dtype=torch.bfloat16`.
+        optimizer: any but LBFGS and SparseAdam, which have no counterpart. `Muon` comes with `dtype=torch.bfloat16`,
+            unless another is given.
         module: the module whose parameters the optimizer was made for, or a pytree of those parameters themselves. All
             that are trainable must be in its groups; frozen ones are passed over, as `functional` does.
-        coefficients: coefficients to take in place of the optimizer's, by their names, such as
+        coefficients: coefficients, or other options, to take in place of the optimizer's, by their names, such as
             `lr=lambda outer: outer["lr"]`; in a list, one for each group. Schedules count the steps of a run.
 
     Raises:
@@ -187,7 +188,7 @@ def _updater(
     if unknown := [key for key in coefficients if key not in known]:
         raise InputError(f"{kind.__name__} has no coefficient {unknown[0]}; its options are {', '.join(sorted(known))}")
     options = {key: _constant(key, value) for key, value in group.items() if key not in coefficients}
-    if kind is Muon:
+    if kind is Muon and "dtype" not in coefficients:
         options["dtype"] = torch.bfloat16
     try:
         return kind(**options, **coefficients)

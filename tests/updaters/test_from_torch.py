@@ -103,6 +103,7 @@ class TestSteps:
         net[0].bias, net[2].bias = None, None
         optimizer = torch.optim.Muon(net.parameters(), lr=0.02)
         assert from_torch(optimizer, net).dtype == torch.bfloat16
+        assert from_torch(optimizer, net, dtype=None) == Muon(0.02)
         assert_same(optimizer, net)
         steps_of(optimizer, net, 3)
         assert_same(optimizer, net, 20)
@@ -147,6 +148,9 @@ class TestSteps:
         torch.manual_seed(0)
         net = Tied().to(DOUBLE)
         assert_same(torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.5), net)
+
+    def test_the_names_of_parameters_do_not_matter(self, net):
+        assert_same(torch.optim.SGD(net.named_parameters(), lr=0.1), net)
 
     def test_how_torch_computes_does_not_matter(self, net):
         assert from_torch(torch.optim.SGD(net.parameters(), 0.1, foreach=True), net) == SGD(0.1)

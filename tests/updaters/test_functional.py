@@ -158,6 +158,19 @@ class TestTheFunctionIsFirstCalledOnStandIns:
         assert Functional(make, {"lr": 0.1, "betas": (0.9, 0.99)}).init(torch.ones(2)).steps == 0
 
 
+def test_the_example_may_be_the_outer_variable_itself():
+    rate = torch.tensor(0.1, dtype=DOUBLE)
+    grad = hypergradient(
+        lambda w, lr: w.square().sum() / 2,
+        lambda w, lr: w.sum(),
+        torch.ones(2, dtype=DOUBLE),
+        rate,
+        updater=Functional(torchopt.sgd, rate),
+        steps=1,
+    ).grad
+    assert torch.allclose(grad, torch.tensor(-2.0, dtype=DOUBLE))
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("given", "words"), [(0.1, "got float"), (SGD, "got the class SGD"), (None, "got NoneType")]
