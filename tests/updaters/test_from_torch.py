@@ -98,6 +98,8 @@ class TestSteps:
         first = steps_of_updater(updater, net, 5)
         assert relative_error(steps_of_updater(updater, net, 5), first) == 0
         assert relative_error(steps_of_updater(SGD(0.1, 0.9), net, 5), first) > 1e-3
+        updater.init(functional(net)[0])["0.weight"].zero_()
+        assert relative_error(steps_of_updater(updater, net, 5), first) == 0
 
     def test_of_muon_have_the_bits_of_bfloat16(self, net):
         net[0].bias, net[2].bias = None, None
