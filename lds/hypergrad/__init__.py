@@ -12,6 +12,7 @@ from lds.hypergrad._outer import Accumulator, Derived, OuterVariable, Tracer
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, record
 from lds.hypergrad._reverse import Reverse, SweepStep, sweep
 from lds.hypergrad._truncation import TruncationCurve, truncation_curve
+from lds.hypergrad._unroll import unroll
 from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepStates, Memory, Offload
 
 __all__ = [
@@ -50,4 +51,5 @@ __all__ = [
     "record",
     "sweep",
     "truncation_curve",
+    "unroll",
 ]

@@ -31,7 +31,8 @@ class StateSpec:
         accessors, leaves, self.spec = optree.tree_flatten_with_accessor(tree)
         roots = ("state.params", "state.slots")
         self.paths = [accessor[1:].codify(roots[accessor.path[0]]) for accessor in accessors]
-        self.num_params = optree.tree_structure(state.params).num_leaves  # The leaves that are params come first.
+        self.params = optree.tree_structure(state.params)
+        self.num_params = self.params.num_leaves  # The leaves that are params come first.
         self.differentiable = [is_differentiable(x) for x in leaves]
         self._kinds = [(x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in leaves]
 
@@ -56,11 +57,11 @@ class StateSpec:
         return leaves
 
     def inputs(self, leaves: Sequence[Any]) -> list[Any]:
-        """Return the leaves of a state as leaves of a new graph."""
+        """Return the leaves of a state, or the first of them, as leaves of a new graph."""
         # Φ may write to leaves without a derivative, such as counters, so it gets copies.
         return [
             x.detach().requires_grad_() if can else x.clone() if isinstance(x, Tensor) else x
-            for x, can in zip(leaves, self.differentiable, strict=True)
+            for x, can in zip(leaves, self.differentiable, strict=False)
         ]
 
     def unflatten(self, leaves: Sequence[Any], step: int) -> State:
@@ -180,6 +181,7 @@ class Dynamics:
         seed: seed of all noise.
         start: `State.step` at t = 0, which is not 0 after a warm start.
         cuda: the CUDA devices whose generators are seeded.
+        fresh: whether the slots at t = 0 are those that Φ makes of the params there.
     """
 
     updater: Updater
@@ -189,6 +191,7 @@ class Dynamics:
     seed: int
     start: int
     cuda: frozenset[int]
+    fresh: bool = False
 
     def draws(self, t: int, stream: int = DRAW) -> list[Any]:
         """Return a draw of every outer variable for step t."""
@@ -203,7 +206,7 @@ class Dynamics:
             # Leaves ask for gradients so that a Φ that calls torch.autograd.grad itself can.
             pairs = zip(leaves, self.spec.differentiable, strict=True)
             leaves = [x.requires_grad_() if can else x for x, can in pairs]
-            results, loss = self._step(t, leaves, self.outer.unflatten(draws), STEP)
+            results, loss = self.step(t, leaves, self.outer.unflatten(draws))
         return _cut_off(results, draws, loss)
 
     @torch.enable_grad()
@@ -214,10 +217,12 @@ class Dynamics:
         draws = self.draws(t) if draws is None else draws
         tracers, outer = self.outer.trace(draws)
         leaves = self.spec.inputs(leaves)
-        results, loss = self._step(t, leaves, outer, stream)
+        results, loss = self.step(t, leaves, outer, stream)
         return StepGraph(leaves, tracers, results, draws, loss)
 
-    def _step(self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int) -> tuple[list[Any], Tensor | None]:
+    def step(
+        self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int = STEP
+    ) -> tuple[list[Any], Tensor | None]:
         """Return the leaves of Φ's result, in the grad mode of the caller, and the inner objective."""
         loss: Tensor | None = None
 

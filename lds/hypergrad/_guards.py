@@ -33,8 +33,10 @@ Noise: TypeAlias = Literal["replay", "resample"]
 EXPLOSION = 1e6
 # A recomputed step may differ from the recorded one by rounding (kernels that add in any order), not by more.
 REPLAY_TOLERANCE = 100
-# Where the package lies.
-_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# Where the package lies, and torch, which calls the backward of `unroll`.
+_NOT_THEIRS = tuple(
+    os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), torch.__file__)
+)
 # How many of the last finite values a message lists.
 _SHOWN = 3
 
@@ -502,14 +504,14 @@ def _walk(dynamics: Dynamics, graph: StepGraph, who: str, needed: str) -> None:
             "treated as a constant: compute with the arguments (of a module: params, call = functional(module)), or "
             "detach it",
             ForeignTensorWarning,
-            stacklevel=_frames_of_ours(),
+            stacklevel=frames_of_ours(),
         )
 
 
-def _frames_of_ours() -> int:
+def frames_of_ours() -> int:
     """Return the `stacklevel` of a warning that points at the user's line."""
     frame, count = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THEIRS):
         frame, count = frame.f_back, count + 1
     return count
 

@@ -15,7 +15,7 @@ D = TypeVar("D", bound=Diagnostics)
 
 @overload
 def hypergradient(
-    inner: Objective,
+    inner: Objective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -30,7 +30,7 @@ def hypergradient(
 
 @overload
 def hypergradient(
-    inner: Objective,
+    inner: Objective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -44,7 +44,7 @@ def hypergradient(
 
 
 def hypergradient(
-    inner: Objective,
+    inner: Objective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -62,7 +62,7 @@ def hypergradient(
     Nothing is written to `.grad`, and no tensor of the caller is changed.
 
     Args:
-        inner: inner objective L, (params, outer) -> scalar tensor.
+        inner: inner objective L, (params, outer) -> scalar tensor; None where Φ is a map that asks for none.
         outer_objective: F, (params, outer) -> scalar tensor.
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ; those that nothing depends on get zeros.

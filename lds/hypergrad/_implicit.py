@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from lds._random import STEP, forked, reseed
-from lds._updater import State, gradient
+from lds._updater import Objective, PyTree, State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count, check_unchanged
+from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count, check_unchanged, frames_of_ours
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
-from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
 from lds.hypergrad._solvers import (
     Matrix,
@@ -133,7 +133,22 @@ class Implicit:
             InputError: params or slots are complex, or an objective is not what it must be.
             NumericalError: an objective, a costate or the hypergradient is NaN or infinite.
         """
-        trajectory = problem.record(0)
+        begin = problem.params if problem.state is None else problem.state.params
+        return self.differentiate(problem.record(0), problem.outer_objective, begin)
+
+    def differentiate(
+        self, trajectory: Trajectory, outer_objective: Objective, begin: PyTree
+    ) -> HypergradientResult[ImplicitDiagnostics]:
+        """Return the hypergradient at the end of a trajectory that is recorded already.
+
+        Args:
+            trajectory: what `record` returned; its final state is what counts.
+            outer_objective: F, (params, outer) -> scalar tensor.
+            begin: w_0, to tell how far w_T has come.
+
+        Raises:
+            InputError, NumericalError: as for `solve`.
+        """
         dynamics, final = trajectory.dynamics, trajectory.final_state
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
@@ -141,15 +156,15 @@ class Implicit:
         watch = Watchers(Attached(repeats=False), notes, Finite(notes, dynamics, final))
         check_unchanged(dynamics.outer)
         with forked(dynamics.cuda):
-            costate = first_costate(dynamics, final, problem.outer_objective, sums, watch)
-            system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, problem.steps)
+            costate = first_costate(dynamics, final, outer_objective, sums, watch)
+            system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, trajectory.steps)
             b = system.flat(costate[: len(system.graph.leaves)])
             tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
             solution = self._solve(system.matrix, b, tol)
             direction, length = system.displacement(solution.rate)
             pull_back(system.graph, system.cotangents(solution.vector), sums.current, to_state=False)
             grad = sums.value()
-        ahead = _Ahead.of(problem, final, direction, length)
+        ahead = _Ahead.of(begin, final, direction, length)
         diagnostics = ImplicitDiagnostics(
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
@@ -161,8 +176,7 @@ class Implicit:
             converged=solution.residual <= tol,
         )
         for failure in self._failures(diagnostics, ahead, rounding(b), tol):
-            # At the line that calls `hypergradient`.
-            warnings.warn(failure, PremiseWarning, stacklevel=3)
+            warnings.warn(failure, PremiseWarning, stacklevel=frames_of_ours())
         if not all_finite([solution.vector, grad]):
             low, high = diagnostics.curvature
             raise NumericalError(
@@ -170,7 +184,8 @@ class Implicit:
                 f"product with it, is not (‖∇L‖ = {diagnostics.inner_gradient_norm:.3g}, curvature from {low:.3g} to "
                 f'{high:.3g}); look at the inner objective at w_T, or use solver="dense" or Reverse()'
             )
-        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics)
+        zeros = partial(optree.tree_map, torch.zeros_like, final.params)
+        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, zeros)
 
     def _solve(self, matrix: Matrix, b: Tensor, tol: float) -> Solution:
         if not bool(b.any()):
@@ -313,12 +328,11 @@ class _Ahead:
     advice: str
 
     @classmethod
-    def of(cls, problem: Problem, final: State, direction: Tensor, length: float) -> _Ahead:
+    def of(cls, begin: PyTree, final: State, direction: Tensor, length: float) -> _Ahead:
         """Compare the estimated length of the way ahead, along a direction, with the weights.
 
         Weights that have grown, and that descent lengthens further, may have their minimum at infinity.
         """
-        begin = problem.params if problem.state is None else problem.state.params
         w0, w = (
             torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(p)])
             for p in (begin, final.params)

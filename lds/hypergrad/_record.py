@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -26,9 +27,12 @@ _HINT = 2**25 - 2**16
 
 @dataclass(frozen=True)
 class Problem:
-    """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method."""
+    """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method.
 
-    inner: Objective
+    `attached` says that autograd goes through it, as for `unroll`, so that it may stand in an objective.
+    """
+
+    inner: Objective | None
     outer_objective: Objective
     params: PyTree
     outer: PyTree
@@ -36,6 +40,7 @@ class Problem:
     steps: int
     seed: int = 0
     state: State | None = None
+    attached: bool = False
 
     def bind(self, begin: int = 0) -> tuple[Dynamics, list[Any]]:
         """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`."""
@@ -50,11 +55,11 @@ class Problem:
                 "hypergradients need autograd, but params or outer hold a tensor that was made under "
                 "torch.inference_mode(); give a .clone() of it, made outside"
             )
-        if any(isinstance(x, Tensor) and x.requires_grad for x in given) and inside_objective():
+        if not self.attached and inside_objective() and any(isinstance(x, Tensor) and x.requires_grad for x in given):
             raise InputError(
                 "a hypergradient inside of an objective is a constant to the hypergradient around it, but "
-                "its params or outer require grad; unroll the inner steps with autograd there, or detach what it is "
-                "given"
+                "its params or outer require grad; take lds.hypergrad.unroll there and differentiate what it returns, "
+                "or detach what it is given"
             )
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)
@@ -64,11 +69,13 @@ class Problem:
             raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
         if self.state is not None:
             _check_slots(updater, self.state, self.seed, given)
-        spec, inner = StateSpec(state), checked(self.inner, "inner objective")
+        spec = StateSpec(state)
+        inner = no_inner if self.inner is None else checked(self.inner, "inner objective")
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
         leaves = copied(spec.flatten(state))
         cuda = cuda_devices([*leaves, *given])
-        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, cuda), leaves
+        fresh = self.state is None
+        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, cuda, fresh), leaves
 
     def record(
         self, horizon: int | None = None, memory: Memory | None = None, *, after: Trajectory | None = None
@@ -129,7 +136,7 @@ def _check_apart(params: PyTree, outer: Outer) -> None:
             if (accessor := leaves.get(id(theta))) is not None:
                 raise InputError(
                     f"params and outer must be apart, but {accessor.codify('params')} is {variable.name}; the "
-                    "gradient in w_0 is the last costate of `sweep`; where the objectives read θ too, give a .clone()"
+                    "gradient in w_0 is `params_grad` of the result; where the objectives read θ too, give a .clone()"
                 )
 
 
@@ -203,7 +210,7 @@ class Trajectory:
 
 
 def record(
-    inner: Objective,
+    inner: Objective | None,
     params: PyTree,
     outer: PyTree,
     *,
@@ -224,7 +231,7 @@ def record(
     changed.
 
     Args:
-        inner: inner objective, (params, outer) -> scalar tensor.
+        inner: inner objective, (params, outer) -> scalar tensor; None where Φ asks for none.
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ.
         updater: Φ, see `lds.updaters.Updater`.
@@ -243,13 +250,21 @@ def record(
             returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
         NumericalError: the inner objective is NaN or infinite in a step.
     """
-    problem = Problem(inner, _no_objective, params, outer, updater, steps, seed, state)
+    problem = Problem(inner, no_objective, params, outer, updater, steps, seed, state)
     return problem.record(horizon, memory, after=after)
 
 
-def _no_objective(params: PyTree, outer: PyTree) -> Tensor:
+def no_objective(params: PyTree, outer: PyTree) -> Tensor:
     """Stand for the outer objective: `record` needs none, and the sweep is given one."""
     raise AssertionError
+
+
+def no_inner(params: PyTree, outer: PyTree) -> Tensor:
+    """Stand for the inner objective where Φ is a map of its own."""
+    raise InputError(
+        "the updater, or the method, needs the inner objective, but inner is None; give an objective (params, outer) "
+        'to a scalar, or an updater that asks for none (Implicit then needs solver="fixed_point")'
+    )
 
 
 def _run(
@@ -340,7 +355,7 @@ class Diagnostics:
 
     @cached_property
     def inner_gradient_norm(self) -> float:
-        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for.
+        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for. NaN without an inner objective.
 
         Raises:
             InputError: an outer variable was changed in place since. One that draws cannot tell: ask before you change
@@ -351,6 +366,8 @@ class Diagnostics:
 
 def inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
     """Return ‖∇_w L‖ at a state, as the step after it would see L."""
+    if dynamics.inner is no_inner:
+        return math.nan
     check_unchanged(dynamics.outer, "inner_gradient_norm", "ask for it first")
     with forked(dynamics.cuda), torch.no_grad():
         outer = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start))

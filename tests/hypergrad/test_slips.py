@@ -250,7 +250,7 @@ class TestThetaThatNeverArrives:
     def test_by_initial_weights(self):
         w = torch.zeros(3, dtype=DOUBLE)
         with pytest.raises(
-            InputError, match=r"params\['w'\] is outer\['init'\]; the gradient in w_0 is the last costate"
+            InputError, match=r"params\['w'\] is outer\['init'\]; the gradient in w_0 is `params_grad`"
         ):
             hypergradient(loss, loss, {"w": w}, {"init": w}, updater=SGD(0.1), steps=3)
 
