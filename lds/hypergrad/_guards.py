@@ -206,7 +206,7 @@ def faults(paths: Sequence[str], parts: Sequence[Any]) -> list[str]:
 
 def all_finite(tree: Any) -> bool:
     """Tell whether all tensors of a pytree are finite, by one number that is read."""
-    tensors = [x for x in optree.tree_leaves(tree) if is_differentiable(x) and x.numel()]
+    tensors = [x.detach() for x in optree.tree_leaves(tree) if is_differentiable(x) and x.numel()]
     if not tensors:
         return True
     # The largest magnitude, unlike a sum of squares, is infinite only where a number is.
@@ -452,12 +452,12 @@ class Walk(Watcher):
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
         """Warn of tensors that F takes as constants."""
         self._end = final.step - dynamics.start
-        _walk(dynamics, graph, "the outer objective", "a derivative")
+        walk(dynamics, graph, "the outer objective", "a derivative")
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Do so for the last step, and raise InputError where a second derivative is missing."""
         if t == self._end - 1:
-            _walk(dynamics, graph, "the inner objective, or the step,", "a second derivative")
+            walk(dynamics, graph, "the inner objective, or the step,", "a second derivative")
 
 
 # Operations that torch cannot differentiate again, by parts of the names of their nodes, and what to use instead.
@@ -470,7 +470,16 @@ _INSTEAD = {
 _RAISING = ("CdistBackwardBackward0", "EmbeddingBagBackwardBackward0")
 
 
-def _walk(dynamics: Dynamics, graph: StepGraph, who: str, needed: str) -> None:
+def _holders(node: Any) -> int:
+    """Count what refers to the tensor of a leaf's node: more than its graph, if it was there before."""
+    return sys.getrefcount(node.variable)
+
+
+# Such as the input of a network whose gradient is penalised, or a state of an unroll inside of an objective.
+_MADE_ON_THE_WAY = _holders(torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0])  # type: ignore[union-attr]
+
+
+def walk(dynamics: Dynamics, graph: StepGraph, who: str, needed: str) -> None:
     if dynamics.outer.random:
         return  # A structure has leaves of its own.
     steady = [tracer for tracer in graph.tracers if isinstance(tracer, SteadyTracer)]
@@ -485,7 +494,7 @@ def _walk(dynamics: Dynamics, graph: StepGraph, who: str, needed: str) -> None:
         name = node.name()
         if name == "torch::autograd::AccumulateGrad":
             arrives = arrives or id(node.variable) in known
-            if id(node.variable) not in known:
+            if id(node.variable) not in known and _holders(node) > _MADE_ON_THE_WAY:
                 foreign.append(node.variable)
         behind = [n for n, _ in node.next_functions]
         if name in _RAISING or name.endswith("::NotImplemented"):

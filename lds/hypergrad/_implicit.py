@@ -18,7 +18,7 @@ from lds._updater import Objective, PyTree, State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count, check_unchanged, frames_of_ours
+from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count, check_unchanged, frames_of_ours, walk
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
@@ -158,6 +158,7 @@ class Implicit:
         with forked(dynamics.cuda):
             costate = first_costate(dynamics, final, outer_objective, sums, watch)
             system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, trajectory.steps)
+            walk(dynamics, system.graph, "the inner objective, or the step,", "a second derivative")
             b = system.flat(costate[: len(system.graph.leaves)])
             tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
             solution = self._solve(system.matrix, b, tol)
