@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,13 +29,17 @@ class StateSpec:
 
     def __init__(self, state: State) -> None:
         tree: PyTree = (state.params, state.slots)
-        accessors, leaves, self.spec = optree.tree_flatten_with_accessor(tree)
-        roots = ("state.params", "state.slots")
-        self.paths = [accessor[1:].codify(roots[accessor.path[0]]) for accessor in accessors]
+        leaves, self.spec = optree.tree_flatten(tree)
         self.params = optree.tree_structure(state.params)
         self.num_params = self.params.num_leaves  # The leaves that are params come first.
         self.differentiable = [is_differentiable(x) for x in leaves]
         self._kinds = [(x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in leaves]
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """What to call each leaf."""
+        roots = ("state.params", "state.slots")
+        return [accessor[1:].codify(roots[accessor.path[0]]) for accessor in self.spec.accessors()]
 
     def flatten(self, state: Any) -> list[Any]:
         """Return the leaves of what an updater's `step` returned, checked against the structure."""
@@ -47,12 +52,12 @@ class StateSpec:
                 "an updater's step must return a state of the structure it was given; "
                 f"needed (params, slots) = {self.spec}, got {spec}"
             )
-        for path, leaf, kind in zip(self.paths, leaves, self._kinds, strict=True):
+        for place, (leaf, kind) in enumerate(zip(leaves, self._kinds, strict=True)):
             found = (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf)
             if found != kind:
                 raise InputError(
-                    f"an updater's step must keep shapes and dtypes, but changed {path}: needed {_describe(kind)}, "
-                    f"got {_describe(found)}"
+                    f"an updater's step must keep shapes and dtypes, but changed {self.paths[place]}: needed "
+                    f"{_describe(kind)}, got {_describe(found)}"
                 )
         return leaves
 
@@ -220,9 +225,7 @@ class Dynamics:
         results, loss = self.step(t, leaves, outer, stream)
         return StepGraph(leaves, tracers, results, draws, loss)
 
-    def step(
-        self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int = STEP
-    ) -> tuple[list[Any], Tensor | None]:
+    def step(self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int = STEP) -> tuple[list[Any], Tensor | None]:
         """Return the leaves of Φ's result, in the grad mode of the caller, and the inner objective."""
         loss: Tensor | None = None
 

@@ -63,10 +63,10 @@ class Forward:
         """
         check_count("steps", problem.steps)
         theta = Theta(problem.outer, "Forward()")
-        dynamics, leaves = problem.bind()
-        losses, notes = ScalarLog(max(problem.steps, 1)), Notes(0, dynamics.spec)
-        sums = Accumulators(dynamics.outer)
-        with forked(dynamics.cuda):
+        with forked(problem.cuda):
+            dynamics, leaves = problem.bind()
+            losses, notes = ScalarLog(max(problem.steps, 1)), Notes(0, dynamics.spec)
+            sums = Accumulators(dynamics.outer)
             run = _Run(dynamics, theta, leaves)
             for t in range(problem.steps):
                 if (loss := run.step(t)) is not None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 from lds._updater import Objective, PyTree, State, Updater
 from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics
 from lds.hypergrad._guards import check_method
-from lds.hypergrad._record import Diagnostics, Problem
+from lds.hypergrad._record import Diagnostics, Problem, no_inner
 from lds.hypergrad._reverse import Reverse
 
 D = TypeVar("D", bound=Diagnostics)
@@ -82,4 +82,4 @@ def hypergradient(
     if method is None:
         method = Reverse()
     check_method(method)
-    return method.solve(Problem(inner, outer_objective, params, outer, updater, steps, seed, state))
+    return method.solve(Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, state))

@@ -17,8 +17,18 @@ from lds._random import STEP, forked, reseed
 from lds._updater import Objective, PyTree, State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
 from lds.hypergrad._diagnostics import HypergradientResult
-from lds.hypergrad._dynamics import Dynamics, StepGraph
-from lds.hypergrad._guards import Attached, Finite, Notes, Watchers, all_finite, check_count, check_unchanged, frames_of_ours, walk
+from lds.hypergrad._dynamics import Costate, Dynamics, StepGraph
+from lds.hypergrad._guards import (
+    Attached,
+    Finite,
+    Notes,
+    Watchers,
+    all_finite,
+    check_count,
+    check_unchanged,
+    frames_of_ours,
+    walk,
+)
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
@@ -137,13 +147,13 @@ class Implicit:
         return self.differentiate(problem.record(0), problem.outer_objective, begin)
 
     def differentiate(
-        self, trajectory: Trajectory, outer_objective: Objective, begin: PyTree
+        self, trajectory: Trajectory, outer_objective: Objective | Costate, begin: PyTree
     ) -> HypergradientResult[ImplicitDiagnostics]:
         """Return the hypergradient at the end of a trajectory that is recorded already.
 
         Args:
             trajectory: what `record` returned; its final state is what counts.
-            outer_objective: F, (params, outer) -> scalar tensor.
+            outer_objective: F, (params, outer) -> scalar tensor; or ∂F/∂w, a tensor or None for each leaf of the state.
             begin: w_0, to tell how far w_T has come.
 
         Raises:

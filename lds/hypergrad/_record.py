@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -32,7 +32,7 @@ class Problem:
     `attached` says that autograd goes through it, as for `unroll`, so that it may stand in an objective.
     """
 
-    inner: Objective | None
+    inner: Objective
     outer_objective: Objective
     params: PyTree
     outer: PyTree
@@ -42,8 +42,17 @@ class Problem:
     state: State | None = None
     attached: bool = False
 
+    @property
+    def cuda(self) -> frozenset[int]:
+        """The CUDA devices whose generators are seeded."""
+        tree: PyTree = (self.params, self.outer, self.state)
+        return cuda_devices(optree.tree_leaves(tree))
+
     def bind(self, begin: int = 0) -> tuple[Dynamics, list[Any]]:
-        """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`."""
+        """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`.
+
+        Runs inside `forked`.
+        """
         if torch.is_inference_mode_enabled():
             raise InputError(
                 "hypergradients need autograd, which torch.inference_mode() switches off for good; call outside of it "
@@ -64,18 +73,17 @@ class Problem:
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)
-        state = _initial_state(updater, self.params, self.seed, given) if self.state is None else self.state
+        state = _initial_state(updater, self.params, self.seed, self.cuda) if self.state is None else self.state
         if not isinstance(state, State):
             raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
         if self.state is not None:
-            _check_slots(updater, self.state, self.seed, given)
+            _check_slots(updater, self.state, self.seed, self.cuda)
         spec = StateSpec(state)
-        inner = no_inner if self.inner is None else checked(self.inner, "inner objective")
+        inner = no_inner if self.inner is no_inner else checked(self.inner, "inner objective")
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
         leaves = copied(spec.flatten(state))
-        cuda = cuda_devices([*leaves, *given])
         fresh = self.state is None
-        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, cuda, fresh), leaves
+        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, self.cuda, fresh), leaves
 
     def record(
         self, horizon: int | None = None, memory: Memory | None = None, *, after: Trajectory | None = None
@@ -93,49 +101,50 @@ class Problem:
         return _run(problem, begin, horizon, memory, after)
 
 
-def _initial_state(updater: Updater, params: PyTree, seed: int, given: Sequence[Any]) -> State:
+def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[int]) -> State:
     """Check the params and return the state before the first step."""
     if isinstance(params, nn.Module):
         raise InputError(
             f"params must be a pytree of tensors, got the module {type(params).__name__}; write params, call = "
             "functional(module), and call(params, x) in the objectives"
         )
-    accessors, leaves, _ = optree.tree_flatten_with_accessor(params)
+    leaves = optree.tree_leaves(params)
     if not leaves:
         raise InputError("params must hold at least one floating-point tensor, got an empty pytree")
-    paths: dict[int, str] = {}
-    for accessor, leaf in zip(accessors, leaves, strict=True):
-        path = accessor.codify("params")
+    places: dict[int, int] = {}
+    for place, leaf in enumerate(leaves):
         if not is_differentiable(leaf):
             found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise InputError(f"{path} must be a floating-point tensor, got {found}")
+            raise InputError(f"{_path(params, place)} must be a floating-point tensor, got {found}")
         if isinstance(leaf, nn.Parameter) and not leaf.requires_grad:
             raise InputError(
-                f"all of params is trained, but {path} is a frozen Parameter (requires_grad=False); leave it out of "
-                "params, as functional(module) does"
+                f"all of params is trained, but {_path(params, place)} is a frozen Parameter (requires_grad=False); "
+                "leave it out of params, as functional(module) does"
             )
-        if (other := paths.setdefault(id(leaf), path)) != path:
+        if (other := places.setdefault(id(leaf), place)) != place:
             raise InputError(
-                f"every tensor of params is trained by itself, but {other} and {path} are the same one; give it once "
-                "and use it twice in the objectives, or give a .clone()"
+                f"every tensor of params is trained by itself, but {_path(params, other)} and {_path(params, place)} "
+                "are the same one; give it once and use it twice in the objectives, or give a .clone()"
             )
-    cuda = cuda_devices(given)
-    with forked(cuda), torch.no_grad():
+    with torch.no_grad():
         reseed(seed, INIT, cuda=cuda)
         params = optree.tree_map(torch.Tensor.detach, params)
         return State(params, updater.init(params))
 
 
+def _path(params: PyTree, place: int) -> str:
+    """Return what to call a leaf of the params."""
+    return optree.tree_accessors(params)[place].codify("params")
+
+
 def _check_apart(params: PyTree, outer: Outer) -> None:
     """Raise InputError if a tensor is both a param and an outer variable."""
-    leaves = {
-        id(x): accessor for accessor, x in zip(optree.tree_accessors(params), optree.tree_leaves(params), strict=True)
-    }
+    places = {id(x): place for place, x in enumerate(optree.tree_leaves(params))}
     for variable in outer.steady:
         for theta in variable.derived.leaves:
-            if (accessor := leaves.get(id(theta))) is not None:
+            if (place := places.get(id(theta))) is not None:
                 raise InputError(
-                    f"params and outer must be apart, but {accessor.codify('params')} is {variable.name}; the "
+                    f"params and outer must be apart, but {_path(params, place)} is {variable.name}; the "
                     "gradient in w_0 is `params_grad` of the result; where the objectives read θ too, give a .clone()"
                 )
 
@@ -156,9 +165,9 @@ def _check_coefficients(updater: object, outer: Outer) -> None:
                 )
 
 
-def _check_slots(updater: Updater, state: State, seed: int, given: Sequence[Any]) -> None:
+def _check_slots(updater: Updater, state: State, seed: int, cuda: frozenset[int]) -> None:
     """Raise InputError unless a state to go on from has slots as this updater makes them."""
-    fresh = _initial_state(updater, state.params, seed, given)
+    fresh = _initial_state(updater, state.params, seed, cuda)
     needed, found = (optree.tree_structure(x.slots) for x in (fresh, state))
     if needed != found:
         raise InputError(
@@ -250,7 +259,7 @@ def record(
             returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
         NumericalError: the inner objective is NaN or infinite in a step.
     """
-    problem = Problem(inner, no_objective, params, outer, updater, steps, seed, state)
+    problem = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state)
     return problem.record(horizon, memory, after=after)
 
 
@@ -272,6 +281,13 @@ def _run(
 ) -> Trajectory:
     """Take the steps from `begin` on, the last ones on the tape of a memory policy."""
     keep_freed_memory()
+    with forked(problem.cuda):
+        return _take(problem, begin, horizon, memory, after)
+
+
+def _take(
+    problem: Problem, begin: int, horizon: int | None, memory: Memory | None, after: Trajectory | None
+) -> Trajectory:
     dynamics, leaves = problem.bind(begin)
     end = begin + problem.steps
     kept = problem.steps if horizon is None else min(horizon, problem.steps)
@@ -289,7 +305,7 @@ def _run(
             ahead, leaves = range(resumed.t, end), resumed.leaves
             for loss in resumed.losses:
                 losses.append(torch.tensor(loss, dtype=torch.float64))
-        with forked(dynamics.cuda), torch.no_grad():
+        with torch.no_grad():
             for t in ahead:
                 step = dynamics.advance(t, leaves) if tape is None or t < first else tape.advance(t, leaves)
                 leaves = step.leaves

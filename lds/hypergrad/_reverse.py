@@ -50,7 +50,7 @@ from lds.hypergrad._guards import (
     faults,
 )
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
-from lds.hypergrad._record import Problem, Segment, Trajectory, close, inner_gradient_norm
+from lds.hypergrad._record import Problem, Trajectory, close, inner_gradient_norm
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape
@@ -89,9 +89,14 @@ def pull_back(
 
 
 def first_costate(
-    dynamics: Dynamics, state: State, objective: Objective, sums: Accumulators, watch: Watcher
+    dynamics: Dynamics, state: State, objective: Objective | Costate, sums: Accumulators, watch: Watcher
 ) -> Costate:
-    """P_T and G_T: F at the final state, pulled back from P = 1."""
+    """P_T and G_T: F at the final state, pulled back from P = 1; or P_T as it is given, for an F that autograd has."""
+    if not callable(objective):
+        zero = next(p.detach() for p in objective if p is not None).new_zeros(())
+        watch.start(dynamics, state, StepGraph([], [], [zero]))
+        watch.after(state.step - dynamics.start, objective, [])
+        return objective
     graph = outer_graph(dynamics, state, objective)
     watch.start(dynamics, state, graph)
     costate, increments = pull_back(graph, [torch.ones_like(graph.results[0])], sums.current)
@@ -101,7 +106,7 @@ def first_costate(
 
 def reverse(
     trajectory: Trajectory,
-    objective: Objective,
+    objective: Objective | Costate,
     watch: Watcher = NOBODY,
     *,
     noise: Noise = "replay",
@@ -171,9 +176,7 @@ def _through_slots(dynamics: Dynamics, leaves: Sequence[Any], costate: Costate) 
     return found
 
 
-def _to_start(
-    trajectory: Trajectory, t: int, costate: Costate, noise: Noise, *, arrived: bool
-) -> Callable[[], PyTree]:
+def _to_start(trajectory: Trajectory, t: int, costate: Costate, noise: Noise, *, arrived: bool) -> Callable[[], PyTree]:
     """Return what computes dF/dw_0 at the end of a sweep that went back to t."""
     if t > 0:
         return partial(_out_of_reach, t)
@@ -194,7 +197,9 @@ def _out_of_reach(t: int) -> PyTree:
     )
 
 
-def check_finite(trajectory: Trajectory, objective: Objective, notes: Notes, *, noise: Noise, to_start: bool) -> None:
+def check_finite(
+    trajectory: Trajectory, objective: Objective | Costate, notes: Notes, *, noise: Noise, to_start: bool
+) -> None:
     """Raise NumericalError if a number of a sweep that has ended is NaN or infinite.
 
     The noted norms tell whether there is one. If so, the sweep is repeated over the same steps, and every number is
@@ -337,7 +342,7 @@ class Reverse:
             raise
 
     def differentiate(
-        self, trajectory: Trajectory, outer_objective: Objective, *, to_start: bool = False
+        self, trajectory: Trajectory, outer_objective: Objective | Costate, *, to_start: bool = False
     ) -> HypergradientResult[SweepDiagnostics]:
         """Return the hypergradient at the end of a trajectory that is recorded already.
 
@@ -346,7 +351,8 @@ class Reverse:
 
         Args:
             trajectory: what `record` returned.
-            outer_objective: F, (params, outer) -> scalar tensor.
+            outer_objective: F, (params, outer) -> scalar tensor; or P_T itself, a tensor or None for each leaf of the
+                state, where F is somebody else's to differentiate.
             to_start: whether to pull the step from w_0 back to w_0 too, so that `params_grad` costs nothing more.
 
         Raises:

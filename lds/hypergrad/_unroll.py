@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import compress, count, islice
 from operator import attrgetter
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, cast, overload
 
 import optree
 import torch
@@ -18,10 +17,11 @@ from lds._random import INIT, forked, reseed
 from lds._updater import Objective, PyTree, State, Updater
 from lds.errors import ForeignTensorWarning, InputError, NumericalError
 from lds.hypergrad._diagnostics import HypergradientResult
+from lds.hypergrad._dynamics import Costate
 from lds.hypergrad._guards import all_finite, check_count, check_method, faults, replay_error
 from lds.hypergrad._implicit import Implicit
 from lds.hypergrad._outer import Derived, OuterVariable
-from lds.hypergrad._record import Problem, Trajectory, close, no_objective
+from lds.hypergrad._record import Problem, Trajectory, close, no_inner, no_objective
 from lds.hypergrad._reverse import Reverse, check_finite, reverse, usual_watchers
 
 UnrollMethod: TypeAlias = Reverse | Implicit
@@ -115,22 +115,24 @@ def unroll(
     """
     method = Reverse() if method is None else method
     check_count("steps", steps)
-    if not isinstance(method, UnrollMethod):
-        check_method(method)
+    check_method(method)
+    if not isinstance(method, Reverse | Implicit):
         raise InputError(
             f"the method of unroll must be Reverse(...) or Implicit(...), got {type(method).__name__}(); for the "
             "others call hypergradient"
         )
-    problem = Problem(inner, no_objective, params, outer, updater, steps, seed, state, attached=True)
-    asked = _asked(problem, method) if torch.is_grad_enabled() else False
-    if not asked or isinstance(method, Implicit):
-        trajectory = problem.record(0)
-    else:
+    problem = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state, attached=True)
+    asked = torch.is_grad_enabled() and _asked(problem, method)
+    if asked and isinstance(method, Reverse):
         trajectory = problem.record(method.horizon, method.memory)
-    w, final = trajectory.final_state.params, trajectory.final_state
+    else:
+        trajectory = problem.record(0)
+    final = trajectory.final_state
+    w = final.params
     if asked:
         run = _Run(problem, method, trajectory)
-        w = trajectory.dynamics.spec.params.unflatten(_Solution.apply(run, *run.inputs))
+        results: tuple[Tensor, ...] = _Solution.apply(run, optree.tree_leaves(w), *run.inputs)  # type: ignore[no-untyped-call]
+        w = trajectory.dynamics.spec.params.unflatten(results)
     return (w, final) if return_state else w
 
 
@@ -138,7 +140,7 @@ def _asked(problem: Problem, method: UnrollMethod) -> bool:
     """Tell whether anything requires grad, and raise InputError where that cannot be had."""
     into_state, into_params = (
         any(isinstance(x, Tensor) and x.requires_grad for x in optree.tree_leaves(tree))
-        for tree in (problem.state, problem.params)
+        for tree in (cast(PyTree, problem.state), problem.params)
     )
     if into_state:
         raise InputError(
@@ -152,11 +154,12 @@ def _asked(problem: Problem, method: UnrollMethod) -> bool:
             "detach params to differentiate in outer alone, or sweep over all steps"
         )
     thetas: list[Any] = []
-    for accessor, leaf in zip(optree.tree_accessors(problem.outer), optree.tree_leaves(problem.outer), strict=True):
-        if isinstance(leaf, OuterVariable):
+    for place, leaf in enumerate(optree.tree_leaves(problem.outer)):
+        if not isinstance(leaf, Tensor | Derived) and isinstance(leaf, OuterVariable):
+            path = optree.tree_accessors(problem.outer)[place].codify("outer")
             raise InputError(
-                f"unroll needs outer variables that are tensors or Derived, but {accessor.codify('outer')} is a "
-                f"{type(leaf).__name__}, which draws anew in every step; call hypergradient, whose result has its grad"
+                f"unroll needs outer variables that are tensors or Derived, but {path} is a {type(leaf).__name__}, "
+                "which draws anew in every step; call hypergradient, whose result has its grad"
             )
         thetas += leaf.leaves if isinstance(leaf, Derived) else [leaf]
     return into_params or any(isinstance(x, Tensor) and x.requires_grad for x in thetas)
@@ -166,12 +169,12 @@ class _Solution(torch.autograd.Function):
     """w_T as a function of w_0 and θ."""
 
     @staticmethod
-    def forward(ctx: Any, run: _Run, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, run: _Run, w: list[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.run = run
         ctx.save_for_backward(torch.empty(0))  # Freed with the graph: that is how the backward knows.
         # Not the very tensors that the run holds, which would then hold its own node.
-        return tuple(x.clone() for x in optree.tree_leaves(run.trajectory.final_state.params))
+        return tuple(x.clone() for x in w)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -184,9 +187,9 @@ class _Solution(torch.autograd.Function):
             ) from None
         if all(c is None for c in cotangents):
             return (None,) * len(ctx.needs_input_grad)
-        asked = ctx.needs_input_grad[1:]
+        asked = ctx.needs_input_grad[2:]
         found = ctx.run.grads(cotangents, asked)
-        return (None, *(grad if ask else None for grad, ask in zip(found, asked, strict=True)))
+        return (None, None, *(grad if ask else None for grad, ask in zip(found, asked, strict=True)))
 
 
 class _Run:
@@ -207,17 +210,14 @@ class _Run:
         params = optree.tree_leaves(problem.params) if problem.state is None else []
         steady = trajectory.dynamics.outer.steady
         self.inputs: list[Tensor] = [*params, *(x for v in steady for x in v.derived.leaves)]
-        self._count = len(params)
-        self._given = [*self.inputs, *(x for x in optree.tree_leaves(problem.state) if isinstance(x, Tensor))]
+        self._count, self._leaves = len(params), len(trajectory.dynamics.spec.differentiable)
+        state: PyTree = problem.state
+        self._given = [*self.inputs, *(x for x in optree.tree_leaves(state) if isinstance(x, Tensor))]
         self._versions = list(map(_VERSION, self._given))
         self._autocasts = _autocasts()
 
     def grads(self, cotangents: Sequence[Tensor | None], asked: Sequence[bool]) -> Sequence[Tensor | None]:
         """Return the gradients in those inputs that are asked for, differentiable where grad mode is enabled."""
-        if not all_finite(cotangents):
-            paths = [accessor.codify("w") for accessor in optree.tree_accessors(self.problem.params)]
-            found = "; ".join(f"that in {fault}" for fault in faults(paths, cotangents))
-            raise NumericalError(f"the derivative of the loss in w_T must be finite, but {found}; look at the loss")
         differentiate = self._unrolled if torch.is_grad_enabled() else self._swept
         with ExitStack() as stack:
             for now, then in zip(_autocasts(), self._autocasts, strict=True):
@@ -228,20 +228,28 @@ class _Run:
             warnings.simplefilter("error", ForeignTensorWarning)
             try:
                 return differentiate(cotangents, asked)
+            except NumericalError:
+                if all_finite(cotangents):
+                    raise
+                paths = [accessor.codify("w") for accessor in optree.tree_accessors(self.problem.params)]
+                found = "; ".join(f"that in {fault}" for fault in faults(paths, cotangents))
+                raise NumericalError(
+                    f"the derivative of the loss in w_T must be finite, but {found}; look at the loss"
+                ) from None
             except ForeignTensorWarning as warning:
                 raise InputError(f"unroll carries the gradient on to params and outer alone, but {warning}") from None
 
     def _swept(self, cotangents: Sequence[Tensor | None], asked: Sequence[bool]) -> Sequence[Tensor | None]:
         """By the method: as much memory as its policy says."""
-        into_params, objective = any(asked[: self._count]), partial(_pairing, cotangents)
+        into_params, costate = any(asked[: self._count]), self._costate(cotangents)
         result: HypergradientResult[Any]
         if isinstance(self.method, Implicit):
             state = self.problem.state
             begin = self.problem.params if state is None else state.params
-            result = self.method.differentiate(self._recorded(), objective, begin)
+            result = self.method.differentiate(self._recorded(), costate, begin)
         else:
             with self._consumed() as trajectory:
-                result = self.method.differentiate(trajectory, objective, to_start=into_params)
+                result = self.method.differentiate(trajectory, costate, to_start=into_params)
         found = optree.tree_leaves(result.params_grad) if into_params else [None] * self._count
         return [*found, *optree.tree_leaves(result.grad)]
 
@@ -261,7 +269,8 @@ class _Run:
                 final = trajectory.dynamics.spec.flatten(trajectory.final_state)
                 replay_error(trajectory.dynamics.spec.paths, self.problem.steps - 1, results, final)
         flowing = [(y, c) for y, c in zip(results, cotangents, strict=False) if c is not None and y.requires_grad]
-        found: list[Tensor | None] = [torch.zeros_like(x) if ask else None for x, ask in zip(inputs, asked, strict=True)]
+        pairs = zip(inputs, asked, strict=True)
+        found: list[Tensor | None] = [torch.zeros_like(x) if ask else None for x, ask in pairs]
         if flowing:
             ys, cs = zip(*flowing, strict=True)
             chosen = list(compress(inputs, asked))
@@ -278,16 +287,16 @@ class _Run:
     def _guard(self, trajectory: Trajectory, cotangents: Sequence[Tensor | None], check_replay: bool) -> None:
         """Have F and the last step looked at as in a sweep."""
         notes, _, watch = usual_watchers(trajectory, noise="replay", check_replay=check_replay, to_start=False)
-        objective = partial(_pairing, [None if c is None else c.detach() for c in cotangents])
+        costate = self._costate([None if c is None else c.detach() for c in cotangents])
         with torch.no_grad(), forked(trajectory.dynamics.cuda):
-            for _ in islice(reverse(trajectory, objective, watch, to_start=False), 2):
+            for _ in islice(reverse(trajectory, costate, watch, to_start=False), 2):
                 pass
-            check_finite(trajectory, objective, notes, noise="replay", to_start=False)
+            check_finite(trajectory, costate, notes, noise="replay", to_start=False)
 
     def _graph(self) -> tuple[list[Tensor], list[Any]]:
         """Return stand-ins for the inputs, and the leaves of the final state, a graph of all steps between them."""
-        dynamics, leaves = self.problem.bind()
-        with forked(dynamics.cuda), torch.enable_grad():
+        with forked(self.problem.cuda), torch.enable_grad():
+            dynamics, leaves = self.problem.bind()
             # Views, for one input may depend on another, and that is not for this node to differentiate.
             inputs = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in self.inputs]
             params, thetas = inputs[: self._count], iter(inputs[self._count :])
@@ -305,6 +314,10 @@ class _Run:
                 attached = [x if isinstance(x, Tensor) and x.requires_grad else new for x, new in pairs]
                 leaves, _ = dynamics.step(t, attached, outer)
         return inputs, leaves
+
+    def _costate(self, cotangents: Sequence[Tensor | None]) -> Costate:
+        """P_T: nothing flows into the slots."""
+        return [*cotangents, *[None] * (self._leaves - len(cotangents))]
 
     def _recorded(self) -> Trajectory:
         """Return what was recorded, or record it again after an earlier backward."""
@@ -337,13 +350,6 @@ class _Run:
 def _stops(method: Reverse, steps: int) -> bool:
     """Tell whether a sweep may end before w_0."""
     return method.tol is not None or (method.horizon is not None and method.horizon < steps)
-
-
-def _pairing(cotangents: Sequence[Tensor | None], params: PyTree, outer: PyTree) -> Tensor:
-    """An outer objective of value 0 that has these derivatives in w_T."""
-    pairs = [(x, c) for x, c in zip(optree.tree_leaves(params), cotangents, strict=True) if c is not None]
-    terms = [((x - x.detach()) * c.conj()).sum().real for x, c in pairs]
-    return torch.stack([x.to(terms[0]) for x in terms]).sum()
 
 
 def _autocasts() -> list[tuple[str, torch.dtype, bool, bool]]:

@@ -65,7 +65,7 @@ class GraphsTape:
             result = self._dynamics.advance(t, leaves)
             self._steps.append(Step((), result.draws))
             return result
-        if t >= self._first + MEASURED:
+        if t >= self._first + MEASURED or self._last - self._first < MEASURED:
             graph = self._dynamics.linearise(t, leaves)
         else:
             before = self._storages
