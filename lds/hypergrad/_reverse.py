@@ -93,7 +93,8 @@ def first_costate(
 ) -> Costate:
     """P_T and G_T: F at the final state, pulled back from P = 1; or P_T as it is given, for an F that autograd has."""
     if not callable(objective):
-        zero = next(p.detach() for p in objective if p is not None).new_zeros(())
+        like = next(p for p in objective if p is not None)
+        zero = torch.zeros((), dtype=torch.float64, device=like.device)
         watch.start(dynamics, state, StepGraph([], [], [zero]))
         watch.after(state.step - dynamics.start, objective, [])
         return objective

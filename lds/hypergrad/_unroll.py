@@ -138,6 +138,13 @@ def unroll(
 
 def _asked(problem: Problem, method: UnrollMethod) -> bool:
     """Tell whether anything requires grad, and raise InputError where that cannot be had."""
+    try:
+        torch.empty(0).requires_grad_()
+    except RuntimeError:
+        raise InputError(
+            "unroll carries the gradient on by autograd, which the transforms of torch.func, such as grad and vmap, "
+            "switch off; differentiate with torch.autograd.grad, or call torch.func inside of the objectives"
+        ) from None
     into_state, into_params = (
         any(isinstance(x, Tensor) and x.requires_grad for x in optree.tree_leaves(tree))
         for tree in (cast(PyTree, problem.state), problem.params)
@@ -262,6 +269,7 @@ class _Run:
                 f"method is {method}; use Reverse(), or leave create_graph=True out (an objective of another unroll or "
                 "hypergradient is differentiated twice where it is an inner one)"
             )
+        self._check_unchanged()
         with self._consumed() as trajectory:
             self._guard(trajectory, cotangents, method.check_replay)
             inputs, results = self._graph()
@@ -342,8 +350,8 @@ class _Run:
     def _check_unchanged(self) -> None:
         if self._versions != list(map(_VERSION, self._given)):
             raise InputError(
-                "params, outer or the state was changed in place since unroll ran, which its backward must run again; "
-                "differentiate first, or update a copy"
+                "params, outer or the state was changed in place since unroll ran, but its backward must begin there "
+                "again; differentiate first, or update a copy"
             )
 
 
