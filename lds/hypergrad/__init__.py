@@ -7,6 +7,7 @@ from lds.hypergrad._forward import Forward
 from lds.hypergrad._guards import Noise
 from lds.hypergrad._hypergradient import hypergradient
 from lds.hypergrad._implicit import Implicit, ImplicitDiagnostics
+from lds.hypergrad._jacobian import JacobianResult, jacobian
 from lds.hypergrad._module import functional
 from lds.hypergrad._outer import Accumulator, Derived, OuterVariable, Tracer
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, record
@@ -29,6 +30,7 @@ __all__ = [
     "HypergradientResult",
     "Implicit",
     "ImplicitDiagnostics",
+    "JacobianResult",
     "KeepGraphs",
     "KeepStates",
     "LeafCheck",
@@ -47,6 +49,7 @@ __all__ = [
     "check_hypergradient",
     "functional",
     "hypergradient",
+    "jacobian",
     "plot_diagnostics",
     "record",
     "sweep",
