@@ -32,35 +32,31 @@ def test_of_w_is_that_of_one_graph(memory):
     assert torch.equal(found.values, found.params["a"])
 
 
-def test_of_several_losses_runs_the_inner_problem_once():
-    calls = []
-
-    def inner(p, o):
-        calls.append(1)
-        return PROBLEM.inner(p, o)
-
+def test_of_several_losses():
     def losses(p, o):
         return torch.stack([PROBLEM.outer_objective(p, o), p["scale"] * o["lr"]])
 
-    found = jacobian(inner, losses, PROBLEM.params, PROBLEM.outer, updater=SGD(0.1), steps=6)
-    assert len(calls) == 12  # Recorded with graphs, which the second sweep makes anew.
+    found = jacobian(PROBLEM.inner, losses, PROBLEM.params, PROBLEM.outer, updater=SGD(0.1), steps=6)
     assert found.values.shape == (2,)
     assert found.jacobian["sample_weights"].shape == (2, 8)
     assert found.state.step == 6
     outer = optree.tree_map(lambda x: x.clone().requires_grad_(), PROBLEM.outer)
     w = plain(PROBLEM.inner, PROBLEM.params, outer, updater=SGD(0.1), steps=6)
-    needed = torch.autograd.grad(
-        w["scale"] * outer["lr"], optree.tree_leaves(outer), allow_unused=True, materialize_grads=True
-    )
+    leaves = optree.tree_leaves(outer)
+    needed = torch.autograd.grad(w["scale"] * outer["lr"], leaves, allow_unused=True, materialize_grads=True)
     assert error([x[1] for x in optree.tree_leaves(found.jacobian)], needed) < 1e-12
 
 
-def test_in_derived_variables():
-    theta = torch.tensor([0.1, 0.4], dtype=DOUBLE)
-    found = jacobian(
-        lambda w, o: ((w - o) ** 2).sum(), lambda w, o: w, torch.zeros(2, dtype=DOUBLE), Derived(torch.exp, theta),
-        updater=SGD(0.1), steps=3,
-    )  # fmt: skip
+def test_in_derived_variables_from_one_run_of_the_inner_problem():
+    theta, calls = torch.tensor([0.1, 0.4], dtype=DOUBLE), []
+
+    def inner(w, o):
+        calls.append(1)
+        return ((w - o) ** 2).sum()
+
+    w0 = torch.zeros(2, dtype=DOUBLE)
+    found = jacobian(inner, lambda w, o: w, w0, Derived(torch.exp, theta), updater=SGD(0.1), steps=3)
+    assert len(calls) == 6  # Recorded with graphs, which the second sweep makes anew.
     assert error([found.jacobian], [torch.diag((1 - 0.8**3) * theta.exp())]) < 1e-13
 
 
