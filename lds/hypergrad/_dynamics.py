@@ -187,6 +187,7 @@ class Dynamics:
         start: `State.step` at t = 0, which is not 0 after a warm start.
         cuda: the CUDA devices whose generators are seeded.
         fresh: whether the slots at t = 0 are those that Φ makes of the params there.
+        attached: whether autograd goes through it, as for `unroll`.
     """
 
     updater: Updater
@@ -197,6 +198,7 @@ class Dynamics:
     start: int
     cuda: frozenset[int]
     fresh: bool = False
+    attached: bool = False
 
     def draws(self, t: int, stream: int = DRAW) -> list[Any]:
         """Return a draw of every outer variable for step t."""

@@ -508,13 +508,14 @@ def walk(dynamics: Dynamics, graph: StepGraph, who: str, needed: str) -> None:
         seen.update(behind)
     if foreign and arrives:  # Where nothing else arrives, that is an error.
         shapes = ", ".join(sorted({str(tuple(x.shape)) for x in foreign}))
-        warnings.warn(
+        text = (
             f"{who} also depends on a trainable tensor of shape {shapes} that is neither in params nor in outer; it is "
             "treated as a constant: compute with the arguments (of a module: params, call = functional(module)), or "
-            "detach it",
-            ForeignTensorWarning,
-            stacklevel=frames_of_ours(),
+            "detach it"
         )
+        if dynamics.attached:  # Its owner waits for the gradient.
+            raise InputError(f"unroll carries the gradient on to params and outer alone, but {text}")
+        warnings.warn(text, ForeignTensorWarning, stacklevel=frames_of_ours())
 
 
 def frames_of_ours() -> int:

@@ -82,8 +82,18 @@ class Problem:
         inner = no_inner if self.inner is no_inner else checked(self.inner, "inner objective")
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
         leaves = copied(spec.flatten(state))
-        fresh = self.state is None
-        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, self.cuda, fresh), leaves
+        dynamics = Dynamics(
+            updater=updater,
+            inner=inner,
+            outer=outer,
+            spec=spec,
+            seed=self.seed,
+            start=state.step - begin,
+            cuda=self.cuda,
+            fresh=self.state is None,
+            attached=self.attached,
+        )
+        return dynamics, leaves
 
     def record(
         self, horizon: int | None = None, memory: Memory | None = None, *, after: Trajectory | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import compress, count, islice
 from operator import attrgetter
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from lds._random import INIT, forked, reseed
 from lds._updater import Objective, PyTree, State, Updater
-from lds.errors import ForeignTensorWarning, InputError, NumericalError
+from lds.errors import InputError, NumericalError
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate
 from lds.hypergrad._guards import all_finite, check_count, check_method, faults, replay_error
@@ -138,13 +137,8 @@ def unroll(
 
 def _asked(problem: Problem, method: UnrollMethod) -> bool:
     """Tell whether anything requires grad, and raise InputError where that cannot be had."""
-    try:
-        torch.empty(0).requires_grad_()
-    except RuntimeError:
-        raise InputError(
-            "unroll carries the gradient on by autograd, which the transforms of torch.func, such as grad and vmap, "
-            "switch off; differentiate with torch.autograd.grad, or call torch.func inside of the objectives"
-        ) from None
+    given: PyTree = (problem.params, problem.outer)
+    _check_autograd(optree.tree_leaves(given))
     into_state, into_params = (
         any(isinstance(x, Tensor) and x.requires_grad for x in optree.tree_leaves(tree))
         for tree in (cast(PyTree, problem.state), problem.params)
@@ -170,6 +164,21 @@ def _asked(problem: Problem, method: UnrollMethod) -> bool:
             )
         thetas += leaf.leaves if isinstance(leaf, Derived) else [leaf]
     return into_params or any(isinstance(x, Tensor) and x.requires_grad for x in thetas)
+
+
+def _check_autograd(tensors: Iterable[Any]) -> None:
+    """Raise InputError inside of a transform of torch.func, whose tensors have no memory of their own."""
+    try:
+        torch.empty(0).requires_grad_()
+        for x in tensors:
+            if isinstance(x, Tensor) and x.layout == torch.strided:
+                x.data_ptr()
+    except RuntimeError:
+        raise InputError(
+            "unroll carries the gradient on by autograd, which the transforms of torch.func, such as grad and vmap "
+            "(and is_grads_batched=True), switch off; differentiate with torch.autograd.grad, row by row or by "
+            "lds.hypergrad.jacobian, or call torch.func inside of the objectives"
+        ) from None
 
 
 class _Solution(torch.autograd.Function):
@@ -225,14 +234,12 @@ class _Run:
 
     def grads(self, cotangents: Sequence[Tensor | None], asked: Sequence[bool]) -> Sequence[Tensor | None]:
         """Return the gradients in those inputs that are asked for, differentiable where grad mode is enabled."""
+        _check_autograd(cotangents)
         differentiate = self._unrolled if torch.is_grad_enabled() else self._swept
         with ExitStack() as stack:
             for now, then in zip(_autocasts(), self._autocasts, strict=True):
                 if now != then:  # The objectives run again as they ran before.
                     stack.enter_context(torch.autocast(*then))
-            # One who closes over a trainable tensor expects its gradient, too.
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("error", ForeignTensorWarning)
             try:
                 return differentiate(cotangents, asked)
             except NumericalError:
@@ -243,8 +250,6 @@ class _Run:
                 raise NumericalError(
                     f"the derivative of the loss in w_T must be finite, but {found}; look at the loss"
                 ) from None
-            except ForeignTensorWarning as warning:
-                raise InputError(f"unroll carries the gradient on to params and outer alone, but {warning}") from None
 
     def _swept(self, cotangents: Sequence[Tensor | None], asked: Sequence[bool]) -> Sequence[Tensor | None]:
         """By the method: as much memory as its policy says."""

@@ -5,7 +5,7 @@
 
 Three tasks of ten images of digits, an inner SGD of a small convolutional net (as in higher's own example: three
 blocks of convolution, BatchNorm, ReLU and pooling), and `.backward()` into the initial weights. Every case in a fresh
-process on one thread, in turn; medians of CPU seconds, which other work on the machine disturbs less. Memory is the peak
+process on one thread, in turn; medians of CPU seconds, which other work disturbs less. Memory is the peak
 over what was in use before. The gradients are compared in float64. With 1 step, it is an MLP on 64 samples with a
 learned weight for each of them.
 """

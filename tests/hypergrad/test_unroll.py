@@ -646,6 +646,25 @@ class TestRefusals:
     def test_an_inner_objective_that_is_not_finite(self):
         self.refused("the inner objective must be finite", kind=NumericalError, inner=lambda w, o: (w * o).sum().log())
 
+    def test_many_cotangents_at_once(self):
+        w = unroll(lambda w, o: (w.pow(2) * o).sum(), self.w, self.s, updater=SGD(0.1), steps=2)
+        with pytest.raises(InputError, match=r"is_grads_batched=True.*jacobian"):
+            torch.autograd.grad(w, self.s, torch.eye(3, dtype=DOUBLE), is_grads_batched=True)
+
+    def test_warnings_of_others_are_left_alone(self):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("default")
+            for _ in range(2):
+                warnings.warn("once a place", UserWarning, stacklevel=1)
+                unroll(lambda w, o: w.pow(2).sum() * o, self.w, self.s, updater=SGD(0.1), steps=2).sum().backward()
+        assert len(seen) == 1
+
+    def test_under_vmap(self):
+        with pytest.raises(InputError, match="transforms of torch"):
+            torch.func.vmap(lambda w: unroll(lambda w, o: w.pow(2).sum() * o, w, self.s, updater=SGD(0.1), steps=2))(
+                torch.ones(4, 3, dtype=DOUBLE)
+            )
+
     def test_inside_torch_func(self):
         with pytest.raises(InputError, match="transforms of torch"):
             torch.func.grad(
