@@ -200,7 +200,7 @@ def faults(paths: Sequence[str], parts: Sequence[Any]) -> list[str]:
 
 def all_finite(tree: Any) -> bool:
     """Tell whether all tensors of a pytree are finite, by one number that is read."""
-    tensors = [x for x in optree.tree_leaves(tree) if is_differentiable(x) and x.numel()]
+    tensors = [x.detach() for x in optree.tree_leaves(tree) if is_differentiable(x) and x.numel()]
     if not tensors:
         return True
     # The largest magnitude, unlike a sum of squares, is infinite only where a number is.
@@ -502,7 +502,7 @@ class Notes(Watcher):
         self._spec = spec
         self._to_start = to_start
         self.loss: Tensor | None = None
-        self.costates = NormLog(steps + 1, len(spec.paths))
+        self.costates = NormLog(steps + 1, len(spec.differentiable))
         self.increments = ScalarLog(steps + 1)
 
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
@@ -553,7 +553,7 @@ class Finite(Watcher):
             check_objective(self._notes.outer_loss, self._final.step, spec.paths, spec.flatten(self._final))
         # P_0 on the slots is left out: they start at zero, where Adam's root has no finite derivative, and nothing uses
         # it.
-        end = spec.num_params if t == 0 else len(spec.paths)
+        end = spec.num_params if t == 0 else len(spec.differentiable)
         if all_finite([costate[:end], increments]):
             return
         named = (

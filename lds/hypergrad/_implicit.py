@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from lds._random import STEP, forked, reseed
-from lds._updater import State, gradient
+from lds._updater import Objective, PyTree, State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._attached import Attached
+from lds.hypergrad._attached import Attached, frames_of_ours, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
-from lds.hypergrad._dynamics import Dynamics, StepGraph
+from lds.hypergrad._dynamics import Costate, Dynamics, StepGraph
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
 from lds.hypergrad._module import WithBuffers, trained
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
-from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
 from lds.hypergrad._solvers import (
     Dense,
@@ -159,7 +159,22 @@ class Implicit:
             InputError: params or slots are complex, or an objective is not what it must be.
             NumericalError: an objective, a costate or the hypergradient is NaN or infinite.
         """
-        trajectory = problem.record(0)
+        begin = problem.params if problem.state is None else problem.state.params
+        return self.differentiate(problem.record(0), problem.outer_objective, begin)
+
+    def differentiate(
+        self, trajectory: Trajectory, outer_objective: Objective | Costate, begin: PyTree
+    ) -> HypergradientResult[ImplicitDiagnostics]:
+        """Return the hypergradient at the end of a trajectory that is recorded already.
+
+        Args:
+            trajectory: what `record` returned; its final state is what counts.
+            outer_objective: F, (params, outer) -> scalar tensor; or ∂F/∂w, a tensor or None for each leaf of the state.
+            begin: w_0, to tell how far w_T has come.
+
+        Raises:
+            InputError, NumericalError: as for `solve`.
+        """
         dynamics, final = trajectory.dynamics, trajectory.final_state
         if self.solver != "fixed_point" and isinstance(final.params, WithBuffers):
             raise InputError(
@@ -179,8 +194,10 @@ class Implicit:
         watch = Watchers(Attached(), notes, Finite(notes, dynamics, final))
         check_unchanged(dynamics.outer)
         with forked(dynamics.cuda):
-            costate = first_costate(dynamics, final, problem.outer_objective, sums, watch)
-            system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, problem.steps)
+            costate = first_costate(dynamics, final, outer_objective, sums, watch)
+            system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, trajectory.steps)
+            if not dynamics.outer.random:
+                walk_step(dynamics, system.graph)
             b = system.flat(costate[: len(system.graph.leaves)])
             tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
             solve, product = self._solver(system.matrix, b)
@@ -188,7 +205,7 @@ class Implicit:
             direction, length = system.displacement(solution.rate, lambda x: self._refined(solve, product, x, ROUGH))
             pull_back(system.graph, system.cotangents(solution.vector), sums.current, to_state=False)
             grad = sums.value()
-        ahead = _Ahead.of(problem, final, direction, length)
+        ahead = _Ahead.of(begin, final, direction, length)
         diagnostics = ImplicitDiagnostics(
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
@@ -201,8 +218,7 @@ class Implicit:
             converged=max(solution.residual, solution.error) <= max(tol, _floor(system.matrix.range, solution.rate, b)),
         )
         for failure in self._failures(diagnostics, ahead, rounding(b), tol):
-            # At the line that calls `hypergradient`.
-            warnings.warn(failure, PremiseWarning, stacklevel=3)
+            warnings.warn(failure, PremiseWarning, stacklevel=frames_of_ours())
         if not all_finite([solution.vector, grad]):
             low, high = diagnostics.curvature
             raise NumericalError(
@@ -210,7 +226,8 @@ class Implicit:
                 f"product with it, is not (‖∇L‖ = {diagnostics.inner_gradient_norm:.3g}, curvature from {low:.3g} to "
                 f'{high:.3g}); look at the inner objective at w_T, or use solver="dense" or Reverse()'
             )
-        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics)
+        zeros = partial(optree.tree_map, torch.zeros_like, final.params)
+        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, zeros)
 
     def _solver(self, matrix: Matrix, b: Tensor) -> tuple[Solve, Product]:
         """Return the solver, and the product with the matrix that it solves for."""
@@ -378,12 +395,11 @@ class _Ahead:
     advice: str
 
     @classmethod
-    def of(cls, problem: Problem, final: State, direction: Tensor, length: float) -> _Ahead:
+    def of(cls, begin: PyTree, final: State, direction: Tensor, length: float) -> _Ahead:
         """Compare the estimated length of the way ahead, along a direction, with the weights.
 
         Weights that have grown, and that descent lengthens further, may have their minimum at infinity.
         """
-        begin = problem.params if problem.state is None else problem.state.params
         w0, w = (
             torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(trained(p))])
             for p in (begin, final.params)

@@ -251,9 +251,7 @@ class TestThetaThatNeverArrives:
 
     def test_by_initial_weights(self):
         w = torch.zeros(3, dtype=DOUBLE)
-        with pytest.raises(
-            InputError, match=r"params\['w'\] is outer\['init'\]; the gradient in w_0 is the last costate"
-        ):
+        with pytest.raises(InputError, match=r"params\['w'\] is outer\['init'\]; the gradient in w_0 is `params_grad`"):
             hypergradient(loss, loss, {"w": w}, {"init": w}, updater=SGD(0.1), steps=3)
 
     def test_weights_that_are_frozen_are_no_surprise(self):
