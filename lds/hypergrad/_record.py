@@ -73,6 +73,9 @@ class Problem:
                 "its params or outer require grad; take lds.hypergrad.unroll there and differentiate what it returns, "
                 "or detach what it is given"
             )
+        if not callable(self.outer_objective):
+            found = type(self.outer_objective).__name__
+            raise InputError(f"the outer objective must be a function of (params, outer), got {found}")
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)

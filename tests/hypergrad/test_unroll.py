@@ -726,6 +726,7 @@ def test_vmap_over_tasks_in_an_objective():
     assert error(grads(size(together), w0, decay), grads(size(apart), w0, decay)) < 1e-13
 
 
+@pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
 class TestParamsGrad:
     def setup_method(self):
         self.params, self.outer = leaves_of(PROBLEM.params, PROBLEM.outer)

@@ -285,6 +285,7 @@ class TestRAdam:
         learned = run(RAdam(0.02, (0.9, torch.tensor(beta2, dtype=DOUBLE))), 20)
         assert relative_error(learned, run(RAdam(0.02, (0.9, beta2)), 20)) <= 1e-12
 
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     def test_its_derivative_is_finite_before_and_after_the_wait(self):
         problem = flat_problem()
         outer = {**problem.outer, "beta": torch.tensor(0.9, dtype=DOUBLE)}
@@ -371,6 +372,7 @@ class TestDampening:
     ],
     ids=lambda updater: type(updater).__name__,
 )
+@pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
 def test_every_memory_policy_gives_the_same(updater, tmp_path):
     problem = flat_problem()
     asked = (problem.inner, lambda p, o: p["w"].square().sum() + o["lr"], problem.params, problem.outer)
