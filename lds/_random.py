@@ -50,15 +50,21 @@ def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:
     np.random.seed(seed & 0xFFFFFFFF)
 
 
-# The generators belong to the whole process: threads that seed them take turns.
+# The generators belong to the whole process: threads that seed them take turns. A thread of autograd's own, which runs
+# the backward of `unroll` on a GPU, does not wait: whoever waits for it may have the turn.
 _TURN = threading.RLock()
 
 
 @contextmanager
 def forked(cuda: frozenset[int] = frozenset()) -> Iterator[None]:
     """Restore the states of all generators on leaving; other threads wait outside meanwhile."""
-    with _TURN:
+    own = isinstance(threading.current_thread(), threading._DummyThread)
+    taken = _TURN.acquire(blocking=not own)
+    try:
         yield from _forked(cuda)
+    finally:
+        if taken:
+            _TURN.release()
 
 
 def _forked(cuda: frozenset[int]) -> Iterator[None]:

@@ -8,11 +8,13 @@ from lds.hypergrad._forward import Forward
 from lds.hypergrad._guards import Noise
 from lds.hypergrad._hypergradient import hypergradient
 from lds.hypergrad._implicit import Implicit, ImplicitDiagnostics
+from lds.hypergrad._jacobian import JacobianResult, jacobian
 from lds.hypergrad._module import ModuleCall, WithBuffers, functional
 from lds.hypergrad._outer import Accumulator, Derived, OuterVariable, Tracer
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, record
 from lds.hypergrad._reverse import Reverse, SweepStep, sweep
 from lds.hypergrad._truncation import TruncationCurve, truncation_curve
+from lds.hypergrad._unroll import unroll
 from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepStates, Memory, Offload
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "HypergradientResult",
     "Implicit",
     "ImplicitDiagnostics",
+    "JacobianResult",
     "KeepGraphs",
     "KeepStates",
     "LeafCheck",
@@ -50,8 +53,10 @@ __all__ = [
     "check_hypergradient",
     "functional",
     "hypergradient",
+    "jacobian",
     "plot_diagnostics",
     "record",
     "sweep",
     "truncation_curve",
+    "unroll",
 ]

@@ -19,7 +19,7 @@ from lds.hypergrad._finite_difference import WIDER, Probe, Prober, evaluate
 from lds.hypergrad._forward import Forward
 from lds.hypergrad._guards import check_objective
 from lds.hypergrad._outer import Theta, is_differentiable, unit
-from lds.hypergrad._record import Problem, Trajectory
+from lds.hypergrad._record import Problem, Trajectory, no_inner
 from lds.hypergrad._reverse import Reverse
 from lds.hypergrad.memory import KeepStates
 
@@ -58,7 +58,7 @@ class HypergradientCheck:
 
 
 def check_hypergradient(
-    inner: InnerObjective,
+    inner: InnerObjective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -104,7 +104,7 @@ def check_hypergradient(
             problem is not the same when it is run again. The message names the tensor of θ and the likely cause.
         InputError: the problem cannot be run in float64, or not at all; or an outer variable draws anew in every step.
     """
-    given = Problem(inner, outer_objective, params, outer, updater, steps, seed, batches=batches)
+    given = Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, batches=batches)
     theta = Theta(outer, "check_hypergradient")
     problem = replace(given, params=double(params), outer=theta.outer([x.double() for x in theta.tensors]))
     if batches is not None:

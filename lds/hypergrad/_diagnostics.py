@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from lds._updater import PyTree, State
+from lds.errors import InputError
+from lds.hypergrad._outer import identity
 from lds.hypergrad._record import Diagnostics, Problem
 
 # Costate norms oscillate under momentum: a rate is taken over as many steps.
@@ -15,6 +18,14 @@ RATE_STEPS = 5
 
 
 D = TypeVar("D", bound=Diagnostics)
+
+
+def no_params_grad() -> PyTree:
+    """Stand for the gradient in w_0 where a method has none."""
+    raise InputError(
+        "params_grad needs a method that goes back to w_0, but this one has no derivative there; use Reverse() over "
+        "all steps"
+    )
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,24 @@ class HypergradientResult(Generic[D]):
     outer_loss: float
     state: State
     diagnostics: D
+    _params_grad: Callable[[], PyTree] = field(default=no_params_grad, repr=False, compare=False)
+
+    @cached_property
+    def params_grad(self) -> PyTree:
+        """dF/dw_0, a pytree like `params`; computed when first asked for.
+
+        `Reverse` over all steps gives it, for one more step of the sweep; until then the result keeps P_1 and w_0,
+        twice the size of a state, and no graph. `Implicit` gives zeros: a fixed point does not depend on where one
+        began. `Forward`, `FiniteDifference` and a truncated sweep have none. After a warm start, w_0 is the params of
+        the state that was given, and its slots are constants.
+
+        Raises:
+            InputError: there is none, or an outer variable was changed in place since.
+            NumericalError: it is NaN or infinite.
+        """
+        found = self._params_grad()
+        vars(self)["_params_grad"] = partial(identity, found)  # Lets go of P_1 and w_0.
+        return found
 
 
 class Method(Protocol[D]):

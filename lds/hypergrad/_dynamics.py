@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -29,12 +30,17 @@ class StateSpec:
 
     def __init__(self, state: State) -> None:
         tree: PyTree = (state.params, state.slots)
-        accessors, leaves, self.spec = optree.tree_flatten_with_accessor(tree)
-        roots = ("state.params", "state.slots")
-        self.paths = [accessor[1:].codify(roots[accessor.path[0]]) for accessor in accessors]
-        self.num_params = optree.tree_structure(state.params).num_leaves  # The leaves that are params come first.
+        leaves, self.spec = optree.tree_flatten(tree)
+        self.params = optree.tree_structure(state.params)
+        self.num_params = self.params.num_leaves  # The leaves that are params come first.
         self.differentiable = [is_differentiable(x) for x in leaves]
         self._kinds = [(x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in leaves]
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """What to call each leaf."""
+        roots = ("state.params", "state.slots")
+        return [accessor[1:].codify(roots[accessor.path[0]]) for accessor in self.spec.accessors()]
 
     def flatten(self, state: Any) -> list[Any]:
         """Return the leaves of what an updater's `step` returned, checked against the structure."""
@@ -47,21 +53,21 @@ class StateSpec:
                 "an updater's step must return a state of the structure it was given; "
                 f"needed (params, slots) = {self.spec}, got {spec}"
             )
-        for path, leaf, kind in zip(self.paths, leaves, self._kinds, strict=True):
+        for place, (leaf, kind) in enumerate(zip(leaves, self._kinds, strict=True)):
             found = (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf)
             if found != kind:
                 raise InputError(
-                    f"an updater's step must keep shapes and dtypes, but changed {path}: needed {_describe(kind)}, "
-                    f"got {_describe(found)}"
+                    f"an updater's step must keep shapes and dtypes, but changed {self.paths[place]}: needed "
+                    f"{_describe(kind)}, got {_describe(found)}"
                 )
         return leaves
 
     def inputs(self, leaves: Sequence[Any]) -> list[Any]:
-        """Return the leaves of a state as leaves of a new graph."""
+        """Return the leaves of a state, or the first of them, as leaves of a new graph."""
         # Φ may write to leaves without a derivative, such as counters, so it gets copies.
         return [
             x.detach().requires_grad_() if can else x.clone() if isinstance(x, Tensor) else x
-            for x, can in zip(leaves, self.differentiable, strict=True)
+            for x, can in zip(leaves, self.differentiable, strict=False)
         ]
 
     def unflatten(self, leaves: Sequence[Any], step: int) -> State:
@@ -222,6 +228,8 @@ class Dynamics:
         start: `State.step` at t = 0, which is not 0 after a warm start.
         cuda: the CUDA devices whose generators are seeded.
         batches: the batches, if there are any.
+        fresh: whether the slots at t = 0 are those that Φ makes of the params there.
+        attached: whether autograd goes through it, as for `unroll`.
     """
 
     updater: Updater
@@ -232,6 +240,8 @@ class Dynamics:
     start: int
     cuda: frozenset[int]
     batches: Batched | None = None
+    fresh: bool = False
+    attached: bool = False
 
     def objective(self, t: int) -> Objective:
         """Return the inner objective as step t sees it; seed the generators after that."""
@@ -250,7 +260,7 @@ class Dynamics:
             # Leaves ask for gradients so that a Φ that calls torch.autograd.grad itself can.
             pairs = zip(leaves, self.spec.differentiable, strict=True)
             leaves = [x.requires_grad_() if can else x for x, can in pairs]
-            results, loss = self._step(t, leaves, self.outer.unflatten(draws), STEP)
+            results, loss = self.step(t, leaves, self.outer.unflatten(draws))
         return _cut_off(results, draws, loss)
 
     @torch.enable_grad()
@@ -261,10 +271,10 @@ class Dynamics:
         draws = self.draws(t) if draws is None else draws
         tracers, outer = self.outer.trace(draws)
         leaves = self.spec.inputs(leaves)
-        results, loss = self._step(t, leaves, outer, stream)
+        results, loss = self.step(t, leaves, outer, stream)
         return StepGraph(leaves, tracers, results, draws, loss)
 
-    def _step(self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int) -> tuple[list[Any], Tensor | None]:
+    def step(self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int = STEP) -> tuple[list[Any], Tensor | None]:
         """Return the leaves of Φ's result, in the grad mode of the caller, and the inner objective."""
         loss: Tensor | None = None
         objective = self.objective(t)

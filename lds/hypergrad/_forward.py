@@ -62,10 +62,10 @@ class Forward:
         """
         check_count("steps", problem.steps)
         theta = Theta(problem.outer, "Forward()")
-        dynamics, leaves = problem.bind()
-        losses, notes = ScalarLog(max(problem.steps, 1)), Notes(0, dynamics.spec)
-        sums = Accumulators(dynamics.outer)
-        with forked(dynamics.cuda):
+        with forked(problem.cuda):
+            dynamics, leaves = problem.bind()
+            losses, notes = ScalarLog(max(problem.steps, 1)), Notes(0, dynamics.spec)
+            sums = Accumulators(dynamics.outer)
             run = _Run(dynamics, theta, leaves)
             for t in range(problem.steps):
                 if (loss := run.step(t)) is not None:
@@ -202,7 +202,8 @@ class _Run:
         ones = [torch.ones_like(y) if is_differentiable(y) else None for y in graph.results]
         step = Step(self.leaves, self._draws)
         product = Product(ones, costate, increments)
-        spot_check(self._dynamics, 0, step, detached(graph.results), product, kinked=walk_step(graph))
+        kinked = walk_step(self._dynamics, graph)
+        spot_check(self._dynamics, 0, step, detached(graph.results), product, kinked=kinked)
 
 
 def _seed(derived: Derived, first: int) -> Callable[[int, Tensor], list[Tensor | None]]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics
 from lds.hypergrad._guards import check_method
-from lds.hypergrad._record import Diagnostics, Problem
+from lds.hypergrad._record import Diagnostics, Problem, no_inner
 from lds.hypergrad._reverse import Reverse
 
 D = TypeVar("D", bound=Diagnostics)
@@ -15,7 +15,7 @@ D = TypeVar("D", bound=Diagnostics)
 
 @overload
 def hypergradient(
-    inner: InnerObjective,
+    inner: InnerObjective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -31,7 +31,7 @@ def hypergradient(
 
 @overload
 def hypergradient(
-    inner: InnerObjective,
+    inner: InnerObjective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -46,7 +46,7 @@ def hypergradient(
 
 
 def hypergradient(
-    inner: InnerObjective,
+    inner: InnerObjective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -65,7 +65,8 @@ def hypergradient(
     Nothing is written to `.grad`, and no tensor of the caller is changed.
 
     Args:
-        inner: inner objective L, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch).
+        inner: inner objective L, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch); None where Φ
+            is a map that asks for none.
         outer_objective: F, (params, outer) -> scalar tensor.
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ; those that nothing depends on get zeros.
@@ -89,4 +90,5 @@ def hypergradient(
     if method is None:
         method = Reverse()
     check_method(method)
-    return method.solve(Problem(inner, outer_objective, params, outer, updater, steps, seed, state, batches))
+    problem = Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, state, batches)
+    return method.solve(problem)

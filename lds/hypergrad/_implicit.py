@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from typing import Any, Literal, TypeAlias, get_args
 
 import optree
@@ -14,28 +15,35 @@ import torch
 from torch import Tensor
 
 from lds._random import STEP, forked, reseed
-from lds._updater import State, gradient
+from lds._updater import Objective, PyTree, State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._attached import Attached
+from lds.hypergrad._attached import Attached, frames_of_ours, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
-from lds.hypergrad._dynamics import Dynamics, StepGraph
+from lds.hypergrad._dynamics import Costate, Dynamics, StepGraph
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
 from lds.hypergrad._module import WithBuffers, trained
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
-from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
 from lds.hypergrad._solvers import (
+    Dense,
     Matrix,
+    Product,
     Solution,
+    Solve,
     conjugate_gradients,
-    dense,
     largest_eigenvalue,
+    refined,
     rounding,
     series,
 )
 
 Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
 SERIES = ("neumann", "fixed_point")
+# Relative error to which the way to the minimum is estimated.
+ROUGH = 0.1
+# A solution this far off is none, whatever rounding explains.
+LEAST = 1e-2
 ADVICE: dict[Solver, str] = {
     "cg": 'raise max_iterations or tol, or use solver="dense" where the params are few',
     "neumann": 'raise max_iterations, choose a step_size below 2 over the largest curvature, or use solver="cg"',
@@ -50,20 +58,25 @@ class ImplicitDiagnostics(Diagnostics):
 
     Attributes:
         distance: estimated distance of w_T to the stationary point, relative to the larger of ‖w_T‖ and ‖w_T − w_0‖;
-            infinite where none is in sight. By the curvature c along the inner gradient, ‖∇L‖/c; for "fixed_point" by
-            the rate ρ, ‖Φ(w_T) − w_T‖/(1 − ρ).
+            infinite where none is in sight. That of a step of Newton, ‖(∇²L)⁻¹∇L‖, which the same solver finds to a
+            tenth: exact where L is quadratic. For "fixed_point" by the rate ρ, ‖Φ(w_T) − w_T‖/(1 − ρ): an upper bound
+            where ∂Φ is symmetric and ρ is its largest eigenvalue.
         curvature: smallest and largest eigenvalue of the Hessian ("dense"), or Rayleigh quotient that the solver met;
             NaN for "fixed_point".
-        contraction: rate ρ at which the residual shrank in an iteration of "neumann" or "fixed_point", else NaN.
+        contraction: rate ρ at which the residual shrank in the later iterations of "neumann" or "fixed_point", else
+            NaN. It is the largest eigenvalue once all that shrinks faster is gone.
         residual: relative residual of the linear system.
-        iterations: number of products with the Hessian, or with ∂Φ/∂w, that the solver took.
-        converged: whether the residual is at most `tol`.
+        error: estimated relative error of its solution v: by how much a second look changed it, infinite where there
+            was none. Of "dense", a bound by rounding and the ratio of the curvatures.
+        iterations: number of products with the Hessian, or with ∂Φ/∂w, that the solver took for v.
+        converged: whether residual and error are at most `tol`, or what rounding explains at these curvatures.
     """
 
     distance: float
     curvature: tuple[float, float]
     contraction: float
     residual: float
+    error: float
     iterations: int
     converged: bool
 
@@ -95,15 +108,19 @@ class Implicit:
 
     Memory: the final state, and the graph of one step, or of `batches` inner gradients. Time: that of the inner
     problem, and one product with the Hessian an iteration, which takes as long as a step of the sweep, or as so many.
+    The solver goes on to a hundredth of the residual to see how far v is off, and solves once more, roughly, to see how
+    far the minimum is away. What hides from both is an eigenvector of little curvature that holds less than a hundredth
+    of the residual, or of the inner gradient.
 
     Where the premise fails a `PremiseWarning` says so; `warnings.simplefilter("error", PremiseWarning)` makes it an
     error.
 
     Args:
-        solver: "cg", conjugate gradients; "neumann", the series α Σ_k (I − α∇²L)^k ∂F, never off by more than its
-            last term; "fixed_point", the series Σ_k ∂F (∂Φ)^k; "dense", the explicit Hessian and its eigenvalues, for
-            up to a few thousand params: those directions that have no curvature are left out.
-        tol: relative residual to stop at; None takes the root of the rounding of the params' dtype.
+        solver: "cg", conjugate gradients; "neumann", the series α Σ_k (I − α∇²L)^k ∂F; "fixed_point", the series
+            Σ_k ∂F (∂Φ)^k; "dense", the explicit Hessian and its eigenvalues, for up to a few thousand params: those
+            directions that have no curvature are left out.
+        tol: relative residual, and relative error of v, to stop at; None takes the root of the rounding of the params'
+            dtype.
         max_iterations: number of iterations to stop after.
         step_size: α of "neumann", to be below 2 over the largest eigenvalue; None takes 1 over it, by 20 steps of the
             power iteration.
@@ -142,7 +159,22 @@ class Implicit:
             InputError: params or slots are complex, or an objective is not what it must be.
             NumericalError: an objective, a costate or the hypergradient is NaN or infinite.
         """
-        trajectory = problem.record(0)
+        begin = problem.params if problem.state is None else problem.state.params
+        return self.differentiate(problem.record(0), problem.outer_objective, begin)
+
+    def differentiate(
+        self, trajectory: Trajectory, outer_objective: Objective | Costate, begin: PyTree
+    ) -> HypergradientResult[ImplicitDiagnostics]:
+        """Return the hypergradient at the end of a trajectory that is recorded already.
+
+        Args:
+            trajectory: what `record` returned; its final state is what counts.
+            outer_objective: F, (params, outer) -> scalar tensor; or ∂F/∂w, a tensor or None for each leaf of the state.
+            begin: w_0, to tell how far w_T has come.
+
+        Raises:
+            InputError, NumericalError: as for `solve`.
+        """
         dynamics, final = trajectory.dynamics, trajectory.final_state
         if self.solver != "fixed_point" and isinstance(final.params, WithBuffers):
             raise InputError(
@@ -162,15 +194,18 @@ class Implicit:
         watch = Watchers(Attached(), notes, Finite(notes, dynamics, final))
         check_unchanged(dynamics.outer)
         with forked(dynamics.cuda):
-            costate = first_costate(dynamics, final, problem.outer_objective, sums, watch)
-            system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, problem.steps)
+            costate = first_costate(dynamics, final, outer_objective, sums, watch)
+            system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, trajectory.steps)
+            if not dynamics.outer.random:
+                walk_step(dynamics, system.graph)
             b = system.flat(costate[: len(system.graph.leaves)])
             tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
-            solution = self._solve(system.matrix, b, tol)
-            direction, length = system.displacement(solution.rate)
+            solve, product = self._solver(system.matrix, b)
+            solution = self._refined(solve, product, b, tol) if bool(b.any()) else _nothing(b)
+            direction, length = system.displacement(solution.rate, lambda x: self._refined(solve, product, x, ROUGH))
             pull_back(system.graph, system.cotangents(solution.vector), sums.current, to_state=False)
             grad = sums.value()
-        ahead = _Ahead.of(problem, final, direction, length)
+        ahead = _Ahead.of(begin, final, direction, length)
         diagnostics = ImplicitDiagnostics(
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
@@ -178,12 +213,12 @@ class Implicit:
             curvature=system.matrix.range,
             contraction=solution.rate,
             residual=solution.residual,
+            error=solution.error,
             iterations=solution.iterations,
-            converged=solution.residual <= tol,
+            converged=max(solution.residual, solution.error) <= max(tol, _floor(system.matrix.range, solution.rate, b)),
         )
         for failure in self._failures(diagnostics, ahead, rounding(b), tol):
-            # At the line that calls `hypergradient`.
-            warnings.warn(failure, PremiseWarning, stacklevel=3)
+            warnings.warn(failure, PremiseWarning, stacklevel=frames_of_ours())
         if not all_finite([solution.vector, grad]):
             low, high = diagnostics.curvature
             raise NumericalError(
@@ -191,20 +226,29 @@ class Implicit:
                 f"product with it, is not (‖∇L‖ = {diagnostics.inner_gradient_norm:.3g}, curvature from {low:.3g} to "
                 f'{high:.3g}); look at the inner objective at w_T, or use solver="dense" or Reverse()'
             )
-        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics)
+        zeros = partial(optree.tree_map, torch.zeros_like, final.params)
+        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, zeros)
 
-    def _solve(self, matrix: Matrix, b: Tensor, tol: float) -> Solution:
-        if not bool(b.any()):
-            return Solution(torch.zeros_like(b), 0, 0.0)
+    def _solver(self, matrix: Matrix, b: Tensor) -> tuple[Solve, Product]:
+        """Return the solver, and the product with the matrix that it solves for."""
         if self.solver == "cg":
-            return conjugate_gradients(matrix, b, tol, self.max_iterations)
+            return partial(conjugate_gradients, matrix), matrix
         if self.solver == "dense":
-            return dense(matrix, b)
+            return Dense(matrix, b), matrix
         if self.solver == "fixed_point":
-            return series(matrix, b, tol, self.max_iterations)
+            return partial(series, matrix), lambda v: v - matrix(v)
         alpha = self.step_size or 1 / (largest_eigenvalue(matrix, b) or 1.0)
-        found = series(lambda p: p - alpha * matrix(p), b, tol, self.max_iterations)
-        return replace(found, vector=alpha * found.vector)
+
+        def neumann(b: Tensor, tol: float, max_iterations: int) -> Solution:
+            found = series(lambda p: p - alpha * matrix(p), b, tol, max_iterations)
+            return replace(found, vector=alpha * found.vector)
+
+        return neumann, matrix
+
+    def _refined(self, solve: Solve, product: Product, b: Tensor, tol: float) -> Solution:
+        if self.solver == "dense":
+            return solve(b, tol, self.max_iterations)
+        return refined(solve, product, b, tol, self.max_iterations)
 
     def _failures(self, found: ImplicitDiagnostics, ahead: _Ahead, zero: float, tol: float) -> Iterator[str]:
         """Yield what is wrong with the premise, one message each."""
@@ -233,9 +277,20 @@ class Implicit:
         elif not found.converged:
             rate = f", shrinking by {found.contraction:.3g} in an iteration" if self.solver in SERIES else ""
             yield (
-                f'the solver "{self.solver}" of Implicit() did not converge: relative residual {found.residual:.3g} '
-                f"after {found.iterations} iterations{rate}, needed {tol:.3g} ({figures}); {ADVICE[self.solver]}"
+                f'the solver "{self.solver}" of Implicit() did not converge: relative residual {found.residual:.3g}, '
+                f"estimated relative error {found.error:.2g}, after {found.iterations} iterations{rate}, needed "
+                f"{tol:.3g} ({figures}); {ADVICE[self.solver]}"
             )
+
+
+def _nothing(b: Tensor) -> Solution:
+    return Solution(torch.zeros_like(b), 0, 0.0, error=0.0)
+
+
+def _floor(curvature: tuple[float, float], rate: float, b: Tensor) -> float:
+    """Return the relative error that rounding explains, by the ratio of the largest curvature to the smallest."""
+    smallest, largest = (1 - rate, 1 + rate) if math.isnan(curvature[0]) else curvature
+    return min(10 * rounding(b) * largest / smallest, LEAST) if 0 < smallest < math.inf else 0.0
 
 
 class _System:
@@ -243,21 +298,22 @@ class _System:
 
     def __init__(self, graph: StepGraph, symmetric: bool) -> None:
         self.graph = graph
-        self._inputs = [x for x in graph.leaves if is_differentiable(x)]
+        self._can = [is_differentiable(x) for x in graph.leaves]
+        self._inputs = list(compress(graph.leaves, self._can))
         self.matrix = Matrix(self._transpose, symmetric)
 
     def flat(self, leaves: Sequence[Any]) -> Tensor:
         """Return one vector for leaves like those of the graph, zeros where one is None."""
-        pairs = zip(self.graph.leaves, leaves, strict=True)
-        parts = [torch.zeros_like(x) if y is None else y.detach() for x, y in pairs if is_differentiable(x)]
+        pairs = zip(self._inputs, compress(leaves, self._can), strict=True)
+        parts = [torch.zeros_like(x) if y is None else y.detach() for x, y in pairs]
         return torch.cat([x.reshape(-1).to(parts[0].device) for x in parts])
 
     def split(self, vector: Tensor) -> list[Tensor | None]:
         """Return the leaves that a vector stands for, None where a leaf carries no derivative."""
         parts = iter(torch.split(vector, [x.numel() for x in self._inputs]))
         return [
-            next(parts).reshape(x.shape).to(x.device, x.dtype) if is_differentiable(x) else None
-            for x in self.graph.leaves
+            next(parts).reshape(x.shape).to(x.device, x.dtype) if can else None
+            for x, can in zip(self.graph.leaves, self._can, strict=True)
         ]
 
     def _transpose(self, vector: Tensor) -> Tensor:
@@ -268,7 +324,7 @@ class _System:
             return torch.zeros_like(vector)
         results, cotangents = zip(*attached, strict=True)
         found = iter(torch.autograd.grad(results, self._inputs, cotangents, retain_graph=True, allow_unused=True))
-        return self.flat([next(found) if is_differentiable(x) else None for x in self.graph.leaves])
+        return self.flat([next(found) if can else None for can in self._can])
 
 
 class GradientSystem(_System):
@@ -288,15 +344,19 @@ class GradientSystem(_System):
         """Return what to pull back to θ: −v."""
         return self.split(-solution)
 
-    def displacement(self, rate: float) -> tuple[Tensor, float]:
-        """Return a direction of the minimum and the estimated way there: ‖∇L‖ over the curvature along it."""
+    def displacement(self, rate: float, solve: Callable[[Tensor], Solution]) -> tuple[Tensor, float]:
+        """Return a direction of the minimum and the estimated way there: a step of Newton, where L curves upwards."""
         descent = -self.flat(self.graph.results)
         size = float(descent.norm())
         if size == 0:
             return descent, 0.0
-        unit = descent / size
-        curvature = float(unit.dot(self.matrix(unit)))
-        return descent, size / curvature if curvature > 0 else math.inf
+        curvature = float(descent.dot(self.matrix(descent))) / size**2
+        if not curvature > 0:
+            return descent, math.inf
+        newton = solve(descent)
+        # Where the solver gets nowhere: the way along the gradient, which is at most as long on a quadratic.
+        length = float(newton.vector.norm()) if newton.residual < 1 else 0.0
+        return descent, max(length, size / curvature)
 
 
 class StepSystem(_System):
@@ -311,7 +371,7 @@ class StepSystem(_System):
         """Return what to pull back to θ: v."""
         return self.split(solution)
 
-    def displacement(self, rate: float) -> tuple[Tensor, float]:
+    def displacement(self, rate: float, solve: Callable[[Tensor], Solution]) -> tuple[Tensor, float]:
         """Return a direction of the fixed point and the estimated way there: ‖Φ(w_T) − w_T‖ / (1 − ρ)."""
         change = (self.flat(self.graph.results) - self.flat(self.graph.leaves))[: self._num_weights]
         size = float(change.norm())
@@ -335,12 +395,11 @@ class _Ahead:
     advice: str
 
     @classmethod
-    def of(cls, problem: Problem, final: State, direction: Tensor, length: float) -> _Ahead:
+    def of(cls, begin: PyTree, final: State, direction: Tensor, length: float) -> _Ahead:
         """Compare the estimated length of the way ahead, along a direction, with the weights.
 
         Weights that have grown, and that descent lengthens further, may have their minimum at infinity.
         """
-        begin = problem.params if problem.state is None else problem.state.params
         w0, w = (
             torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(trained(p))])
             for p in (begin, final.params)

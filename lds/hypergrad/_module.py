@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any, Literal, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 
 from lds._updater import Objective, PyTree, State, Updater
 from lds.errors import InputError
@@ -66,6 +69,9 @@ def functional(
     No updater trains buffers, nor decays them. A module of yours must renew its buffers where autograd can follow, and
     not under `torch.no_grad()`.
 
+    A module that checkpoints parts of itself (`torch.utils.checkpoint`) would run them again after the call, with its
+    own weights: checkpoint the whole call.
+
     Args:
         module: any module; its mode (training or evaluation) at the time of a call counts.
         buffers: whether the state carries the buffers; the params are `WithBuffers` then, to be handed on whole.
@@ -76,7 +82,7 @@ def functional(
 
     Raises:
         InputError: no parameter of the module is trainable; or, in a call, the params are not those of the module, or
-            a buffer in the state is written to under `torch.no_grad()`.
+            a buffer in the state is written to under `torch.no_grad()`, or the module checkpoints a part of itself.
 
     Example:
         >>> params, call = functional(network, buffers=True)
@@ -103,7 +109,7 @@ class ModuleCall:
                 f"{type(module).__name__} must have a trainable parameter, got none; "
                 "set requires_grad=True on those to learn"
             )
-        self._module, self._carries = module, carries
+        self._module, self._carries, self._looked = module, carries, False
         # Every place of a parameter once: torch would set one twice that two names reach, and put back the wrong one.
         self._places = {
             place: names[id(p)]
@@ -156,7 +162,10 @@ class ModuleCall:
         clones = {name: places[place] for name, place in ids.items()}
         written = {name: x._version for name, x in clones.items()}
         made = {name: x.grad_fn for name, x in clones.items()}
-        with _Statistics() if buffers else nullcontext():
+        with (
+            _Statistics() if buffers else nullcontext(),
+            nullcontext() if self._looked else _no_checkpoints(self._module),
+        ):
             if method is None:
                 result = torch.func.functional_call(self._module, places, args, kwargs, tie_weights=False)
             else:
@@ -164,6 +173,7 @@ class ModuleCall:
                 whole = _Methods(self._module)
                 result = torch.func.functional_call(whole, inside, (method, *args), kwargs, tie_weights=False)
                 places = {place: inside[f"module.{place}"] for place in places}
+        self._looked = True
         for name, place in ids.items():  # Also where the module put another tensor in its place.
             new = places[place]
             if new is clones[name] and new._version != written[name] and new.grad_fn is made[name] is not None:
@@ -210,6 +220,30 @@ class _Methods(nn.Module):
     def forward(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """Return what the method returns."""
         return getattr(self.module, method)(*args, **kwargs)
+
+
+@contextmanager
+def _no_checkpoints(module: nn.Module) -> Iterator[None]:
+    """Raise InputError where a part of the module is called by `torch.utils.checkpoint` meanwhile."""
+    here = sys._getframe(2)
+
+    def look(part: nn.Module, args: Any) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not here:
+            if frame.f_code.co_filename == checkpoint.__file__:
+                raise InputError(
+                    f"{type(module).__name__} must run within its call, but checkpoints its part "
+                    f"{type(part).__name__}, which would run again later, with the module's own weights; checkpoint "
+                    "the whole call: checkpoint(call, params, x, use_reentrant=False)"
+                )
+            frame = frame.f_back
+
+    hooks = [part.register_forward_pre_hook(look) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _to_state(buffer: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -28,7 +29,10 @@ _HINT = 2**25 - 2**16
 
 @dataclass(frozen=True)
 class Problem:
-    """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method."""
+    """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method.
+
+    `attached` says that autograd goes through it, as for `unroll`, so that it may stand in an objective.
+    """
 
     inner: Callable[..., Tensor]
     outer_objective: Objective
@@ -39,9 +43,19 @@ class Problem:
     seed: int = 0
     state: State | None = None
     batches: object = None
+    attached: bool = False
+
+    @property
+    def cuda(self) -> frozenset[int]:
+        """The CUDA devices whose generators are seeded."""
+        tree: PyTree = (self.params, self.outer, self.state)
+        return cuda_devices(optree.tree_leaves(tree))
 
     def bind(self, begin: int = 0) -> tuple[Dynamics, list[Any]]:
-        """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`."""
+        """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`.
+
+        Runs inside `forked`.
+        """
         if torch.is_inference_mode_enabled():
             raise InputError(
                 "hypergradients need autograd, which torch.inference_mode() switches off for good; call outside of it "
@@ -53,30 +67,42 @@ class Problem:
                 "hypergradients need autograd, but params or outer hold a tensor that was made under "
                 "torch.inference_mode(); give a .clone() of it, made outside"
             )
-        if any(isinstance(x, Tensor) and x.requires_grad for x in given) and inside_objective():
+        if not self.attached and inside_objective() and any(isinstance(x, Tensor) and x.requires_grad for x in given):
             raise InputError(
                 "a hypergradient inside of an objective is a constant to the hypergradient around it, but "
-                "its params or outer require grad; unroll the inner steps with autograd there, or detach what it is "
-                "given"
+                "its params or outer require grad; take lds.hypergrad.unroll there and differentiate what it returns, "
+                "or detach what it is given"
             )
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)
         if isinstance(self.params, WithBuffers):
             updater = BufferUpdater(updater)
-        state = _initial_state(updater, self.params, self.seed, given) if self.state is None else self.state
+        state = _initial_state(updater, self.params, self.seed, self.cuda) if self.state is None else self.state
         if not isinstance(state, State):
             raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
         if self.state is not None:
-            _check_slots(updater, self.state, self.seed, given)
-        spec, inner = StateSpec(state), checked(self.inner, "inner objective")
+            _check_slots(updater, self.state, self.seed, self.cuda)
+        spec = StateSpec(state)
+        inner = no_inner if self.inner is no_inner else checked(self.inner, "inner objective")
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
         leaves = copied(spec.flatten(state))
-        cuda = cuda_devices([*leaves, *given])
         batches = None
         if self.batches is not None:
             batches = StepBatches(as_source(self.batches), self.seed, state.step + self.steps)
-        return Dynamics(updater, inner, outer, spec, self.seed, state.step - begin, cuda, batches), leaves
+        dynamics = Dynamics(
+            updater=updater,
+            inner=inner,
+            outer=outer,
+            spec=spec,
+            seed=self.seed,
+            start=state.step - begin,
+            cuda=self.cuda,
+            batches=batches,
+            fresh=self.state is None,
+            attached=self.attached,
+        )
+        return dynamics, leaves
 
     def record(
         self, horizon: int | None = None, memory: Memory | None = None, *, after: Trajectory | None = None
@@ -94,55 +120,57 @@ class Problem:
         return _run(problem, begin, horizon, memory, after)
 
 
-def _initial_state(updater: Updater, params: PyTree, seed: int, given: Sequence[Any]) -> State:
+def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[int]) -> State:
     """Check the params and return the state before the first step."""
     if isinstance(params, nn.Module):
         raise InputError(
             f"params must be a pytree of tensors, got the module {type(params).__name__}; write params, call = "
             "functional(module), and call(params, x) in the objectives"
         )
-    accessors, leaves, _ = optree.tree_flatten_with_accessor(params)
+    leaves = optree.tree_leaves(params)
+    deeper = optree.tree_leaves(params, is_leaf=lambda x: isinstance(x, WithBuffers) and x is not params)
+    if any(isinstance(x, WithBuffers) for x in deeper):
+        raise InputError(
+            "params with buffers must be the whole of params, but lie deeper; make one module of all, such as an "
+            "nn.ModuleDict, and call its parts by name, call.part(params, x)"
+        )
     if not leaves:
         raise InputError("params must hold at least one floating-point tensor, got an empty pytree")
-    paths: dict[int, str] = {}
-    for accessor, leaf in zip(accessors, leaves, strict=True):
-        path = accessor.codify("params")
-        if ".buffers[" in path and any(entry.type is WithBuffers for entry in accessor[1:]):
-            raise InputError(
-                f"params with buffers must be the whole of params, but {path} lies deeper; make one module of all, "
-                "such as an nn.ModuleDict, and call its parts by name, call.part(params, x)"
-            )
+    places: dict[int, int] = {}
+    for place, leaf in enumerate(leaves):
         if not is_differentiable(leaf):
             found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise InputError(f"{path} must be a floating-point tensor, got {found}")
+            raise InputError(f"{_path(params, place)} must be a floating-point tensor, got {found}")
         if isinstance(leaf, nn.Parameter) and not leaf.requires_grad:
             raise InputError(
-                f"all of params is trained, but {path} is a frozen Parameter (requires_grad=False); leave it out of "
-                "params, as functional(module) does"
+                f"all of params is trained, but {_path(params, place)} is a frozen Parameter (requires_grad=False); "
+                "leave it out of params, as functional(module) does"
             )
-        if (other := paths.setdefault(id(leaf), path)) != path:
+        if (other := places.setdefault(id(leaf), place)) != place:
             raise InputError(
-                f"every tensor of params is trained by itself, but {other} and {path} are the same one; give it once "
-                "and use it twice in the objectives, or give a .clone()"
+                f"every tensor of params is trained by itself, but {_path(params, other)} and {_path(params, place)} "
+                "are the same one; give it once and use it twice in the objectives, or give a .clone()"
             )
-    cuda = cuda_devices(given)
-    with forked(cuda), torch.no_grad():
+    with torch.no_grad():
         reseed(seed, INIT, cuda=cuda)
         params = optree.tree_map(torch.Tensor.detach, params)
         return State(params, updater.init(params))
 
 
+def _path(params: PyTree, place: int) -> str:
+    """Return what to call a leaf of the params."""
+    return optree.tree_accessors(params)[place].codify("params")
+
+
 def _check_apart(params: PyTree, outer: Outer) -> None:
     """Raise InputError if a tensor is both a param and an outer variable."""
-    leaves = {
-        id(x): accessor for accessor, x in zip(optree.tree_accessors(params), optree.tree_leaves(params), strict=True)
-    }
+    places = {id(x): place for place, x in enumerate(optree.tree_leaves(params))}
     for variable in outer.steady:
         for theta in variable.derived.leaves:
-            if (accessor := leaves.get(id(theta))) is not None:
+            if (place := places.get(id(theta))) is not None:
                 raise InputError(
-                    f"params and outer must be apart, but {accessor.codify('params')} is {variable.name}; the "
-                    "gradient in w_0 is the last costate of `sweep`; where the objectives read θ too, give a .clone()"
+                    f"params and outer must be apart, but {_path(params, place)} is {variable.name}; the "
+                    "gradient in w_0 is `params_grad` of the result; where the objectives read θ too, give a .clone()"
                 )
 
 
@@ -162,9 +190,9 @@ def _check_coefficients(updater: object, outer: Outer) -> None:
                 )
 
 
-def _check_slots(updater: Updater, state: State, seed: int, given: Sequence[Any]) -> None:
+def _check_slots(updater: Updater, state: State, seed: int, cuda: frozenset[int]) -> None:
     """Raise InputError unless a state to go on from has slots as this updater makes them."""
-    fresh = _initial_state(updater, state.params, seed, given)
+    fresh = _initial_state(updater, state.params, seed, cuda)
     needed, found = (optree.tree_structure(x.slots) for x in (fresh, state))
     if needed != found:
         raise InputError(
@@ -218,7 +246,7 @@ class Trajectory:
 
 
 def record(
-    inner: InnerObjective,
+    inner: InnerObjective | None,
     params: PyTree,
     outer: PyTree,
     *,
@@ -240,7 +268,8 @@ def record(
     changed.
 
     Args:
-        inner: inner objective, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch).
+        inner: inner objective, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch); None where Φ
+            asks for none.
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ.
         updater: Φ, see `lds.updaters.Updater`.
@@ -262,13 +291,21 @@ def record(
             returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
         NumericalError: the inner objective is NaN or infinite in a step.
     """
-    problem = Problem(inner, _no_objective, params, outer, updater, steps, seed, state, batches)
+    problem = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state, batches)
     return problem.record(horizon, memory, after=after)
 
 
-def _no_objective(params: PyTree, outer: PyTree) -> Tensor:
+def no_objective(params: PyTree, outer: PyTree) -> Tensor:
     """Stand for the outer objective: `record` needs none, and the sweep is given one."""
     raise AssertionError
+
+
+def no_inner(params: PyTree, outer: PyTree) -> Tensor:
+    """Stand for the inner objective where Φ is a map of its own."""
+    raise InputError(
+        "the updater, or the method, needs the inner objective, but inner is None; give an objective (params, outer) "
+        'to a scalar, or an updater that asks for none (Implicit then needs solver="fixed_point")'
+    )
 
 
 def _run(
@@ -276,6 +313,13 @@ def _run(
 ) -> Trajectory:
     """Take the steps from `begin` on, the last ones on the tape of a memory policy."""
     keep_freed_memory()
+    with forked(problem.cuda):
+        return _take(problem, begin, horizon, memory, after)
+
+
+def _take(
+    problem: Problem, begin: int, horizon: int | None, memory: Memory | None, after: Trajectory | None
+) -> Trajectory:
     dynamics, leaves = problem.bind(begin)
     end = begin + problem.steps
     kept = problem.steps if horizon is None else min(horizon, problem.steps)
@@ -293,7 +337,7 @@ def _run(
             ahead, leaves = range(resumed.t, end), resumed.leaves
             for loss in resumed.losses:
                 losses.append(torch.tensor(loss, dtype=torch.float64))
-        with forked(dynamics.cuda), torch.no_grad():
+        with torch.no_grad():
             for t in ahead:
                 step = dynamics.advance(t, leaves) if tape is None or t < first else tape.advance(t, leaves)
                 leaves = step.leaves
@@ -359,7 +403,7 @@ class Diagnostics:
 
     @cached_property
     def inner_gradient_norm(self) -> float:
-        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for.
+        """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for. NaN without an inner objective.
 
         Raises:
             InputError: an outer variable was changed in place since. One that draws cannot tell: ask before you change
@@ -370,6 +414,8 @@ class Diagnostics:
 
 def inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
     """Return ‖∇_w L‖ at a state, as the step after it would see L."""
+    if dynamics.inner is no_inner:
+        return math.nan
     check_unchanged(dynamics.outer, "inner_gradient_norm", "ask for it first")
     with forked(dynamics.cuda), torch.no_grad():
         outer = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start))

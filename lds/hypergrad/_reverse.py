@@ -14,18 +14,19 @@ watchers, see `_guards`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, compress, islice, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import optree
 import torch
 from torch import Tensor
 
-from lds._random import FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, forked, reseed
+from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, forked, reseed
 from lds._updater import Objective, PyTree, State
-from lds.errors import InputError
+from lds.errors import InputError, NumericalError
 from lds.hypergrad._attached import Attached, Spot, Walk
 from lds.hypergrad._diagnostics import HypergradientResult, SweepDiagnostics, remaining_share
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph, checked
@@ -38,15 +39,17 @@ from lds.hypergrad._guards import (
     Unchanged,
     Watcher,
     Watchers,
+    all_finite,
     check_count,
     check_grad,
     check_memory,
     check_noise,
     check_unchanged,
     explosion,
+    faults,
 )
-from lds.hypergrad._outer import Accumulator, Accumulators, is_differentiable
-from lds.hypergrad._record import Problem, Segment, Trajectory, close, inner_gradient_norm
+from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
+from lds.hypergrad._record import Problem, Trajectory, close, inner_gradient_norm
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape
@@ -85,9 +88,15 @@ def pull_back(
 
 
 def first_costate(
-    dynamics: Dynamics, state: State, objective: Objective, sums: Accumulators, watch: Watcher
+    dynamics: Dynamics, state: State, objective: Objective | Costate, sums: Accumulators, watch: Watcher
 ) -> Costate:
-    """P_T and G_T: F at the final state, pulled back from P = 1."""
+    """P_T and G_T: F at the final state, pulled back from P = 1; or P_T as it is given, for an F that autograd has."""
+    if not callable(objective):
+        like = next(p for p in objective if p is not None)
+        zero = torch.zeros((), dtype=torch.float64, device=like.device)
+        watch.start(dynamics, state, StepGraph([], [], [zero]))
+        watch.after(state.step - dynamics.start, objective, [])
+        return objective
     graph = outer_graph(dynamics, state, objective)
     watch.start(dynamics, state, graph)
     costate, increments = pull_back(graph, [torch.ones_like(graph.results[0])], sums.current)
@@ -97,7 +106,7 @@ def first_costate(
 
 def reverse(
     trajectory: Trajectory,
-    objective: Objective,
+    objective: Objective | Costate,
     watch: Watcher = NOBODY,
     *,
     noise: Noise = "replay",
@@ -117,7 +126,8 @@ def reverse(
             if all(p is None for p in costate):  # Nothing flows further back.
                 watch.after(t, costate, [])
             else:
-                step, graph = step_graph(segment, t, noise)
+                step = segment.tape.load(t)
+                graph = step_graph(segment.dynamics, t, step, noise)
                 watch.before(t, segment.dynamics, step, graph, costate)
                 costate, increments = pull_back(graph, costate, accumulators, to_state=t > 0 or to_start)
                 watch.after(t, costate, increments)
@@ -125,15 +135,71 @@ def reverse(
             yield t, costate, sums
 
 
-def step_graph(segment: Segment, t: int, noise: Noise) -> tuple[Step, StepGraph]:
-    """Step t as it was recorded, and its graph: the one that was kept, or the step taken again."""
-    step, dynamics = segment.tape.load(t), segment.dynamics
+def step_graph(dynamics: Dynamics, t: int, step: Step, noise: Noise) -> StepGraph:
+    """The graph of step t: the one that was kept, or that of the step taken again."""
     if noise == "resample":
-        return step, dynamics.linearise(t, step.leaves, dynamics.draws(t, FRESH_DRAW), FRESH_STEP)
-    return step, step.graph or dynamics.linearise(t, step.leaves, step.draws)
+        return dynamics.linearise(t, step.leaves, dynamics.draws(t, FRESH_DRAW), FRESH_STEP)
+    return step.graph or dynamics.linearise(t, step.leaves, step.draws)
 
 
-def check_finite(trajectory: Trajectory, objective: Objective, notes: Notes, *, noise: Noise, to_start: bool) -> None:
+def _params_gradient(dynamics: Dynamics, step: Step, costate: Costate, noise: Noise, *, arrived: bool) -> PyTree:
+    """dF/dw_0, a pytree like the params, from P_1 at the first step, or from P_0 where the sweep has `arrived`."""
+    if not arrived:
+        check_unchanged(dynamics.outer, "params_grad", "ask for it first")
+        with forked(dynamics.cuda):
+            graph = step_graph(dynamics, 0, step, noise)
+            costate, _ = pull_back(replace(graph, tracers=[]), costate, [])
+    return dynamics.spec.params.unflatten(_through_slots(dynamics, step.leaves, costate))
+
+
+def _through_slots(dynamics: Dynamics, leaves: Sequence[Any], costate: Costate) -> list[Tensor]:
+    """P_0 on the params, and on the slots where Φ makes them of the params."""
+    count = dynamics.spec.num_params
+    found = [torch.zeros_like(x) if p is None else p for x, p in zip(leaves, costate[:count], strict=False)]
+    if dynamics.fresh and any(p is not None for p in costate[count:]):
+        params = dynamics.spec.inputs(leaves[:count])
+        with forked(dynamics.cuda), torch.enable_grad():
+            reseed(dynamics.seed, INIT, cuda=dynamics.cuda)
+            slots = optree.tree_leaves(dynamics.updater.init(dynamics.spec.params.unflatten(params)))
+        pairs = zip(slots, costate[count:], strict=True)
+        made = [(y, p) for y, p in pairs if p is not None and isinstance(y, Tensor) and y.requires_grad]
+        if made:
+            ys, ps = zip(*made, strict=True)
+            more = torch.autograd.grad(ys, params, ps, allow_unused=True)
+            found = [x if y is None else x + y for x, y in zip(found, more, strict=True)]
+    if not all_finite(found):
+        faulty = faults(dynamics.spec.paths[:count], found)
+        raise NumericalError(
+            f"the gradient in w_0 must be finite, but {'; '.join(f'that of {fault}' for fault in faulty)}; look for an "
+            "infinite derivative, such as that of sqrt, norm or log at 0, or take fewer or smaller steps"
+        )
+    return found
+
+
+def _to_start(trajectory: Trajectory, t: int, costate: Costate, noise: Noise, *, arrived: bool) -> Callable[[], PyTree]:
+    """Return what computes dF/dw_0 at the end of a sweep that went back to t."""
+    if t > 0:
+        return partial(_out_of_reach, t)
+    if not trajectory.segments:  # Of no steps at all.
+        dynamics, final = trajectory.dynamics, trajectory.final_state
+        return partial(_params_gradient, dynamics, Step(dynamics.spec.flatten(final), ()), costate, noise, arrived=True)
+    first = trajectory.segments[0]
+    step = first.tape.load(0)
+    kept = Step(copied(step.leaves), step.draws)  # Where the tape keeps them they are rows among those of other steps.
+    return partial(_params_gradient, first.dynamics, kept, costate, noise, arrived=arrived)
+
+
+def _out_of_reach(t: int) -> PyTree:
+    raise InputError(
+        f"params_grad needs a sweep over all steps, but this one stopped at step {t} and takes what lies before as a "
+        "constant; use Reverse() with neither horizon nor tol; for the first-order gradient see "
+        "`lds.hypergrad.unroll`"
+    )
+
+
+def check_finite(
+    trajectory: Trajectory, objective: Objective | Costate, notes: Notes, *, noise: Noise, to_start: bool
+) -> None:
     """Raise NumericalError if a number of a sweep that has ended is NaN or infinite.
 
     The noted norms tell whether there is one. If so, the sweep is repeated over the same steps, and every number is
@@ -293,7 +359,7 @@ class Reverse:
             raise
 
     def differentiate(
-        self, trajectory: Trajectory, outer_objective: Objective
+        self, trajectory: Trajectory, outer_objective: Objective | Costate, *, to_start: bool = False
     ) -> HypergradientResult[SweepDiagnostics]:
         """Return the hypergradient at the end of a trajectory that is recorded already.
 
@@ -302,7 +368,9 @@ class Reverse:
 
         Args:
             trajectory: what `record` returned.
-            outer_objective: F, (params, outer) -> scalar tensor.
+            outer_objective: F, (params, outer) -> scalar tensor; or P_T itself, a tensor or None for each leaf of the
+                state, where F is somebody else's to differentiate.
+            to_start: whether to pull the step from w_0 back to w_0 too, so that `params_grad` costs nothing more.
 
         Raises:
             InputError, NumericalError, ReplayError: as for `sweep`.
@@ -310,15 +378,19 @@ class Reverse:
         dynamics, final = trajectory.dynamics, trajectory.final_state
         watch = UsualWatchers(trajectory, noise=self.noise, check_replay=self.check_replay, to_start=False)
         notes = watch.notes
+        last: Costate = ()  # P_1, where the sweep itself does not go on to w_0.
         with forked(dynamics.cuda):
-            for place in reverse(trajectory, outer_objective, watch, noise=self.noise, to_start=False):
-                if self.tol is not None and place[0] > 0 and remaining_share(notes.costates.totals()) <= self.tol:
+            for place in reverse(trajectory, outer_objective, watch, noise=self.noise, to_start=to_start):
+                t, costate, sums = place
+                if t == 1 and not to_start:
+                    last = costate
+                if self.tol is not None and t > 0 and remaining_share(notes.costates.totals()) <= self.tol:
                     break
             check_finite(trajectory, outer_objective, notes, noise=self.noise, to_start=False)
-        t, _, sums = place
         grad = sums.value()
         check_grad(dynamics.outer, grad, trajectory.steps - t)
         watch.attached.warn_unreached(dynamics.outer, trajectory.steps - t)
+        params_grad = _to_start(trajectory, t, last or costate, self.noise, arrived=to_start)
         for segment in trajectory.segments:
             if isinstance(segment.tape, ResumableTape):
                 segment.tape.remove()
@@ -332,4 +404,4 @@ class Reverse:
             replay_error=watch.replay.error,
             explodes_at=explosion(notes.param_norms),
         )
-        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics)
+        return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, params_grad)

@@ -185,7 +185,7 @@ def test_equals_the_unroll_of_the_formula(method, tmp_path):
 @pytest.mark.parametrize(
     "updater",
     [None, Adam(lambda outer: outer["lr"], eps=0.1), ClipByNorm(SGD(lambda outer: outer["lr"]), 0.5)],
-    ids=repr,
+    ids=["sgd", "adam", "clipped"],
 )
 def test_equals_central_differences(module, updater):
     found, expected = (solve(module, method, updater) for method in (Reverse(), FiniteDifference()))

@@ -262,6 +262,18 @@ class TestReplayError:
             with pytest.raises(ReplayError):
                 run()
 
+    def test_a_step_that_looks_at_the_grad_mode_is_told_of_it(self):
+        class Different(SGD):
+            def step(self, state, outer, inner):
+                new = super().step(state, outer, inner)
+                return new if torch.is_grad_enabled() else new._replace(params=new.params * 1.01)
+
+        with pytest.raises(ReplayError, match="step 1 must give the same state with a graph as without one, but diff"):
+            hypergradient(
+                lambda w, o: (o * w).square().sum(), lambda w, o: w.sum(), torch.ones(2), torch.tensor(1.0),
+                updater=Different(0.1), steps=2, method=REPLAY,
+            )  # fmt: skip
+
 
 class TestResample:
     @pytest.mark.parametrize("updater", [SGD(0.05), Adam(0.05)])

@@ -66,14 +66,14 @@ class GraphsTape:
             result = self._dynamics.advance(t, leaves)
             self._steps.append(Step((), result.draws))
             return result
-        if t >= self._first + MEASURED:
+        if t >= self._first + MEASURED or self._last - self._first < MEASURED:
             graph = self._dynamics.linearise(t, leaves)
         else:
             before = self._storages
             graph, saved = _with_saved(lambda: self._dynamics.linearise(t, leaves))
             self._storages = set(saved)
         if t == self._first:
-            walk_step(graph, warn=False)  # Before all other steps are taken, too.
+            walk_step(self._dynamics, graph, foreign=False)  # Before all other steps are taken, too.
         self._steps.append(Step(leaves, graph.draws, graph))
         result = graph.result()
         if t == self._first + MEASURED - 1:
@@ -126,7 +126,7 @@ def _with_saved(function: Callable[[], StepGraph]) -> tuple[StepGraph, dict[int,
         with torch.autograd.graph.saved_tensors_hooks(pack, torch.Tensor.detach):
             return function(), sizes
     except RuntimeError as error:
-        if "saved tensor hooks" not in str(error):
+        if not any(text in str(error) for text in ("saved tensor hooks", "invalid python storage")):
             raise
     result = function()
     return result, {id(result): math.inf}

@@ -69,7 +69,7 @@ class Progress(Watcher):
 
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
         """Save every so many steps."""
-        if t < self._steps and (self._steps - t) % self._tape.save_every == 0:
+        if 0 < t < self._steps and (self._steps - t) % self._tape.save_every == 0:
             self._tape.save(self._progress(t, costate))
 
     def _progress(self, t: int, costate: Costate) -> dict[str, Any]:
