@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import optree
 import torch
 from torch import Tensor
@@ -140,6 +141,9 @@ def as_source(batches: object) -> Source:
             what, advice = f"the class {batches.__name__}", "make an object of it"
         elif isinstance(batches, Tensor):
             what, advice = f"a tensor of shape {tuple(batches.shape)}", "give Batches(x, batch_size=…), or x.split(…)"
+        elif isinstance(batches, np.ndarray):
+            what = f"an array of shape {batches.shape}"
+            advice = "give Batches(torch.as_tensor(x), batch_size=…)"
         elif isinstance(batches, Mapping):
             what, advice = f"a {name}", "give Batches(data, batch_size=…), or [batch] if it is the only batch"
         else:

@@ -287,7 +287,17 @@ class Dynamics:
 
         state = self.spec.unflatten(leaves, self.start + t)
         reseed(self.seed, self.start + t, stream, cuda=self.cuda)
-        results = self.spec.flatten(self.updater.step(state, outer, inner))
+        try:
+            new = self.updater.step(state, outer, inner)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            raise InputError(
+                f"the step of {type(self.updater).__name__} must take gradients of what autograd sees, but "
+                f"torch.autograd.grad said: {error}; take them with lds.updaters.gradient, or compute the loss under "
+                "torch.enable_grad()"
+            ) from error
+        results = self.spec.flatten(new)
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             torch.clear_autocast_cache()  # An autocast around the call would keep the weights of every step in it.
         return results, loss

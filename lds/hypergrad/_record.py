@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lds._random import INIT, STEP, cuda_devices, forked, reseed
-from lds._updater import GradientUpdater, InnerObjective, Objective, PyTree, State, Updater, as_updater, gradient
+from lds._updater import InnerObjective, Objective, PyTree, State, Updater, as_updater, gradient
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
@@ -73,9 +73,6 @@ class Problem:
                 "its params or outer require grad; take lds.hypergrad.unroll there and differentiate what it returns, "
                 "or detach what it is given"
             )
-        if not callable(self.outer_objective):
-            found = type(self.outer_objective).__name__
-            raise InputError(f"the outer objective must be a function of (params, outer), got {found}")
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)
@@ -180,17 +177,28 @@ def _check_apart(params: PyTree, outer: Outer) -> None:
 def _check_coefficients(updater: object, outer: Outer) -> None:
     """Raise InputError if a coefficient of the updater is a tensor that somebody seems to want the derivative in."""
     thetas = {id(x): v.name for v in outer.steady for x in v.derived.leaves}
+    for owner, name, x in _coefficients(updater):
+        if x.requires_grad or id(x) in thetas:
+            what = thetas.get(id(x), "a tensor that requires grad")
+            raise InputError(
+                f"{name} of {owner} is {what}, but as a tensor it is a constant; pass a function such as lambda outer: "
+                f"outer[{name!r}] to learn it, else {name}.detach().clone()"
+            )
+
+
+def _coefficients(updater: object) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield the tensors of an updater, of those within it, and of its schedules: whose it is, its name, and itself."""
     for name in getattr(updater, "__dataclass_fields__", ()):
-        value = getattr(updater, name)
-        if isinstance(value, GradientUpdater):
-            _check_coefficients(value, outer)
-        for x in value if isinstance(value, tuple) else (value,):
-            if isinstance(x, Tensor) and (x.requires_grad or id(x) in thetas):
-                what = thetas.get(id(x), "a tensor that requires grad")
-                raise InputError(
-                    f"{name} of {type(updater).__name__} is {what}, but as a tensor it is a constant; pass a function "
-                    f"such as lambda outer: outer[{name!r}] to learn it, else {name}.detach().clone()"
-                )
+        parts: list[Any] = [getattr(updater, name)]
+        for part in parts:  # Which grows on the way.
+            if isinstance(part, Tensor):
+                yield type(updater).__name__, name, part
+            elif isinstance(part, tuple | list):
+                parts += part
+            elif isinstance(part, Mapping):
+                parts += part.values()
+            elif hasattr(part, "__dataclass_fields__"):
+                yield from _coefficients(part)
 
 
 def _check_slots(updater: Updater, state: State, seed: int, cuda: frozenset[int]) -> None:

@@ -91,7 +91,7 @@ def first_costate(
     dynamics: Dynamics, state: State, objective: Objective | Costate, sums: Accumulators, watch: Watcher
 ) -> Costate:
     """P_T and G_T: F at the final state, pulled back from P = 1; or P_T as it is given, for an F that autograd has."""
-    if not callable(objective):
+    if isinstance(objective, Sequence):  # What else is no function is the user's, and refused below.
         like = next(p for p in objective if p is not None)
         zero = torch.zeros((), dtype=torch.float64, device=like.device)
         watch.start(dynamics, state, StepGraph([], [], [zero]))

@@ -477,6 +477,7 @@ DATASET = TensorDataset(INDEX, X, Y)
         (lambda: (b for b in SOURCES["list"]()), "got the iterator generator; give what it iterates over"),
         (lambda: iter(DataLoader(DATASET, 4)), "got the iterator _SingleProcessDataLoaderIter; give what it iter"),
         (lambda: X, r"got a tensor of shape \(22, 3\); give Batches"),
+        (X.numpy, r"got an array of shape \(22, 3\); give Batches\(torch.as_tensor"),
         (lambda: {"x": X}, r"got a dict; give Batches\(data, batch_size=…\), or \[batch\]"),
         (lambda: DataLoader, "got the class DataLoader; make an object of it"),
         (lambda: 32, "got a int; give a list of it"),

@@ -340,7 +340,7 @@ def test_slips():
             call(wrong, X)
     with pytest.raises(InputError, match=r"Sequential must be called with all of its params, a dict with .* got WithB"):
         plain_call(params, X)
-    with pytest.raises(InputError, match=r"params with buffers must be the whole of params, but lie deeper"):
+    with pytest.raises(InputError, match="params with buffers must be the whole of params, but lie deeper"):
         hypergradient(
             lambda p, o: call(p["net"], X).square().mean(),
             lambda p, o: o,

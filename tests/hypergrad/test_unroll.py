@@ -98,6 +98,7 @@ class TestGradient:
         assert error(grads(size(w), params, outer), needed) < 1e-12
         assert not (tmp_path / "here").exists()
 
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     def test_equals_that_of_hypergradient(self):
         (outer,) = leaves_of(PROBLEM.outer)
         w = unroll(PROBLEM.inner, PROBLEM.params, outer, updater=learned_adam(), steps=6, method=Reverse(horizon=3))
@@ -307,6 +308,7 @@ class TestUse:
             found.mul_(3)
         assert error(grads(found.sum(), w), needed) < 1e-13
 
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     def test_warm_start(self):
         updater = learned_adam()
         _, state = self.run(return_state=True, steps=4)
