@@ -13,7 +13,7 @@ from torch import Tensor
 from lds._updater import Objective, PyTree, State, Updater
 from lds.errors import InputError
 from lds.hypergrad._guards import check_method
-from lds.hypergrad._outer import Derived, OuterVariable
+from lds.hypergrad._outer import check_steady
 from lds.hypergrad._record import Problem, no_inner, no_objective
 from lds.hypergrad._reverse import Reverse
 from lds.hypergrad.memory import Disk
@@ -81,12 +81,7 @@ def jacobian(
         raise InputError(
             f"jacobian sweeps over one recording several times, which needs Reverse(...) without Disk, got {method}"
         )
-    for leaf in optree.tree_leaves(outer):
-        if not isinstance(leaf, Tensor | Derived) and isinstance(leaf, OuterVariable):
-            raise InputError(
-                "jacobian needs outer variables that are tensors or Derived, but one is a "
-                f"{type(leaf).__name__}, which draws anew in every step; call hypergradient for each objective"
-            )
+    check_steady(outer, "jacobian", "call hypergradient for each objective")
     values: list[Tensor] = []
 
     def entry(index: int) -> Objective:

@@ -302,6 +302,17 @@ def _as_variable(name: str, leaf: Any) -> OuterVariable:
     )
 
 
+def check_steady(tree: PyTree, who: str, advice: str) -> None:
+    """Raise InputError if an outer variable draws anew in every step."""
+    for place, leaf in enumerate(optree.tree_leaves(tree)):
+        if not isinstance(leaf, Tensor | Derived) and isinstance(leaf, OuterVariable):
+            raise InputError(
+                f"{who} needs outer variables that are tensors or Derived, but "
+                f"{optree.tree_accessors(tree)[place].codify('outer')} is a {type(leaf).__name__}, which draws anew in "
+                f"every step; {advice}"
+            )
+
+
 class Theta:
     """The tensors that the outer variables are made of, for methods that go through θ one scalar at a time.
 
@@ -320,18 +331,14 @@ class Theta:
     """
 
     def __init__(self, outer: PyTree, method: str) -> None:
+        check_steady(outer, method, "use Reverse() or Implicit()")
         found = Outer(outer)
         self._spec = found.spec
         self.variables: list[SteadyVariable] = []
         self.tensors: list[Tensor] = []
         self.paths: list[str] = []
         self.owners: list[int] = []
-        for name, variable in zip(found.paths, found.variables, strict=True):
-            if not isinstance(variable, SteadyVariable):
-                raise InputError(
-                    f"{method} needs outer variables that are tensors or Derived, but {name} is a "
-                    f"{type(variable).__name__}, which draws anew in every step; use Reverse() or Implicit()"
-                )
+        for name, variable in zip(found.paths, found.steady, strict=True):
             root, leaves = name if variable.is_tensor else f"{name}.theta", variable.derived.leaves
             self.paths += [accessor.codify(root) for accessor in optree.tree_accessors(variable.derived.theta)]
             self.owners += [len(self.variables)] * len(leaves)

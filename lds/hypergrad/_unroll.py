@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import compress, count, islice
+from itertools import chain, compress, count, islice
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias, cast, overload
 
@@ -19,9 +19,10 @@ from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate
 from lds.hypergrad._guards import all_finite, check_count, check_method, faults, replay_error
 from lds.hypergrad._implicit import Implicit
-from lds.hypergrad._outer import Derived, OuterVariable
+from lds.hypergrad._outer import Derived, check_steady
 from lds.hypergrad._record import Problem, Trajectory, close, no_inner, no_objective
 from lds.hypergrad._reverse import Reverse, UsualWatchers, check_finite, reverse
+from lds.hypergrad.memory._tape import ResumableTape
 
 UnrollMethod: TypeAlias = Reverse | Implicit
 
@@ -154,16 +155,9 @@ def _asked(problem: Problem, method: UnrollMethod) -> bool:
             f"params require grad, but Reverse(horizon={method.horizon}, tol={method.tol}) stops the sweep before w_0; "
             "detach params to differentiate in outer alone, or sweep over all steps"
         )
-    thetas: list[Any] = []
-    for place, leaf in enumerate(optree.tree_leaves(problem.outer)):
-        if not isinstance(leaf, Tensor | Derived) and isinstance(leaf, OuterVariable):
-            path = optree.tree_accessors(problem.outer)[place].codify("outer")
-            raise InputError(
-                f"unroll needs outer variables that are tensors or Derived, but {path} is a {type(leaf).__name__}, "
-                "which draws anew in every step; call hypergradient, whose result has its grad"
-            )
-        thetas += leaf.leaves if isinstance(leaf, Derived) else [leaf]
-    return into_params or any(isinstance(x, Tensor) and x.requires_grad for x in thetas)
+    check_steady(problem.outer, "unroll", "call hypergradient, whose result has its grad")
+    parts = [x.leaves if isinstance(x, Derived) else [x] for x in optree.tree_leaves(problem.outer)]
+    return into_params or any(isinstance(x, Tensor) and x.requires_grad for x in chain.from_iterable(parts))
 
 
 def _check_autograd(tensors: Iterable[Any]) -> None:
@@ -281,6 +275,9 @@ class _Run:
             if method.check_replay and self.problem.steps:
                 final = trajectory.dynamics.spec.flatten(trajectory.final_state)
                 replay_error(trajectory.dynamics, self.problem.steps - 1, results, final)
+        for segment in trajectory.segments:
+            if isinstance(segment.tape, ResumableTape):
+                segment.tape.remove()
         flowing = [(y, c) for y, c in zip(results, cotangents, strict=False) if c is not None and y.requires_grad]
         pairs = zip(inputs, asked, strict=True)
         found: list[Tensor | None] = [torch.zeros_like(x) if ask else None for x, ask in pairs]

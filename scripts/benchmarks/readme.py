@@ -249,6 +249,17 @@ def derived() -> str:
     return markdown(pd.DataFrame({title: rows["case"], "time": times, "peak of the process": peaks}))
 
 
+def maml() -> str:
+    """Return time and memory of an outer step of MAML, by method and number of inner steps."""
+    rows = pd.DataFrame(report("maml")["rows"])
+    table = pd.DataFrame({"inner steps": rows["steps"], "method": rows["method"]})
+    table["time"] = [
+        f"{seconds:.3g} s ({ratio:.2f}×)" for seconds, ratio in zip(rows["seconds"], rows["ratio"], strict=True)
+    ]
+    table["memory"] = ["" if pd.isna(mib) else f"{mib:.0f} MiB" for mib in rows["mib"]]
+    return markdown(table.sort_values("inner steps", kind="stable"))
+
+
 def learners() -> str:
     """Return what learning a structure costs by other packages and by ours, and what a whole training would."""
     runs = pd.read_csv(RESULTS / "missing_edges" / "results.csv")
@@ -329,6 +340,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/own-data.md": {"retrain": partial(table, "retrain")},
     "docs/hypergradients.md": {"engine": engine, "exactness": exactness, "derived": derived},
+    "docs/unroll.md": {"maml": maml},
     "docs/choosing.md": {
         "memory": partial(longest, [case for case in ENGINE_NAMES if case.startswith(("plain", "lds"))]),
         "scaling": scaling,

@@ -89,14 +89,25 @@ class TestGradient:
         found = grads(loss(unroll, method=Reverse(memory=memory)), params, outer)
         assert error(found, needed) < 1e-12
 
-    def test_on_disk(self, tmp_path):
+    @pytest.mark.parametrize("create_graph", [False, True])
+    def test_on_disk(self, tmp_path, create_graph):
         params, outer = leaves_of(PROBLEM.params, PROBLEM.outer)
-        w = unroll(
-            PROBLEM.inner, params, outer, updater=SGD(0.1), steps=4, method=Reverse(memory=Disk(tmp_path / "here"))
-        )
         needed = grads(size(plain(PROBLEM.inner, params, outer, updater=SGD(0.1), steps=4)), params, outer)
-        assert error(grads(size(w), params, outer), needed) < 1e-12
-        assert not (tmp_path / "here").exists()
+        for _ in range(2):  # Nothing is left of the first.
+            w = unroll(
+                PROBLEM.inner, params, outer, updater=SGD(0.1), steps=4, method=Reverse(memory=Disk(tmp_path / "here"))
+            )
+            assert error(grads(size(w), params, outer, create_graph=create_graph), needed) < 1e-12
+            assert not (tmp_path / "here").exists()
+
+    def test_in_an_outer_variable_that_stands_at_two_places(self):
+        theta, w = leaves_of(torch.tensor(0.3, dtype=DOUBLE), torch.ones(2, dtype=DOUBLE))
+
+        def loss(run):
+            return size(run(lambda w, o: (w**4 * o["a"]).sum() + o["b"] ** 2 * w.sum(), w, {"a": theta, "b": theta},
+                            updater=SGD(0.1), steps=3))  # fmt: skip
+
+        assert error(grads(loss(unroll), theta, w), grads(loss(plain), theta, w)) < 1e-13
 
     @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     def test_equals_that_of_hypergradient(self):

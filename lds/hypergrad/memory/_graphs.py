@@ -57,6 +57,8 @@ class GraphsTape:
         self._first_graph = first
         self._steps: list[Step] = []
         self._storages: set[int] = set()
+        # Nothing depends on the size of a single graph.
+        self._measured = 0 if last - first < MEASURED else MEASURED
 
     def advance(self, t: int, leaves: list[Any]) -> StepResult:
         """Take the step with a graph if it is to be kept, else keep the state."""
@@ -66,7 +68,7 @@ class GraphsTape:
             result = self._dynamics.advance(t, leaves)
             self._steps.append(Step((), result.draws))
             return result
-        if t >= self._first + MEASURED or self._last - self._first < MEASURED:
+        if t >= self._first + self._measured:
             graph = self._dynamics.linearise(t, leaves)
         else:
             before = self._storages
@@ -76,7 +78,9 @@ class GraphsTape:
             walk_step(self._dynamics, graph, foreign=False)  # Before all other steps are taken, too.
         self._steps.append(Step(leaves, graph.draws, graph))
         result = graph.result()
-        if t == self._first + MEASURED - 1:
+        if t == self._first and self._measured and self._fitting(sum(saved.values())) == self._last - self._first:
+            self._measured = 1  # All fit, even if nothing in them were shared: noting what is saved takes time.
+        if t == self._first + MEASURED - 1 and t < self._first + self._measured:
             self._decide(sum(size for pointer, size in saved.items() if pointer not in before))
         return result
 
@@ -89,12 +93,16 @@ class GraphsTape:
         self._steps[t - self._first] = Step(step.leaves, step.draws)
         return step
 
+    def _fitting(self, graph_size: float) -> int:
+        """Return how many graphs of this size fit into the budget beside all iterates of the window."""
+        window = self._last - self._first
+        room = max(self._budget - window * self._state_size, 0)
+        return window if room == math.inf else int(min(room / max(graph_size, 1), window))
+
     def _decide(self, graph_size: float) -> None:
         """Choose the step from which on graphs are kept, now that their size is known."""
         self._storages = set()
-        window = self._last - self._first
-        room = max(self._budget - window * self._state_size, 0)
-        fitting = window if room == math.inf else int(min(room / max(graph_size, 1), window))
+        window, fitting = self._last - self._first, self._fitting(graph_size)
         if fitting == window:
             return
         self._first_graph = self._last - fitting
