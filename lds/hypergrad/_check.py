@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lds._updater import InnerObjective, Objective, PyTree, Updater
-from lds.errors import HypergradientCheckError, InputError, NumericalError, ReplayError
+from lds.errors import HypergradientCheckError, InputError, NumericalError, ReplayError, UnreachedWarning
 from lds.hypergrad._attached import settled_by_differences
 from lds.hypergrad._diagnostics import HypergradientResult, Method
 from lds.hypergrad._finite_difference import WIDER, Probe, Prober, evaluate
@@ -102,6 +103,7 @@ def check_hypergradient(
     Raises:
         HypergradientCheckError: a hypergradient is not the derivative, F has none, a number is not finite, or the inner
             problem is not the same when it is run again. The message names the tensor of θ and the likely cause.
+        UnreachedWarning: a tensor of θ has no effect at all; as a warning.
         InputError: the problem cannot be run in float64, or not at all; or an outer variable draws anew in every step.
     """
     given = Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, batches=batches)
@@ -138,6 +140,14 @@ class _Check:
                 _Compared(index, direction, label, float((grad * direction).sum()), prober(index, direction))
                 for label, direction in _directions(path, tensor, max_entries, self._problem.seed)
             ]
+            if self._problem.steps and compared and all(c.analytic == 0 and c.probe.flat for c in compared):
+                warnings.warn(
+                    f"{path} has no effect at all: {self._name} gives 0, and the outer objective stays the same to the "
+                    "last bit when it changes; use the outer variables that the objectives are called with, not a copy "
+                    "or a closure, or leave it out of outer",
+                    UnreachedWarning,
+                    stacklevel=3,
+                )
             scale = max((abs(c.probe.value) for c in compared), default=0.0)
             failures += [failure for c in compared if (failure := self._failure(c, scale)) is not None]
             analytic = torch.tensor([c.analytic for c in compared], dtype=torch.float64)
@@ -321,7 +331,7 @@ def check_deterministic(problem: Problem, first: tuple[Trajectory, float]) -> No
     """
     second = evaluate(problem)
     spec, final = first[0].dynamics.spec, first[0].final_state
-    check_objective(first[1], final.step, spec.paths, spec.flatten(final))
+    check_objective(first[1], final.step, spec.paths, spec.flatten(final), first[0].dynamics.outer)
     states = [spec.flatten(trajectory.final_state) for trajectory, _ in (first, second)]
     differing = [
         path

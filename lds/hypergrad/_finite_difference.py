@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import checked
 from lds.hypergrad._guards import check_grad, check_objective
 from lds.hypergrad._outer import Theta, is_differentiable, unit
-from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, later_gradient_norm
 
 EPS = torch.finfo(torch.float64).eps
 STEP = EPS ** (1 / 3)
@@ -78,7 +77,7 @@ class FiniteDifference:
         theta = Theta(problem.outer, "FiniteDifference()")
         trajectory, loss = evaluate(problem)
         final, dynamics = trajectory.final_state, trajectory.dynamics
-        check_objective(loss, final.step, dynamics.spec.paths, dynamics.spec.flatten(final))
+        check_objective(loss, final.step, dynamics.spec.paths, dynamics.spec.flatten(final), dynamics.outer)
         step = self.step
         if step is None:
             tensors = [x for x in dynamics.spec.flatten(final) if is_differentiable(x)] + theta.tensors
@@ -97,7 +96,7 @@ class FiniteDifference:
             errors.append(error)
         diagnostics = FiniteDifferenceDiagnostics(
             inner_losses=trajectory.inner_losses,
-            _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
+            _inner_gradient_norm=later_gradient_norm(dynamics, final),
             runs=1 + 4 * sum(x.numel() for x in theta.tensors),
             errors=theta.grads(errors),
         )
@@ -158,6 +157,11 @@ class Probe:
     def finite(self) -> bool:
         """Whether F is finite all around."""
         return math.isfinite(self.value) and math.isfinite(self.wide)
+
+    @property
+    def flat(self) -> bool:
+        """Whether F is the same to the last bit all around."""
+        return self.left == self.right == self.value == self.wide == self.wide_gap == 0
 
     @property
     def spread(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import optree
@@ -28,7 +27,7 @@ from lds.hypergrad._guards import (
     check_unchanged,
 )
 from lds.hypergrad._outer import Accumulators, Derived, Theta, detached, differentiable, is_differentiable, unit
-from lds.hypergrad._record import Diagnostics, Problem, inner_gradient_norm
+from lds.hypergrad._record import Diagnostics, Problem, later_gradient_norm
 from lds.hypergrad._reverse import first_costate
 
 
@@ -75,7 +74,7 @@ class Forward:
             check_unchanged(dynamics.outer)
             watch = Watchers(Walk(), Attached(), notes, Finite(notes, dynamics, final))
             costate = first_costate(dynamics, final, problem.outer_objective, sums, watch)
-        diagnostics = Diagnostics(losses.floats(), partial(inner_gradient_norm, dynamics, final))
+        diagnostics = Diagnostics(losses.floats(), later_gradient_norm(dynamics, final))
         grad = run.hypergradient(sums.value(), costate)
         check_grad(dynamics.outer, grad, problem.steps)
         return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics)

@@ -222,6 +222,7 @@ def check_grad(outer: Outer, grad: Any, steps: int) -> None:
         steps: number of steps that it goes back over.
     """
     if not all_finite(grad):
+        check_theta(outer)
         found = faults(outer.paths, outer.spec.flatten_up_to(grad))
         raise NumericalError(
             f"the hypergradient must be finite, but {'; '.join(f'that of {fault}' for fault in found)} after {steps} "
@@ -230,9 +231,20 @@ def check_grad(outer: Outer, grad: Any, steps: int) -> None:
         )
 
 
-def check_objective(value: float, step: int, paths: Sequence[str], leaves: Sequence[Any]) -> None:
+def check_theta(outer: Outer) -> None:
+    """Raise InputError if an outer variable is not finite: asked where something else is not."""
+    parts = [(variable.name, variable.derived.leaves) for variable in outer.steady]
+    if found := faults([name for name, _ in parts], [leaves for _, leaves in parts]):
+        raise InputError(
+            f"outer must be finite, but {', '.join(found)}; look at the last step of the outer optimizer, or at where "
+            "it came from"
+        )
+
+
+def check_objective(value: float, step: int, paths: Sequence[str], leaves: Sequence[Any], outer: Outer) -> None:
     """Raise NumericalError unless the outer objective at the state (paths, leaves) is finite."""
     if not math.isfinite(value):
+        check_theta(outer)
         found = faults(paths, leaves) or ["the state is finite"]
         raise NumericalError(
             f"the outer objective must be finite, but is {value} after step {step}, where {', '.join(found)}; lower "
@@ -252,6 +264,7 @@ def check_losses(losses: ScalarLog, bind: Callable[[], tuple[Dynamics, list[Any]
     if not losses.suspicious():
         return
     dynamics, leaves = bind()
+    check_theta(dynamics.outer)
     seen: list[tuple[int, float]] = []
     with forked(dynamics.cuda):
         for t in range(begin, end):
@@ -553,7 +566,7 @@ class Finite(Watcher):
         """Raise NumericalError if one of them is NaN or infinite."""
         spec, outer = self._dynamics.spec, self._dynamics.outer
         if t == self._end:
-            check_objective(self._notes.outer_loss, self._final.step, spec.paths, spec.flatten(self._final))
+            check_objective(self._notes.outer_loss, self._final.step, spec.paths, spec.flatten(self._final), outer)
         # P_0 on the slots is left out: they start at zero, where Adam's root has no finite derivative, and nothing uses
         # it.
         end = spec.num_params if t == 0 else len(spec.differentiable)

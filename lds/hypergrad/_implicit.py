@@ -23,7 +23,7 @@ from lds.hypergrad._dynamics import Costate, Dynamics, StepGraph
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
 from lds.hypergrad._module import WithBuffers, trained
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
-from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, later_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
 from lds.hypergrad._solvers import (
     Dense,
@@ -208,7 +208,7 @@ class Implicit:
         ahead = _Ahead.of(begin, final, direction, length)
         diagnostics = ImplicitDiagnostics(
             inner_losses=trajectory.inner_losses,
-            _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
+            _inner_gradient_norm=later_gradient_norm(dynamics, final),
             distance=ahead.distance,
             curvature=system.matrix.range,
             contraction=solution.rate,

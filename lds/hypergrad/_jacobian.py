@@ -10,7 +10,7 @@ import optree
 import torch
 from torch import Tensor
 
-from lds._updater import Objective, PyTree, State, Updater
+from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError
 from lds.hypergrad._guards import check_method
 from lds.hypergrad._outer import check_steady
@@ -39,7 +39,7 @@ class JacobianResult:
 
 
 def jacobian(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     outer_objective: VectorObjective,
     params: PyTree,
     outer: PyTree,
@@ -49,6 +49,7 @@ def jacobian(
     method: Reverse | None = None,
     seed: int = 0,
     state: State | None = None,
+    batches: object = None,
 ) -> JacobianResult:
     r"""Return the Jacobian of a vector of outer objectives after unrolled inner optimization.
 
@@ -59,7 +60,8 @@ def jacobian(
     numbers than F, a `hypergradient` with `Forward()` for each F may be cheaper.
 
     Args:
-        inner: inner objective L, (params, outer) -> scalar tensor; None where Φ is a map that asks for none.
+        inner: inner objective L, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch); None where Φ
+            is a map that asks for none.
         outer_objective: F, (params, outer) -> tensor of any shape.
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ, tensors or `Derived`.
@@ -69,6 +71,7 @@ def jacobian(
             graphs of `KeepGraphs` serve the first one.
         seed: seed of the randomness inside Φ and inside F.
         state: a state to go on from instead of `params` (warm start).
+        batches: minibatches, one a step, for the inner objective, see `hypergradient`.
 
     Raises:
         InputError: F returns no real tensor, or an empty one; the method is not `Reverse`, or keeps its trajectory on
@@ -98,7 +101,7 @@ def jacobian(
 
         return objective
 
-    trajectory = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state).record(
+    trajectory = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state, batches).record(
         method.horizon, method.memory
     )
     rows = [method.differentiate(trajectory, entry(0)).grad]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import optree
@@ -416,11 +416,20 @@ class Diagnostics:
     def inner_gradient_norm(self) -> float:
         """‖∇_w L(w_T, θ)‖, zero at a stationary point; evaluated when first asked for. NaN without an inner objective.
 
+        Until then w_T is kept for it, but no slots.
+
         Raises:
             InputError: an outer variable was changed in place since. One that draws cannot tell: ask before you change
                 it, else this is the norm at its new value.
         """
-        return self._inner_gradient_norm()
+        value = self._inner_gradient_norm()
+        self._inner_gradient_norm = partial(float, value)
+        return value
+
+
+def later_gradient_norm(dynamics: Dynamics, state: State) -> Callable[[], float]:
+    """Return `inner_gradient_norm` at a state as a function that keeps the params of it alone."""
+    return partial(inner_gradient_norm, dynamics, State(state.params, (), state.step))
 
 
 def inner_gradient_norm(dynamics: Dynamics, state: State) -> float:

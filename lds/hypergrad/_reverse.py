@@ -49,7 +49,7 @@ from lds.hypergrad._guards import (
     faults,
 )
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
-from lds.hypergrad._record import Problem, Trajectory, close, inner_gradient_norm
+from lds.hypergrad._record import Problem, Trajectory, close, later_gradient_norm
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape
@@ -241,7 +241,8 @@ class UsualWatchers(Watchers):
             watchers.append(Spot(walk))
         tape = trajectory.segments[-1].tape if trajectory.segments else None
         if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.
-            watchers.append(Progress(tape, trajectory.steps, trajectory.horizon, self.notes, self.replay))
+            arguments = {"noise": noise, "check_replay": check_replay}
+            watchers.append(Progress(tape, trajectory.steps, trajectory.horizon, self.notes, self.replay, arguments))
         super().__init__(*watchers)
 
 
@@ -396,7 +397,7 @@ class Reverse:
                 segment.tape.remove()
         diagnostics = SweepDiagnostics(
             inner_losses=trajectory.inner_losses,
-            _inner_gradient_norm=partial(inner_gradient_norm, dynamics, final),
+            _inner_gradient_norm=later_gradient_norm(dynamics, final),
             steps_swept=trajectory.steps - t,
             costate_norms=notes.costates.totals(),
             # Norms of what a random variable gains would be norms of thin factors, not of its gradient.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lds._random import INIT, forked, reseed
-from lds._updater import Objective, PyTree, State, Updater
+from lds._updater import InnerObjective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate
@@ -31,7 +31,7 @@ _VERSION = attrgetter("_version")
 
 @overload
 def unroll(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     params: PyTree,
     outer: PyTree,
     *,
@@ -40,13 +40,14 @@ def unroll(
     method: UnrollMethod | None = None,
     seed: int = 0,
     state: State | None = None,
+    batches: object = None,
     return_state: Literal[False] = False,
 ) -> PyTree: ...
 
 
 @overload
 def unroll(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     params: PyTree,
     outer: PyTree,
     *,
@@ -55,12 +56,13 @@ def unroll(
     method: UnrollMethod | None = None,
     seed: int = 0,
     state: State | None = None,
+    batches: object = None,
     return_state: Literal[True],
 ) -> tuple[PyTree, State]: ...
 
 
 def unroll(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     params: PyTree,
     outer: PyTree,
     *,
@@ -69,6 +71,7 @@ def unroll(
     method: UnrollMethod | None = None,
     seed: int = 0,
     state: State | None = None,
+    batches: object = None,
     return_state: bool = False,
 ) -> PyTree:
     r"""Return w_T, the params after `steps` steps of the inner updater, attached to autograd.
@@ -95,7 +98,8 @@ def unroll(
     `torch.autograd.grad(loss(w), w)` with w detached and made to require grad.
 
     Args:
-        inner: inner objective L, (params, outer) -> scalar tensor; None where Φ is a map that asks for none.
+        inner: inner objective L, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch); None where Φ
+            is a map that asks for none.
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ, tensors or `Derived`; `{}` where there are none.
         updater: Φ, see `lds.updaters.Updater`.
@@ -104,6 +108,7 @@ def unroll(
             fixed point: the derivative in w_0 is zero, and there is no second one.
         seed: seed of the randomness inside Φ.
         state: a state to go on from instead of `params` (warm start), a constant to the derivative.
+        batches: minibatches, one a step, for the inner objective, see `hypergradient`.
         return_state: whether to return (w_T, final state), the state for a warm start and detached.
 
     Raises:
@@ -121,7 +126,9 @@ def unroll(
             f"the method of unroll must be Reverse(...) or Implicit(...), got {type(method).__name__}(); for the "
             "others call hypergradient"
         )
-    problem = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state, attached=True)
+    problem = Problem(
+        inner or no_inner, no_objective, params, outer, updater, steps, seed, state, batches, attached=True
+    )
     asked = torch.is_grad_enabled() and _asked(problem, method)
     if asked and isinstance(method, Reverse):
         trajectory = problem.record(method.horizon, method.memory)

@@ -7,7 +7,7 @@ import optree
 import pytest
 import torch
 
-from lds.errors import HypergradientCheckError, InputError, LDSError, PremiseWarning
+from lds.errors import HypergradientCheckError, InputError, LDSError, PremiseWarning, UnreachedWarning
 from lds.hypergrad import Derived, FiniteDifference, Forward, Implicit, KeepStates, Reverse, check_hypergradient
 from lds.updaters import SGD, Adam, State, gradient
 from tests.hypergrad.test_methods import all_updaters, lr
@@ -197,6 +197,7 @@ class TestDetached:
         assert ("nothing of outer['a'] arrives" in message) is (steps == 0)
         assert "outer['lr']" not in message
 
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     def test_slots(self):
         problem = small(outer={"a": torch.tensor(0.1), "lr": torch.tensor(0.05), "unused": torch.tensor(1.0)})
         message = caught(problem, "outer['", "right after one step", "use the state", updater=detached("slots"))
@@ -285,6 +286,7 @@ class TestNotFinite:
 
 
 class TestNotRepeatable:
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     def test_a_slot_that_holds_nan_is_none(self):
         class Noting(SGD):
             def init(self, params):
@@ -388,3 +390,29 @@ def test_is_as_sharp_whatever_the_units_of_f(scale):
     check_hypergradient(*right, updater=SGD(lr), steps=4)
     wrong = right._replace(inner=lambda w, o: (w - 1).square().sum() + Less.apply(o["a"]) * w.pow(4).sum())
     caught(wrong, "outer['a']", "relative error 0.03")
+
+
+class TestNoEffect:
+    """Zeros on both sides agree, and are said nevertheless."""
+
+    def inner(self, w, o):
+        return (w - o["target"]).square().sum()
+
+    def check(self, inner):
+        outer = {"target": torch.tensor(0.4, dtype=DOUBLE), "other": torch.tensor([0.2, 0.3], dtype=DOUBLE)}
+        return check_hypergradient(
+            inner, lambda w, o: w.exp().sum(), torch.zeros(2, dtype=DOUBLE), outer, updater=SGD(0.1), steps=3
+        )
+
+    def test_is_said(self):
+        with pytest.warns(
+            UnreachedWarning, match=r"outer\['other'\] has no effect at all: Reverse\(\) gives 0"
+        ) as caught:
+            found = self.check(self.inner)
+        assert found.error <= 1e-8
+        assert caught[0].filename == __file__
+
+    def test_a_derivative_of_zero_is_an_effect(self):
+        self.check(
+            lambda w, o: self.inner(w, o) * (1 + (o["other"] - torch.tensor([0.2, 0.3], dtype=DOUBLE)).square().sum())
+        )

@@ -1,5 +1,6 @@
 """Numbers that are not finite stop with the step, the variable and the last finite norms; explosions are located."""
 
+import gc
 import math
 import re
 
@@ -377,3 +378,32 @@ def test_the_inner_gradient_norm_is_not_that_of_another_theta():
     assert results[0].diagnostics.inner_gradient_norm > 0  # Evaluated before.
     with pytest.raises(InputError, match=r"outer\['a'\] was changed in place between the recording and inner_gradient"):
         results[1].diagnostics.inner_gradient_norm
+
+
+@pytest.mark.parametrize("method", [Reverse(), Forward(), Implicit(), FiniteDifference()], ids=repr)
+@pytest.mark.parametrize("where", ["inner", "outer", "updater"])
+def test_nan_in_theta_is_named(method, where):
+    theta = {"a": torch.tensor([1.0, math.nan]), "b": torch.tensor(1.0)}
+
+    def inner(w, o):
+        return (w - o["b"]).square().sum() * (o["a"].sum() if where == "inner" else 1.0)
+
+    def outer_objective(w, o):
+        return w.sum() * o["b"] * (o["a"].sum() if where == "outer" else 1.0)
+
+    updater = SGD(lambda o: 0.1 * o["a"][1]) if where == "updater" else SGD(0.1)
+    with pytest.raises(InputError, match=r"outer must be finite, but outer\['a'\] holds NaN; look at the last step"):
+        hypergradient(inner, outer_objective, torch.zeros(2), theta, updater=updater, steps=3, method=method)
+
+
+def test_diagnostics_keep_no_slots_and_nothing_once_they_were_asked():
+    def count():
+        gc.collect()
+        return sum(type(x) is torch.Tensor and x.numel() == 12345 for x in gc.get_objects())
+
+    problem = (lambda w, o: (w - o).square().sum(), lambda w, o: w.sum(), torch.zeros(12345), torch.tensor(1.0))
+    before = count()
+    kept = [hypergradient(*problem, updater=Adam(0.1), steps=2).diagnostics for _ in range(3)]
+    assert count() - before <= 3
+    assert all(found.inner_gradient_norm > 0 for found in kept)
+    assert count() == before

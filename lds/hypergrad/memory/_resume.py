@@ -25,10 +25,20 @@ class Progress(Watcher):
         horizon: number of steps of the sweep, at most.
         notes: what was noted goes on too; its watcher is called before this one.
         replay: the same for the replay error.
+        arguments: those of the sweep that it must go on with.
     """
 
-    def __init__(self, tape: ResumableTape, steps: int, horizon: int, notes: Notes, replay: Replay) -> None:
+    def __init__(
+        self,
+        tape: ResumableTape,
+        steps: int,
+        horizon: int,
+        notes: Notes,
+        replay: Replay,
+        arguments: Mapping[str, str | bool],
+    ) -> None:
         self._tape = tape
+        self._arguments = dict(arguments)
         self._steps, self._horizon = steps, horizon
         self._notes, self._replay = notes, replay
         self._sums: Accumulators | None = None
@@ -43,7 +53,7 @@ class Progress(Watcher):
 
         Raises:
             DataError: what was saved is damaged.
-            InputError: it is of another outer objective.
+            InputError: it is of another outer objective, or of a sweep with other arguments.
         """
         self._sums = sums
         saved = self._tape.progress()
@@ -56,6 +66,12 @@ class Progress(Watcher):
             raise InputError(
                 f"the sweep that was interrupted had another outer objective: {saved['outer_loss']:.6g}, now "
                 f"{here['outer_loss']:.6g}; call with the same one, or remove the folder"
+            )
+        if differing := [key for key, value in self._arguments.items() if saved["arguments"][key] != value]:
+            key = differing[0]
+            raise InputError(
+                f"the sweep that was interrupted had {key}={saved['arguments'][key]!r}, now {self._arguments[key]!r}; "
+                "call with the same, or remove the folder"
             )
         if not all_finite([saved["cotangents"], saved["sums"]]):
             return t, costate  # From the end again, so that the error names the step where it began.
@@ -83,6 +99,7 @@ class Progress(Watcher):
             "costate_norms": self._notes.costates.rows(),
             "increment_norms": self._notes.increments.floats(),
             "replay_error": self._replay.error,
+            "arguments": self._arguments,
         }
 
 
@@ -100,6 +117,9 @@ def fits(saved: Mapping[str, Any], begin: Mapping[str, Any], leaves: Sequence[An
         horizon: number of steps of the sweep.
     """
     if saved.keys() != begin.keys() or type(saved["t"]) is not int:
+        return False
+    kept = saved["arguments"]
+    if not isinstance(kept, dict) or kept.keys() != begin["arguments"].keys():
         return False
     done = begin["t"] - saved["t"]
     if not 0 < done <= horizon or not isinstance(saved["replay_error"], float | None):

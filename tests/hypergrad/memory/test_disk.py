@@ -173,6 +173,31 @@ def test_refuses_to_go_on_with_another_outer_objective(tmp_path):
         run(tmp_path, Interrupting(), problem=other)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"noise": "resample"}, "noise='replay', now 'resample'"),
+        ({"check_replay": False}, "check_replay=True, now False"),
+    ],
+)
+def test_refuses_to_go_on_with_other_arguments_of_the_sweep(tmp_path, change, said):
+    """Half of the steps would be swept by the one and half by the other."""
+    problem = regression(dropout=0.5)
+
+    def begun(**options):
+        trajectory = record(
+            problem.inner, *problem[2:], updater=SGD(0.1), steps=STEPS, memory=Disk(tmp_path, save_every=2)
+        )
+        return sweep(trajectory, problem.outer_objective, **options)
+
+    steps = begun()
+    next(itertools.islice(steps, 6, None))
+    steps.close()
+    del steps
+    with pytest.raises(InputError, match=said):
+        next(begun(**change))
+
+
 def test_a_row_that_was_half_written_is_written_again(tmp_path, expected):
     with pytest.raises(InterruptedStepError):
         run(tmp_path, Interrupting(8))
