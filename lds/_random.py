@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 # Streams keep draws apart: what Φ is shown in a step and what it draws itself, the same for a sweep that resamples and
-# for the outer objective, initial values, and evaluation.
-DRAW, STEP, FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, INIT, EVALUATE = range(8)
+# for the outer objective, initial values, evaluation, the spot check of a step, what a dataset draws for a batch, and
+# the order of batches.
+DRAW, STEP, FRESH_DRAW, FRESH_STEP, OUTER_DRAW, OUTER_STEP, INIT, EVALUATE, SPOT, BATCH, ORDER = range(11)
 
 _MASK = (1 << 64) - 1
 

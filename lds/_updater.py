@@ -17,11 +17,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 import optree
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from lds.errors import InputError
 
 PyTree: TypeAlias = Any
 Objective: TypeAlias = Callable[[PyTree, PyTree], Tensor]
+# An inner objective where there are batches, or where there are none.
+InnerObjective: TypeAlias = Objective | Callable[[PyTree, PyTree, Any], Tensor]
 
 
 class State(NamedTuple):
@@ -58,6 +61,9 @@ class Updater(Protocol):
 def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
     r"""Return the inner gradient :math:`\nabla_w L(w, \theta)`, differentiable where grad mode is enabled.
 
+    The objective may be any, such as that of one player of several, and params a part of those of a step. What it
+    captures counts as constant, though it may depend on params (the other player's answer to them).
+
     Args:
         inner: objective, (params, outer) -> scalar tensor.
         params: pytree of floating-point tensors w.
@@ -67,18 +73,24 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
         A pytree like `params`; leaves that the objective does not use get zeros.
 
     Raises:
-        InputError: the objective depends on none of the params.
+        InputError: the objective depends on none of the params, or its gradient is sparse.
     """
     create_graph = torch.is_grad_enabled()
     leaves, spec = optree.tree_flatten(params)
     with torch.enable_grad():
-        leaves = [x if x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        # Views, so that the paths that lead to params by what the objective captures do not count.
+        leaves = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in leaves]
         loss = inner(spec.unflatten(leaves), outer)
         found: Sequence[Tensor | None] = [None] * len(leaves)
         if loss.requires_grad:  # Of a tensor that is no param, perhaps: a module's own weight.
             found = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
     grads = []
     for x, g in zip(leaves, found, strict=True):
+        if g is not None and g.is_sparse:
+            raise InputError(
+                f"inner gradients must be dense, got a sparse one of shape {tuple(g.shape)}; build the embedding with "
+                "sparse=False"
+            )
         grads.append(torch.zeros_like(x) if g is None else g)
     if all(map(partial(operator.is_, None), found)):
         raise InputError(
@@ -108,28 +120,172 @@ class GradientUpdater(ABC):
         return self.update(gradient(inner, state.params, outer), state, outer)
 
 
+class FunctionalSlots(NamedTuple):
+    """Slots of `Functional` with a function of the outer variables.
+
+    Attributes:
+        slots: those of the optimizer.
+        steps: number of steps taken.
+    """
+
+    slots: PyTree
+    steps: int
+
+
 @dataclass(frozen=True)
-class FunctionalUpdater(GradientUpdater):
+class Functional(GradientUpdater):
     """A functional optimizer in the style of TorchOpt, such as `torchopt.adam(1e-3)`, as an updater.
 
     Ren et al., `TorchOpt <https://arxiv.org/abs/2211.06934>`_ (JMLR 2023). Its adaptive optimizers have ε outside the
     root, so that a zero gradient makes the hypergradient NaN; pass them an `eps_root`, such as 1e-16.
 
+    With a function of the outer variables that returns an optimizer, its coefficients are learned, as in
+    `Functional(lambda outer: torchopt.adam(outer["lr"], betas=(outer["beta"], 0.999), eps_root=1e-16))`. It is called
+    in every step. So it helps with `dampening` too, where TorchOpt's first call differs from all later ones.
+
     Args:
         optimizer: a pair of pure functions, `init(params) -> slots` and
-            `update(grads, slots, *, params, inplace) -> (updates, slots)`.
+            `update(grads, slots, *, params, inplace) -> (updates, slots)`; or a function (outer) -> such a pair.
+        outer: outer variables to show to the function where slots are to be made, before any step. Their values do not
+            matter, for the first step makes the slots again; without them, stand-ins do for most functions.
+
+    Raises:
+        InputError: there is no such pair; or, when it begins, the function fails on the stand-ins.
     """
 
     optimizer: Any
+    outer: PyTree = None
+
+    def __post_init__(self) -> None:
+        if not (_is_functional(self.optimizer) or (callable(self.optimizer) and not isinstance(self.optimizer, type))):
+            raise InputError(
+                "Functional needs an optimizer with init and update such as torchopt.adam(1e-3), or a function of the "
+                f"outer variables that returns one, got {_kind(self.optimizer)}"
+            )
+        # Copies, as the example may be the outer variables themselves.
+        copies = optree.tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, self.outer)
+        object.__setattr__(self, "outer", copies)
 
     def init(self, params: PyTree) -> PyTree:
         """Return the optimizer's state."""
-        return self.optimizer.init(params)
+        if _is_functional(self.optimizer):
+            return self.optimizer.init(params)
+        shown = [self.outer] if self.outer is not None else [_StandIn.of(x) for x in (0.5, 0.01, -1.0, -3.0, 2.0)]
+        problem: Exception | None = None
+        for outer in shown:
+            try:
+                optimizer = self.optimizer(outer)
+            except Exception as error:  # Whatever a function raises on a stand-in.
+                problem = error
+            else:
+                return FunctionalSlots(self._checked(optimizer).init(params), 0)
+        raise InputError(
+            "Functional calls the function before there are outer variables, with stand-ins, but there it raised "
+            f"{type(problem).__name__}: {problem}; give it outer variables as an example, Functional(function, outer)"
+        ) from problem
 
     def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
         """Return the state after one update of the optimizer."""
-        updates, slots = self.optimizer.update(grads, state.slots, params=state.params, inplace=False)
+        if _is_functional(self.optimizer):
+            if state.step and not hasattr(self, "_called"):
+                _call_once(self.optimizer, grads, state.params)
+            object.__setattr__(self, "_called", True)
+            updates, slots = self.optimizer.update(grads, state.slots, params=state.params, inplace=False)
+        else:
+            before, steps = state.slots
+            with _Tracked():
+                optimizer = self._checked(self.optimizer(optree.tree_map(_Learned.of, outer)))
+                # The first slots may depend on the outer variables.
+                before = before if steps else optimizer.init(state.params)
+                if steps:
+                    _call_once(optimizer, grads, state.params)
+                result = optimizer.update(grads, before, params=state.params, inplace=False)
+            updates, slots = optree.tree_map(_plain, result)
+            slots = FunctionalSlots(slots, steps + 1)
         return State(optree.tree_map(lambda w, u: w + u, state.params, updates), slots)
+
+    def _checked(self, optimizer: Any) -> Any:
+        if not _is_functional(optimizer):
+            raise InputError(
+                "the function of Functional must return an optimizer with init(params) and update(grads, slots, *, "
+                f"params, inplace), got {_kind(optimizer)}"
+            )
+        return optimizer
+
+
+class _StandIn(Tensor):
+    """A scalar that stands for outer variables of any structure."""
+
+    @staticmethod
+    def of(value: float) -> _StandIn:
+        return torch.tensor(value).as_subclass(_StandIn)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+
+class _Learned(Tensor):
+    """A tensor that torch takes for a number where it needs one, as it asks for no gradient; the one that does, inside.
+
+    torch refuses a tensor with a gradient as `alpha` of `Tensor.add` and the like, where TorchOpt puts coefficients.
+    """
+
+    tensor: Tensor
+
+    @staticmethod
+    def of(x: Any) -> Any:
+        if not isinstance(x, Tensor) or isinstance(x, _Learned):
+            return x
+        shown = x.detach().as_subclass(_Learned)
+        shown.tensor = x
+        return shown
+
+
+def _plain(x: Any) -> Any:
+    return x.tensor if isinstance(x, _Learned) else x
+
+
+@torch.no_grad()
+def _call_once(optimizer: Any, grads: PyTree, params: PyTree) -> None:
+    """Let an optimizer that remembers whether it was called, as TorchOpt's momentum does, know of steps before."""
+    grads, params = optree.tree_map(torch.Tensor.detach, grads), optree.tree_map(torch.Tensor.detach, params)
+    optimizer.update(grads, optimizer.init(params), params=params, inplace=False)
+
+
+_FACTORS = {"add": "alpha", "sub": "alpha", "addcmul": "value", "addcdiv": "value"}
+
+
+_NUMBERS = {Tensor.__float__, Tensor.item, Tensor.tolist, Tensor.__int__, Tensor.numpy}
+
+
+class _Tracked(TorchFunctionMode):
+    """Computes with what is inside of `_Learned` tensors."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given: PyTree = (args, kwargs or {})
+        learned = [isinstance(x, _Learned) for x in optree.tree_leaves(given) if isinstance(x, Tensor)]
+        if not any(learned):
+            return func(*args, **(kwargs or {}))
+        args, kwargs = optree.tree_map(_plain, given)
+        if func in _NUMBERS and args[0].is_floating_point():
+            raise InputError(
+                "the optimizer of Functional made a number of an outer variable, by float(), .item() or math, which "
+                "cuts its derivative off; take an updater of lds.updaters in its place, or give it a number"
+            )
+        factor = _FACTORS.get(getattr(func, "__name__", "").rstrip("_"))
+        if isinstance(kwargs.get(factor), Tensor):
+            args = (args[0], kwargs.pop(factor) * args[1], *args[2:])
+        result = func(*args, **kwargs)
+        return optree.tree_map(_Learned.of, result) if all(learned) else result
+
+
+def _kind(candidate: object) -> str:
+    return f"the class {candidate.__name__}" if isinstance(candidate, type) else type(candidate).__name__
 
 
 def as_updater(candidate: object) -> Updater:
@@ -138,23 +294,37 @@ def as_updater(candidate: object) -> Updater:
     Raises:
         InputError: the candidate is neither; it is a class, or an optimizer of torch.optim.
     """
-    name = type(candidate).__name__
+    name = candidate.__name__ if isinstance(candidate, type) else type(candidate).__name__
     if isinstance(candidate, type):
-        raise InputError(
-            f"an updater must be an object, got the class {candidate.__name__}; make one, such as SGD(0.1)"
-        )
+        raise InputError(f"an updater must be an object, got the class {name}; make one, such as {_made(candidate)}")
     if isinstance(candidate, torch.optim.Optimizer):
         raise InputError(
             f"an updater needs methods init and step that return what they compute, but torch.optim.{name} writes to "
-            f"its parameters; take lds.updaters.{name}(lr=…) if there is one, or write an updater, see lds.updaters"
+            "its parameters; take lds.updaters.from_torch(optimizer, module), or an updater of lds.updaters"
         )
-    has = {method: callable(getattr(candidate, method, None)) for method in ("init", "step", "update")}
-    if has["init"] and has["step"]:
+    has = {method: callable(getattr(candidate, method, None)) for method in ("init", "step")}
+    if all(has.values()):
         return cast(Updater, candidate)
-    if has["init"] and has["update"] and _takes_params(candidate):
-        return FunctionalUpdater(candidate)
+    if _is_functional(candidate):
+        return Functional(candidate)
     missing = "step" if has["init"] else "init"
-    raise InputError(f"an updater needs methods init and step, but {name} has no {missing}")
+    hint = ""
+    if inspect.isroutine(candidate):
+        hint = "; if it is a function of the outer variables that returns an optimizer, give Functional(function)"
+    raise InputError(f"an updater needs methods init and step, but {name} has no {missing}{hint}")
+
+
+def _made(kind: type) -> str:
+    """Return how to make an object of a class that was given in its place."""
+    if issubclass(kind, torch.optim.Optimizer):
+        return f"lds.updaters.from_torch({kind.__name__}(module.parameters()), module)"
+    return f"{kind.__name__}(0.1)" if issubclass(kind, GradientUpdater) else f"{kind.__name__}()"
+
+
+def _is_functional(candidate: object) -> bool:
+    """Tell whether an object is an optimizer in the style of TorchOpt."""
+    made = not isinstance(candidate, type) and callable(getattr(candidate, "init", None))
+    return made and callable(getattr(candidate, "update", None)) and _takes_params(candidate)
 
 
 def _takes_params(candidate: Any) -> bool:

@@ -57,5 +57,13 @@ class ForeignTensorWarning(PremiseWarning):
     """An objective or a step depends on a trainable tensor that is neither in params nor in outer."""
 
 
+class UnreachedWarning(PremiseWarning):
+    """Nothing depends on an outer variable, so its hypergradient is zero."""
+
+
+class DerivativeWarning(PremiseWarning):
+    """The vector-Jacobian product of an inner step is not the derivative of its values."""
+
+
 class HypergradientCheckError(LDSError, AssertionError):
     """A hypergradient is not the derivative of the outer objective."""

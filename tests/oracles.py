@@ -59,7 +59,9 @@ def regression(*, dropout=0.0, dtype=DOUBLE, seed=0):
         return (outer["sample_weights"] * errors).mean() + penalty
 
     def outer_objective(params, outer):
-        direct = 0.1 * outer["sample_weights"].square().sum() + outer["lr"] ** 2
+        # Not every updater uses every coefficient.
+        coefficients = outer["lr"], outer["momentum"], *outer["betas"]
+        direct = 0.1 * outer["sample_weights"].square().sum() + sum(c**2 for c in coefficients)
         return (network(params, x_val, dropout) - y_val).square().mean() + direct
 
     return Problem(inner, outer_objective, params, outer)

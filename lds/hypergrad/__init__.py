@@ -1,5 +1,6 @@
 """Hypergradients of unrolled optimization; knows nothing of graphs."""
 
+from lds.hypergrad._batches import Batches
 from lds.hypergrad._check import HypergradientCheck, LeafCheck, check_hypergradient
 from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics, plot_diagnostics
 from lds.hypergrad._finite_difference import FiniteDifference, FiniteDifferenceDiagnostics
@@ -8,7 +9,7 @@ from lds.hypergrad._guards import Noise
 from lds.hypergrad._hypergradient import hypergradient
 from lds.hypergrad._implicit import Implicit, ImplicitDiagnostics
 from lds.hypergrad._jacobian import JacobianResult, jacobian
-from lds.hypergrad._module import functional
+from lds.hypergrad._module import ModuleCall, WithBuffers, functional
 from lds.hypergrad._outer import Accumulator, Derived, OuterVariable, Tracer
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, record
 from lds.hypergrad._reverse import Reverse, SweepStep, sweep
@@ -18,6 +19,7 @@ from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepSta
 
 __all__ = [
     "Accumulator",
+    "Batches",
     "Binomial",
     "Checkpoint",
     "Derived",
@@ -36,6 +38,7 @@ __all__ = [
     "LeafCheck",
     "Memory",
     "Method",
+    "ModuleCall",
     "Noise",
     "Offload",
     "OuterVariable",
@@ -46,6 +49,7 @@ __all__ = [
     "Tracer",
     "Trajectory",
     "TruncationCurve",
+    "WithBuffers",
     "check_hypergradient",
     "functional",
     "hypergradient",

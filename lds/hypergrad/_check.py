@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import optree
 import torch
 from torch import Tensor
 
-from lds._updater import Objective, PyTree, Updater
+from lds._updater import InnerObjective, Objective, PyTree, Updater
 from lds.errors import HypergradientCheckError, InputError, NumericalError, ReplayError
+from lds.hypergrad._attached import settled_by_differences
 from lds.hypergrad._diagnostics import HypergradientResult, Method
 from lds.hypergrad._finite_difference import WIDER, Probe, Prober, evaluate
 from lds.hypergrad._forward import Forward
@@ -57,7 +58,7 @@ class HypergradientCheck:
 
 
 def check_hypergradient(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -69,6 +70,7 @@ def check_hypergradient(
     rtol: float = 1e-5,
     atol: float | None = None,
     max_entries: int = 10,
+    batches: object = None,
 ) -> HypergradientCheck:
     r"""Check hypergradients against central differences in float64, as `torch.autograd.gradcheck` checks gradients.
 
@@ -80,7 +82,7 @@ def check_hypergradient(
     takes four runs of the inner problem.
 
     Args:
-        inner: inner objective L, (params, outer) -> scalar tensor.
+        inner: inner objective L, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch).
         outer_objective: F, (params, outer) -> scalar tensor.
         params: pytree of floating-point tensors w_0, converted to float64 here.
         outer: pytree of the outer variables θ, tensors or `Derived`; converted too.
@@ -92,6 +94,7 @@ def check_hypergradient(
         atol: absolute tolerance; None takes the rounding of F, divided by h, so that the check is as sharp whatever
             the units of F are.
         max_entries: tensors of θ with more entries are checked at so many of them, and along a random direction.
+        batches: minibatches for the inner objective, see `hypergradient`; their tensors are converted too.
 
     Returns:
         What was compared.
@@ -101,9 +104,11 @@ def check_hypergradient(
             problem is not the same when it is run again. The message names the tensor of θ and the likely cause.
         InputError: the problem cannot be run in float64, or not at all; or an outer variable draws anew in every step.
     """
-    given = Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed)
+    given = Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, batches=batches)
     theta = Theta(outer, "check_hypergradient")
     problem = replace(given, params=double(params), outer=theta.outer([x.double() for x in theta.tensors]))
+    if batches is not None:
+        problem = replace(problem, inner=lambda params, outer, batch: given.inner(params, outer, double(batch)))
     try:
         check_deterministic(problem, run_in_float64(given, problem))
     except NumericalError as error:
@@ -215,7 +220,8 @@ class _Check:
     def _is_wrong_after(self, steps: int, c: _Compared) -> bool:
         problem = replace(self._problem, steps=steps)
         try:
-            grads = optree.tree_leaves(self._method.solve(problem).grad)
+            with settled_by_differences():
+                grads = optree.tree_leaves(self._method.solve(problem).grad)
         except (InputError, NumericalError, ReplayError):
             return True
         probe = Prober(problem, self._theta)(c.index, c.direction)
@@ -268,13 +274,14 @@ def _directions(path: str, tensor: Tensor, max_entries: int, seed: int) -> list[
 def _solve(method: Method[Any], problem: Problem) -> HypergradientResult[Any]:
     """Solve; what a method refuses of a problem that runs is a finding."""
     try:
-        return method.solve(problem)
+        with settled_by_differences():
+            return method.solve(problem)
     except (InputError, NumericalError, ReplayError) as error:
         raise HypergradientCheckError(str(error)) from error
 
 
 def double(params: PyTree) -> PyTree:
-    """Return the params in float64."""
+    """Return the params, or a batch, in float64."""
     return optree.tree_map(lambda x: x.detach().double() if is_differentiable(x) and not x.is_complex() else x, params)
 
 
@@ -286,9 +293,9 @@ def run_in_float64(given: Problem, problem: Problem) -> tuple[Trajectory, float]
     advice = "convert the data that they close over, with .double() or .to(params.dtype), before you check"
     dtypes: dict[str, torch.dtype] = {}
 
-    def noted(name: str, function: Objective) -> Objective:
-        def call(params: PyTree, outer: PyTree) -> Tensor:
-            value = function(params, outer)
+    def noted(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(params: PyTree, outer: PyTree, *batch: Any) -> Tensor:
+            value = function(params, outer, *batch)
             dtypes[name] = value.dtype if isinstance(value, Tensor) else torch.float64
             return value
 

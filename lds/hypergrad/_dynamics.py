@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import optree
 import torch
@@ -88,16 +89,24 @@ def inside_objective() -> bool:
     return getattr(_HERE, "depth", 0) > 0
 
 
-def checked(function: Objective, name: str) -> Objective:
+def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
     """Return the user's objective: differentiable in any grad mode, checked to return a scalar and to write nothing."""
 
-    def objective(params: PyTree, outer: PyTree) -> Tensor:
+    def objective(params: PyTree, outer: PyTree, *batch: Any) -> Tensor:
         leaves = optree.tree_leaves(params)
         versions = list(map(_VERSION, leaves))
         _HERE.depth = getattr(_HERE, "depth", 0) + 1
         try:
             with torch.enable_grad():
-                value = function(params, outer)
+                value = function(params, outer, *batch)
+        except TypeError:
+            _check_arguments(function, name, batch)
+            raise
+        except StopIteration as error:
+            raise InputError(
+                f"the {name} ran off the end of an iterator: it is called once a step, and again where a step is run "
+                "again or looked at; give the batches as batches="
+            ) from error
         finally:
             _HERE.depth -= 1
         if versions != list(map(_VERSION, leaves)):
@@ -112,7 +121,39 @@ def checked(function: Objective, name: str) -> Objective:
             raise InputError(f"the {name} must return a scalar tensor, got {found}; reduce it with .mean() or .sum()")
         return value
 
+    objective.__wrapped__ = function  # type: ignore[attr-defined]
     return objective
+
+
+def _check_arguments(function: object, name: str, batch: Sequence[Any]) -> None:
+    """Raise InputError if an objective that failed does not take what it was called with."""
+    if not callable(function):
+        raise InputError(f"the {name} must be a function, got {type(function).__name__}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # As of some functions in C.
+        return
+    try:
+        signature.bind(None, None, *batch)
+    except TypeError as error:
+        needed, advice = "(params, outer)", "of a batch, give batches=… along"
+        if batch:
+            needed, advice = "(params, outer, batch), since batches were given", "let it take the batch"
+        elif name == "outer objective":
+            advice = "batches are for the inner objective alone, so close over the data"
+        raise InputError(f"the {name} must take {needed}, but takes {signature}; {advice}") from error
+
+
+class Batched(Protocol):
+    """Batches that are a function of the step."""
+
+    def bind(self, inner: Callable[..., Tensor], step: int, cuda: frozenset[int]) -> Objective:
+        """Return the inner objective with the batch of a step; seeds the generators."""
+        ...
+
+    def over(self, count: int) -> Batched:
+        """Return batches whose objective is the mean over so many."""
+        ...
 
 
 class StepResult(NamedTuple):
@@ -180,25 +221,31 @@ class Dynamics:
 
     Attributes:
         updater: Φ.
-        inner: the inner objective, checked.
+        inner: the inner objective, checked; it takes the batch too where there are batches.
         outer: the outer variables.
         spec: the structure of the state.
         seed: seed of all noise.
         start: `State.step` at t = 0, which is not 0 after a warm start.
         cuda: the CUDA devices whose generators are seeded.
+        batches: the batches, if there are any.
         fresh: whether the slots at t = 0 are those that Φ makes of the params there.
         attached: whether autograd goes through it, as for `unroll`.
     """
 
     updater: Updater
-    inner: Objective
+    inner: Callable[..., Tensor]
     outer: Outer
     spec: StateSpec
     seed: int
     start: int
     cuda: frozenset[int]
+    batches: Batched | None = None
     fresh: bool = False
     attached: bool = False
+
+    def objective(self, t: int) -> Objective:
+        """Return the inner objective as step t sees it; seed the generators after that."""
+        return self.inner if self.batches is None else self.batches.bind(self.inner, self.start + t, self.cuda)
 
     def draws(self, t: int, stream: int = DRAW) -> list[Any]:
         """Return a draw of every outer variable for step t."""
@@ -230,10 +277,11 @@ class Dynamics:
     def step(self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int = STEP) -> tuple[list[Any], Tensor | None]:
         """Return the leaves of Φ's result, in the grad mode of the caller, and the inner objective."""
         loss: Tensor | None = None
+        objective = self.objective(t)
 
         def inner(params: PyTree, outer: PyTree) -> Tensor:
             nonlocal loss
-            value = self.inner(params, outer)
+            value = objective(params, outer)
             loss = value.detach()
             return value
 

@@ -14,15 +14,14 @@ from torch import Tensor
 
 from lds._random import forked
 from lds.errors import InputError
+from lds.hypergrad._attached import Attached, Product, Walk, spot_check, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, Step, StepGraph
 from lds.hypergrad._guards import (
-    Attached,
     Finite,
     Notes,
     ScalarLog,
     Watchers,
-    check_attached,
     check_count,
     check_grad,
     check_losses,
@@ -74,7 +73,7 @@ class Forward:
             check_losses(losses, problem.bind, 0, problem.steps)
             final = dynamics.spec.unflatten(run.leaves, dynamics.start + problem.steps)
             check_unchanged(dynamics.outer)
-            watch = Watchers(Attached(repeats=False), notes, Finite(notes, dynamics, final))
+            watch = Watchers(Walk(), Attached(), notes, Finite(notes, dynamics, final))
             costate = first_costate(dynamics, final, problem.outer_objective, sums, watch)
         diagnostics = Diagnostics(losses.floats(), partial(inner_gradient_norm, dynamics, final))
         grad = run.hypergradient(sums.value(), costate)
@@ -95,9 +94,10 @@ class Pushforward:
             with torch.enable_grad():
                 self._pulled = torch.autograd.grad(attached, inputs, self._duals, create_graph=True, allow_unused=True)
 
-    def reaches(self, index: int) -> bool:
-        """Tell whether any output depends on an input."""
-        return self._pulled[index] is not None
+    @property
+    def pulled(self) -> list[Tensor | None]:
+        """J transposed times ones."""
+        return [None if p is None else p.detach() for p in self._pulled]
 
     def __call__(self, tangents: Sequence[Tensor | None], *, check: bool) -> list[Tensor | None]:
         """Return the tangents of the outputs; check that they are, if asked to."""
@@ -164,7 +164,7 @@ class _Run:
         inputs = [graph.leaves[i] for i in places] + [x for tensors in shown for x in tensors]
         push = Pushforward(graph.results, inputs)
         if t == 0:
-            self._check_attached(graph, push, len(places), [len(tensors) for tensors in shown])
+            self._look(graph, push, places, shown)
         for scalar in self._scalars:
             tangents = [scalar.state[i] for i in places]
             for owner, tensors in enumerate(shown):
@@ -192,15 +192,18 @@ class _Run:
             ]
         )
 
-    def _check_attached(self, graph: StepGraph, push: Pushforward, begin: int, sizes: Sequence[int]) -> None:
-        unreached = []
-        for owner, size in enumerate(sizes):
-            if not any(push.reaches(i) for i in range(begin, begin + size)):
-                unreached.append(owner)
-            begin += size
-        asked = [is_differentiable(x) for x in graph.results]
+    def _look(self, graph: StepGraph, push: Pushforward, places: Sequence[int], shown: Sequence[Sequence[Any]]) -> None:
+        """Look at the first step as the sweep does at the last one, at a costate of ones."""
+        pulled = iter(push.pulled)
+        costate: list[Tensor | None] = [None] * len(graph.leaves)
+        for i in places:
+            costate[i] = next(pulled)
+        increments = [[next(pulled) for _ in tensors] for tensors in shown]
+        ones = [torch.ones_like(y) if is_differentiable(y) else None for y in graph.results]
         step = Step(self.leaves, self._draws)
-        check_attached(self._dynamics, 0, step, graph.results, unreached=unreached, asked=asked)
+        product = Product(ones, costate, increments)
+        kinked = walk_step(self._dynamics, graph)
+        spot_check(self._dynamics, 0, step, detached(graph.results), product, kinked=kinked)
 
 
 def _seed(derived: Derived, first: int) -> Callable[[int, Tensor], list[Tensor | None]]:

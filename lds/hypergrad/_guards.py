@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import math
 import operator
-import os
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -22,9 +19,10 @@ from torch import Tensor
 
 from lds._random import forked
 from lds._updater import State
-from lds.errors import ForeignTensorWarning, InputError, NumericalError, ReplayError
+from lds.errors import InputError, NumericalError, ReplayError
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, StateSpec, Step, StepGraph
-from lds.hypergrad._outer import Accumulators, Outer, SteadyTracer, SteadyVariable, copied, is_differentiable
+from lds.hypergrad._outer import Accumulators, Outer, copied, is_differentiable
+from lds.hypergrad._suspects import unrepeatable
 
 Noise: TypeAlias = Literal["replay", "resample"]
 
@@ -33,10 +31,6 @@ Noise: TypeAlias = Literal["replay", "resample"]
 EXPLOSION = 1e6
 # A recomputed step may differ from the recorded one by rounding (kernels that add in any order), not by more.
 REPLAY_TOLERANCE = 100
-# Where the package lies, and torch, which calls the backward of `unroll`.
-_NOT_THEIRS = tuple(
-    os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), torch.__file__)
-)
 # How many of the last finite values a message lists.
 _SHOWN = 3
 
@@ -396,28 +390,43 @@ class Replay(Watcher):
 
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
         """Note the final state."""
-        self.recorded = _leaves(final)
+        self.recorded = leaves_of(final)
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Raise ReplayError if a leaf of the result differs from the recorded one by more than rounding."""
         if self._compare and step.graph is None:
-            self.error = max(self.error or 0.0, replay_error(dynamics.spec.paths, t, graph.results, self.recorded))
+            self.error = max(self.error or 0.0, step_error(dynamics, t, step, graph.results, self.recorded))
         self.recorded = step.leaves
 
 
-def _leaves(state: State) -> list[Any]:
+def leaves_of(state: State) -> list[Any]:
+    """Return the leaves of a state."""
     tree: Any = (state.params, state.slots)
     return optree.tree_leaves(tree)
 
 
-def replay_error(paths: Sequence[str], t: int, results: Sequence[Any], recorded: Sequence[Any]) -> float:
+def step_error(dynamics: Dynamics, t: int, step: Step, results: Sequence[Any], recorded: Sequence[Any]) -> float:
+    """Return how much the result of step t, computed again with a graph, differs from the recorded one.
+
+    Raises:
+        ReplayError: it differs by more than rounding.
+    """
+    try:
+        return replay_error(dynamics, t, results, recorded)
+    except ReplayError:
+        if not _repeats(dynamics, t, step, recorded):
+            raise
+        return _error_of_formula(t, results, recorded)
+
+
+def replay_error(dynamics: Dynamics, t: int, results: Sequence[Any], recorded: Sequence[Any]) -> float:
     """Return the largest relative difference between the leaves of step t's result, computed again and recorded.
 
     Raises:
         ReplayError: a leaf differs by more than rounding.
     """
     largest = 0.0
-    for path, new, old in zip(paths, results, recorded, strict=True):
+    for path, new, old in zip(dynamics.spec.paths, results, recorded, strict=True):
         if not isinstance(new, Tensor):
             error = 0.0 if new == old else float("inf")
         elif torch.equal(new, old):
@@ -429,11 +438,48 @@ def replay_error(paths: Sequence[str], t: int, results: Sequence[Any], recorded:
         if error > REPLAY_TOLERANCE * eps:
             raise ReplayError(
                 f"replaying step {t} gave another {path} than was recorded (relative difference {error:.2g}): "
-                "Φ or the inner objective reads something besides its arguments and the torch, numpy and random "
-                "generators, such as an iterator that moved on; make it a function of its arguments, or use "
-                'noise="resample"'
+                f"{unrepeatable(dynamics.updater, dynamics.inner)}"
             )
     return largest
+
+
+def _repeats(dynamics: Dynamics, t: int, step: Step, recorded: Sequence[Any]) -> bool:
+    """Tell whether a step that is run again as it was recorded, without a graph or with one, gives the same bits."""
+
+    def without() -> Sequence[Any]:
+        return dynamics.advance(t, copied(step.leaves), step.draws).leaves
+
+    def graph() -> Sequence[Any]:
+        return dynamics.linearise(t, step.leaves, step.draws).results
+
+    # Twice: something that differs every second time would pass once.
+    return any(all(all(map(_same, run(), recorded)) for _ in range(2)) for run in (without, graph))
+
+
+def _error_of_formula(t: int, results: Sequence[Any], recorded: Sequence[Any]) -> float:
+    """Return how much a graph changes the result of a step that repeats without one.
+
+    Of some operations, such as group_norm, torch computes a gradient by another formula where that is differentiated
+    again. If the gradient is zero but for rounding, as that of a bias in front of a norm, so are the slots that average
+    it, and they differ as much as they are large. So the difference is relative to the largest number of the state.
+
+    Raises:
+        ReplayError: that is more than rounding.
+    """
+    pairs = [(x, y.detach()) for x, y in zip(recorded, results, strict=True) if is_differentiable(x) and x.numel()]
+    size = max((float(x.abs().max()) for x, _ in pairs), default=0.0)
+    error = max((float((y - x).abs().max()) for x, y in pairs), default=0.0) / (size or 1.0)
+    if not error <= max((math.sqrt(torch.finfo(x.dtype).eps) for x, _ in pairs), default=0.0):
+        raise ReplayError(
+            f"step {t} must give the same state with a graph as without one, but differs by {error:.2g} of its size: Φ "
+            "looks at the grad mode, or magnifies rounding, as adaptive rates with a small eps do where a gradient is "
+            "zero but for rounding, such as that of a bias in front of a norm; raise eps, or leave that bias out"
+        )
+    return error
+
+
+def _same(x: Any, y: Any) -> bool:
+    return torch.equal(x, y) if isinstance(x, Tensor) else x == y
 
 
 def _relative_error(new: Tensor, old: Tensor) -> float:
@@ -443,175 +489,6 @@ def _relative_error(new: Tensor, old: Tensor) -> float:
     difference = torch.where(both_nan | (new == old), 0.0, (new - old).abs())
     error = float(difference.max() / old.abs().nan_to_num().max().clamp(min=torch.finfo(old.dtype).tiny))
     return float("inf") if error != error else error
-
-
-class Walk(Watcher):
-    """Walks over the graphs of F and of the last step, for what a derivative cannot show.
-
-    That is a trainable tensor that is neither in params nor in outer, as a module's own weight or a closure over θ, and
-    an operation whose derivative cannot be differentiated again.
-    """
-
-    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
-        """Warn of tensors that F takes as constants."""
-        self._end = final.step - dynamics.start
-        walk(dynamics, graph, "the outer objective", "a derivative")
-
-    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
-        """Do so for the last step, and raise InputError where a second derivative is missing."""
-        if t == self._end - 1:
-            walk(dynamics, graph, "the inner objective, or the step,", "a second derivative")
-
-
-# Operations that torch cannot differentiate again, by parts of the names of their nodes, and what to use instead.
-_INSTEAD = {
-    "CdistBackward": 'torch.cdist(…, compute_mode="use_mm_for_euclid_dist")',
-    "EmbeddingBag": "torch.nn.functional.embedding(…).mean(…)",
-    "ScaledDotProduct": "sdpa_kernel(SDPBackend.MATH) of torch.nn.attention, as a context around the call",
-}
-# These have a node all the same, which raises when it is reached.
-_RAISING = ("CdistBackwardBackward0", "EmbeddingBagBackwardBackward0")
-
-
-def _holders(node: Any) -> int:
-    """Count what refers to the tensor of a leaf's node: more than its graph, if it was there before."""
-    return sys.getrefcount(node.variable)
-
-
-# Such as the input of a network whose gradient is penalised, or a state of an unroll inside of an objective.
-_MADE_ON_THE_WAY = _holders(torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0])  # type: ignore[union-attr]
-
-
-def walk(dynamics: Dynamics, graph: StepGraph, who: str, needed: str) -> None:
-    if dynamics.outer.random:
-        return  # A structure has leaves of its own.
-    steady = [tracer for tracer in graph.tracers if isinstance(tracer, SteadyTracer)]
-    known = {id(x) for x in (*graph.leaves, *(x for tracer in steady for x in tracer.leaves))}
-    ahead: list[Any] = [y.grad_fn for y in graph.results if isinstance(y, Tensor)]
-    seen = set(ahead)
-    foreign: list[Tensor] = []
-    arrives = False
-    for node in ahead:  # Which grows on the way.
-        if node is None:
-            continue
-        name = node.name()
-        if name == "torch::autograd::AccumulateGrad":
-            arrives = arrives or id(node.variable) in known
-            if id(node.variable) not in known and _holders(node) > _MADE_ON_THE_WAY:
-                foreign.append(node.variable)
-        behind = [n for n, _ in node.next_functions]
-        if name in _RAISING or name.endswith("::NotImplemented"):
-            names = [name, *(n.name() for n in behind if n is not None)]
-            instead = [text for part, text in _INSTEAD.items() if any(part in n for n in names)]
-            raise InputError(
-                f"{who} must have {needed}, but torch has none of an operation in it "
-                f"({', '.join(names)}); use {instead[0] if instead else 'other operations'}"
-            )
-        ahead += [n for n in behind if n not in seen]
-        seen.update(behind)
-    if foreign and arrives:  # Where nothing else arrives, that is an error.
-        shapes = ", ".join(sorted({str(tuple(x.shape)) for x in foreign}))
-        text = (
-            f"{who} also depends on a trainable tensor of shape {shapes} that is neither in params nor in outer; it is "
-            "treated as a constant: compute with the arguments (of a module: params, call = functional(module)), or "
-            "detach it"
-        )
-        if dynamics.attached:  # Its owner waits for the gradient.
-            raise InputError(f"unroll carries the gradient on to params and outer alone, but {text}")
-        warnings.warn(text, ForeignTensorWarning, stacklevel=frames_of_ours())
-
-
-def frames_of_ours() -> int:
-    """Return the `stacklevel` of a warning that points at the user's line."""
-    frame, count = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THEIRS):
-        frame, count = frame.f_back, count + 1
-    return count
-
-
-class Attached(Watcher):
-    """Checks that F and Φ have a gradient path to what they depend on.
-
-    Args:
-        repeats: whether a step that is run again gives the recorded state. If so, the last step is run twice more, with
-            an outer variable changed a little, to find one that Φ uses behind autograd's back.
-    """
-
-    def __init__(self, *, repeats: bool) -> None:
-        self._repeats = repeats
-        self._final: State | None = None
-        self._end = -1
-        self._last_step: tuple[Dynamics, Step, list[bool]] | None = None
-
-    def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
-        """Note the final state."""
-        self._final, self._end = final, final.step - dynamics.start
-
-    def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
-        """Raise InputError if nothing of the step's result has a gradient path."""
-        if not any(isinstance(y, Tensor) and y.requires_grad for y in graph.results):
-            raise InputError(
-                f"the step of {type(dynamics.updater).__name__} must be differentiable in the state and in the "
-                "outer variables, but its result is detached from both; compute it without .detach(), .item() or "
-                "torch.no_grad()"
-            )
-        if self._repeats and t == self._end - 1:
-            self._last_step = dynamics, Step(step.leaves, step.draws), [p is not None for p in costate]
-
-    def after(self, t: int, costate: Costate, increments: Increments) -> None:
-        """Raise InputError if F reaches nothing, or the last step changes with a variable that it does not reach."""
-        if t == self._end and all(c is None for tensors in (costate, *increments) for c in tensors):
-            raise InputError(
-                "the outer objective must depend on params or on outer, but its value has no gradient path to either; "
-                "compute it from the arguments it is called with (of a module: params, call = functional(module), then "
-                "call(params, x)), without .item(), .detach() or torch.no_grad()"
-            )
-        if self._last_step is not None and self._final is not None:
-            dynamics, step, asked = self._last_step
-            unreached = [i for i, cotangents in enumerate(increments) if all(c is None for c in cotangents)]
-            final = _leaves(self._final)
-            self._last_step = self._final = None
-            check_attached(dynamics, t, step, final, unreached=unreached, asked=asked)
-
-
-def check_attached(
-    dynamics: Dynamics,
-    t: int,
-    step: Step,
-    results: Sequence[Any],
-    *,
-    unreached: Sequence[int],
-    asked: Sequence[bool],
-) -> None:
-    """Raise InputError if step t changes with an outer variable to which autograd saw no path.
-
-    Args:
-        dynamics: Φ.
-        t: the step.
-        step: the state before it, and what it was shown.
-        results: the state after it.
-        unreached: indices of the outer variables without a path.
-        asked: which leaves of the result to look at.
-    """
-
-    def run(draws: Sequence[Any]) -> list[Any]:
-        # On copies: without gradients, as when recording, Φ may write to the state it is given.
-        return dynamics.advance(t, copied(step.leaves), draws).leaves
-
-    draws = step.draws
-    steady = [(i, v) for i in unreached if isinstance(v := dynamics.outer.variables[i], SteadyVariable)]
-    before = run(draws) if steady else []
-    for index, variable in steady:
-        after = run([*draws[:index], variable.nudged(draws[index]), *draws[index + 1 :]])
-        for x, y, result, look in zip(before, after, results, asked, strict=True):
-            # If the step does not repeat bit for bit, a difference proves nothing.
-            if look and torch.equal(x, result) and not torch.equal(x, y):
-                raise InputError(
-                    f"the step of {type(dynamics.updater).__name__} must be differentiable in "
-                    f"{variable.name}: its result changes with that variable but is detached from it; "
-                    "take inner gradients with lds.updaters.gradient (or create_graph=True), and use no .detach(), "
-                    ".item() or torch.no_grad()"
-                )
 
 
 class Notes(Watcher):

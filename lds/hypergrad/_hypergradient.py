@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
-from lds._updater import Objective, PyTree, State, Updater
+from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics
 from lds.hypergrad._guards import check_method
 from lds.hypergrad._record import Diagnostics, Problem, no_inner
@@ -15,7 +15,7 @@ D = TypeVar("D", bound=Diagnostics)
 
 @overload
 def hypergradient(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -25,12 +25,13 @@ def hypergradient(
     method: None = None,
     seed: int = 0,
     state: State | None = None,
+    batches: object = None,
 ) -> HypergradientResult[SweepDiagnostics]: ...
 
 
 @overload
 def hypergradient(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -40,11 +41,12 @@ def hypergradient(
     method: Method[D],
     seed: int = 0,
     state: State | None = None,
+    batches: object = None,
 ) -> HypergradientResult[D]: ...
 
 
 def hypergradient(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     outer_objective: Objective,
     params: PyTree,
     outer: PyTree,
@@ -54,6 +56,7 @@ def hypergradient(
     method: Method[Any] | None = None,
     seed: int = 0,
     state: State | None = None,
+    batches: object = None,
 ) -> HypergradientResult[Any]:
     r"""Return the gradient of the outer objective after unrolled inner optimization.
 
@@ -62,7 +65,8 @@ def hypergradient(
     Nothing is written to `.grad`, and no tensor of the caller is changed.
 
     Args:
-        inner: inner objective L, (params, outer) -> scalar tensor; None where Φ is a map that asks for none.
+        inner: inner objective L, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch); None where Φ
+            is a map that asks for none.
         outer_objective: F, (params, outer) -> scalar tensor.
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ; those that nothing depends on get zeros.
@@ -70,8 +74,12 @@ def hypergradient(
         steps: number of inner steps T.
         method: how to differentiate: `Reverse`, `Forward`, `Implicit` or `FiniteDifference`; `Reverse()`, the full
             sweep, when None.
-        seed: seed of the randomness inside Φ and inside F.
-        state: a state to go on from instead of `params` (warm start).
+        seed: seed of the randomness inside Φ and inside F, and of the order of batches. Two calls with one seed see the
+            same noise and the same batches: in an outer loop, give each call a seed of its own, or go on with `state`.
+        state: a state to go on from instead of `params` (warm start), which goes on with its noise and batches too.
+        batches: minibatches, one a step, for the inner objective: a sequence of them, `Batches`, or a
+            `torch.utils.data.DataLoader` of a map-style dataset. That of a step is a function of the seed and of
+            `State.step`.
 
     Raises:
         InputError: an argument, an objective or Φ is not what it must be; see `record` and `sweep`.
@@ -82,4 +90,5 @@ def hypergradient(
     if method is None:
         method = Reverse()
     check_method(method)
-    return method.solve(Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, state))
+    problem = Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, state, batches)
+    return method.solve(problem)

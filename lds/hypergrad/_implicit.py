@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from typing import Any, Literal, TypeAlias, get_args
 
 import optree
@@ -16,34 +17,33 @@ from torch import Tensor
 from lds._random import STEP, forked, reseed
 from lds._updater import Objective, PyTree, State, gradient
 from lds.errors import InputError, NumericalError, PremiseWarning
+from lds.hypergrad._attached import Attached, frames_of_ours, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, StepGraph
-from lds.hypergrad._guards import (
-    Attached,
-    Finite,
-    Notes,
-    Watchers,
-    all_finite,
-    check_count,
-    check_unchanged,
-    frames_of_ours,
-    walk,
-)
+from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
+from lds.hypergrad._module import WithBuffers, trained
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, inner_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
 from lds.hypergrad._solvers import (
+    Dense,
     Matrix,
+    Product,
     Solution,
+    Solve,
     conjugate_gradients,
-    dense,
     largest_eigenvalue,
+    refined,
     rounding,
     series,
 )
 
 Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
 SERIES = ("neumann", "fixed_point")
+# Relative error to which the way to the minimum is estimated.
+ROUGH = 0.1
+# A solution this far off is none, whatever rounding explains.
+LEAST = 1e-2
 ADVICE: dict[Solver, str] = {
     "cg": 'raise max_iterations or tol, or use solver="dense" where the params are few',
     "neumann": 'raise max_iterations, choose a step_size below 2 over the largest curvature, or use solver="cg"',
@@ -58,20 +58,25 @@ class ImplicitDiagnostics(Diagnostics):
 
     Attributes:
         distance: estimated distance of w_T to the stationary point, relative to the larger of ‖w_T‖ and ‖w_T − w_0‖;
-            infinite where none is in sight. By the curvature c along the inner gradient, ‖∇L‖/c; for "fixed_point" by
-            the rate ρ, ‖Φ(w_T) − w_T‖/(1 − ρ).
+            infinite where none is in sight. That of a step of Newton, ‖(∇²L)⁻¹∇L‖, which the same solver finds to a
+            tenth: exact where L is quadratic. For "fixed_point" by the rate ρ, ‖Φ(w_T) − w_T‖/(1 − ρ): an upper bound
+            where ∂Φ is symmetric and ρ is its largest eigenvalue.
         curvature: smallest and largest eigenvalue of the Hessian ("dense"), or Rayleigh quotient that the solver met;
             NaN for "fixed_point".
-        contraction: rate ρ at which the residual shrank in an iteration of "neumann" or "fixed_point", else NaN.
+        contraction: rate ρ at which the residual shrank in the later iterations of "neumann" or "fixed_point", else
+            NaN. It is the largest eigenvalue once all that shrinks faster is gone.
         residual: relative residual of the linear system.
-        iterations: number of products with the Hessian, or with ∂Φ/∂w, that the solver took.
-        converged: whether the residual is at most `tol`.
+        error: estimated relative error of its solution v: by how much a second look changed it, infinite where there
+            was none. Of "dense", a bound by rounding and the ratio of the curvatures.
+        iterations: number of products with the Hessian, or with ∂Φ/∂w, that the solver took for v.
+        converged: whether residual and error are at most `tol`, or what rounding explains at these curvatures.
     """
 
     distance: float
     curvature: tuple[float, float]
     contraction: float
     residual: float
+    error: float
     iterations: int
     converged: bool
 
@@ -95,23 +100,32 @@ class Implicit:
         \frac{dF}{d\theta} = \partial_\theta F + v\, \partial_\theta \Phi, \qquad
         v = \partial_w F + v\, \partial_w \Phi
 
-    Noise: L, or Φ, is that of one step, the one that would come next; an outer variable that draws is drawn once.
+    Noise: L, or Φ, is that of one step, the one that would come next; an outer variable that draws is drawn once. With
+    minibatches (`batches=` of `hypergradient`) L is the mean over the next `batches` of them, the stochastic implicit
+    gradient of Grazzi et al., `Convergence Properties of Stochastic Hypergradients
+    <https://arxiv.org/abs/2011.07122>`_ (AISTATS 2021). They are of one epoch as far as that has as many, so that as
+    many as an epoch has, of equal size, give the gradient of the whole data.
 
-    Memory: the final state, and the graph of one step. Time: that of the inner problem, and one product with the
-    Hessian an iteration, which takes as long as a step of the sweep.
+    Memory: the final state, and the graph of one step, or of `batches` inner gradients. Time: that of the inner
+    problem, and one product with the Hessian an iteration, which takes as long as a step of the sweep, or as so many.
+    The solver goes on to a hundredth of the residual to see how far v is off, and solves once more, roughly, to see how
+    far the minimum is away. What hides from both is an eigenvector of little curvature that holds less than a hundredth
+    of the residual, or of the inner gradient.
 
     Where the premise fails a `PremiseWarning` says so; `warnings.simplefilter("error", PremiseWarning)` makes it an
     error.
 
     Args:
-        solver: "cg", conjugate gradients; "neumann", the series α Σ_k (I − α∇²L)^k ∂F, never off by more than its
-            last term; "fixed_point", the series Σ_k ∂F (∂Φ)^k; "dense", the explicit Hessian and its eigenvalues, for
-            up to a few thousand params: those directions that have no curvature are left out.
-        tol: relative residual to stop at; None takes the root of the rounding of the params' dtype.
+        solver: "cg", conjugate gradients; "neumann", the series α Σ_k (I − α∇²L)^k ∂F; "fixed_point", the series
+            Σ_k ∂F (∂Φ)^k; "dense", the explicit Hessian and its eigenvalues, for up to a few thousand params: those
+            directions that have no curvature are left out.
+        tol: relative residual, and relative error of v, to stop at; None takes the root of the rounding of the params'
+            dtype.
         max_iterations: number of iterations to stop after.
         step_size: α of "neumann", to be below 2 over the largest eigenvalue; None takes 1 over it, by 20 steps of the
             power iteration.
         stationarity_tol: largest `distance` that passes for a stationary point.
+        batches: number of minibatches that the inner objective is averaged over, at w_T.
 
     Raises:
         InputError: an argument is out of range, or `step_size` is given to another solver.
@@ -122,6 +136,7 @@ class Implicit:
     max_iterations: int = 1000
     step_size: float | None = None
     stationarity_tol: float = 1e-3
+    batches: int = 1
 
     def __post_init__(self) -> None:
         if self.solver not in get_args(Solver):
@@ -129,6 +144,7 @@ class Implicit:
         if self.tol is not None and not self.tol >= 0:
             raise InputError(f"tol must be a number >= 0 or None, got {self.tol!r}")
         check_count("max_iterations", self.max_iterations, least=1)
+        check_count("batches", self.batches, least=1)
         if self.step_size is not None and self.solver != "neumann":
             raise InputError(f'step_size belongs to solver="neumann", got it with {self.solver!r}; leave it out')
         if self.step_size is not None and not 0 < self.step_size < math.inf:
@@ -160,19 +176,33 @@ class Implicit:
             InputError, NumericalError: as for `solve`.
         """
         dynamics, final = trajectory.dynamics, trajectory.final_state
+        if self.solver != "fixed_point" and isinstance(final.params, WithBuffers):
+            raise InputError(
+                f'Implicit("{self.solver}") needs params that all lower the inner objective, but got params with '
+                'buffers, which follow them; use Implicit("fixed_point"), or Reverse()'
+            )
+        if self.batches > 1:
+            if dynamics.batches is None:
+                raise InputError(
+                    f"Implicit(batches={self.batches}) averages over minibatches, but none came; give batches= to "
+                    "hypergradient, or leave it out here"
+                )
+            dynamics = replace(dynamics, batches=dynamics.batches.over(self.batches))
         if any(x.is_complex() for x in dynamics.spec.flatten(final) if is_differentiable(x)):
             raise InputError("Implicit() needs real params and slots, got complex ones; use Reverse()")
         notes, sums = Notes(0, dynamics.spec), Accumulators(dynamics.outer)
-        watch = Watchers(Attached(repeats=False), notes, Finite(notes, dynamics, final))
+        watch = Watchers(Attached(), notes, Finite(notes, dynamics, final))
         check_unchanged(dynamics.outer)
         with forked(dynamics.cuda):
             costate = first_costate(dynamics, final, outer_objective, sums, watch)
             system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, trajectory.steps)
-            walk(dynamics, system.graph, "the inner objective, or the step,", "a second derivative")
+            if not dynamics.outer.random:
+                walk_step(dynamics, system.graph)
             b = system.flat(costate[: len(system.graph.leaves)])
             tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
-            solution = self._solve(system.matrix, b, tol)
-            direction, length = system.displacement(solution.rate)
+            solve, product = self._solver(system.matrix, b)
+            solution = self._refined(solve, product, b, tol) if bool(b.any()) else _nothing(b)
+            direction, length = system.displacement(solution.rate, lambda x: self._refined(solve, product, x, ROUGH))
             pull_back(system.graph, system.cotangents(solution.vector), sums.current, to_state=False)
             grad = sums.value()
         ahead = _Ahead.of(begin, final, direction, length)
@@ -183,8 +213,9 @@ class Implicit:
             curvature=system.matrix.range,
             contraction=solution.rate,
             residual=solution.residual,
+            error=solution.error,
             iterations=solution.iterations,
-            converged=solution.residual <= tol,
+            converged=max(solution.residual, solution.error) <= max(tol, _floor(system.matrix.range, solution.rate, b)),
         )
         for failure in self._failures(diagnostics, ahead, rounding(b), tol):
             warnings.warn(failure, PremiseWarning, stacklevel=frames_of_ours())
@@ -198,18 +229,26 @@ class Implicit:
         zeros = partial(optree.tree_map, torch.zeros_like, final.params)
         return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, zeros)
 
-    def _solve(self, matrix: Matrix, b: Tensor, tol: float) -> Solution:
-        if not bool(b.any()):
-            return Solution(torch.zeros_like(b), 0, 0.0)
+    def _solver(self, matrix: Matrix, b: Tensor) -> tuple[Solve, Product]:
+        """Return the solver, and the product with the matrix that it solves for."""
         if self.solver == "cg":
-            return conjugate_gradients(matrix, b, tol, self.max_iterations)
+            return partial(conjugate_gradients, matrix), matrix
         if self.solver == "dense":
-            return dense(matrix, b)
+            return Dense(matrix, b), matrix
         if self.solver == "fixed_point":
-            return series(matrix, b, tol, self.max_iterations)
+            return partial(series, matrix), lambda v: v - matrix(v)
         alpha = self.step_size or 1 / (largest_eigenvalue(matrix, b) or 1.0)
-        found = series(lambda p: p - alpha * matrix(p), b, tol, self.max_iterations)
-        return replace(found, vector=alpha * found.vector)
+
+        def neumann(b: Tensor, tol: float, max_iterations: int) -> Solution:
+            found = series(lambda p: p - alpha * matrix(p), b, tol, max_iterations)
+            return replace(found, vector=alpha * found.vector)
+
+        return neumann, matrix
+
+    def _refined(self, solve: Solve, product: Product, b: Tensor, tol: float) -> Solution:
+        if self.solver == "dense":
+            return solve(b, tol, self.max_iterations)
+        return refined(solve, product, b, tol, self.max_iterations)
 
     def _failures(self, found: ImplicitDiagnostics, ahead: _Ahead, zero: float, tol: float) -> Iterator[str]:
         """Yield what is wrong with the premise, one message each."""
@@ -238,9 +277,20 @@ class Implicit:
         elif not found.converged:
             rate = f", shrinking by {found.contraction:.3g} in an iteration" if self.solver in SERIES else ""
             yield (
-                f'the solver "{self.solver}" of Implicit() did not converge: relative residual {found.residual:.3g} '
-                f"after {found.iterations} iterations{rate}, needed {tol:.3g} ({figures}); {ADVICE[self.solver]}"
+                f'the solver "{self.solver}" of Implicit() did not converge: relative residual {found.residual:.3g}, '
+                f"estimated relative error {found.error:.2g}, after {found.iterations} iterations{rate}, needed "
+                f"{tol:.3g} ({figures}); {ADVICE[self.solver]}"
             )
+
+
+def _nothing(b: Tensor) -> Solution:
+    return Solution(torch.zeros_like(b), 0, 0.0, error=0.0)
+
+
+def _floor(curvature: tuple[float, float], rate: float, b: Tensor) -> float:
+    """Return the relative error that rounding explains, by the ratio of the largest curvature to the smallest."""
+    smallest, largest = (1 - rate, 1 + rate) if math.isnan(curvature[0]) else curvature
+    return min(10 * rounding(b) * largest / smallest, LEAST) if 0 < smallest < math.inf else 0.0
 
 
 class _System:
@@ -248,21 +298,22 @@ class _System:
 
     def __init__(self, graph: StepGraph, symmetric: bool) -> None:
         self.graph = graph
-        self._inputs = [x for x in graph.leaves if is_differentiable(x)]
+        self._can = [is_differentiable(x) for x in graph.leaves]
+        self._inputs = list(compress(graph.leaves, self._can))
         self.matrix = Matrix(self._transpose, symmetric)
 
     def flat(self, leaves: Sequence[Any]) -> Tensor:
         """Return one vector for leaves like those of the graph, zeros where one is None."""
-        pairs = zip(self.graph.leaves, leaves, strict=True)
-        parts = [torch.zeros_like(x) if y is None else y.detach() for x, y in pairs if is_differentiable(x)]
+        pairs = zip(self._inputs, compress(leaves, self._can), strict=True)
+        parts = [torch.zeros_like(x) if y is None else y.detach() for x, y in pairs]
         return torch.cat([x.reshape(-1).to(parts[0].device) for x in parts])
 
     def split(self, vector: Tensor) -> list[Tensor | None]:
         """Return the leaves that a vector stands for, None where a leaf carries no derivative."""
         parts = iter(torch.split(vector, [x.numel() for x in self._inputs]))
         return [
-            next(parts).reshape(x.shape).to(x.device, x.dtype) if is_differentiable(x) else None
-            for x in self.graph.leaves
+            next(parts).reshape(x.shape).to(x.device, x.dtype) if can else None
+            for x, can in zip(self.graph.leaves, self._can, strict=True)
         ]
 
     def _transpose(self, vector: Tensor) -> Tensor:
@@ -273,7 +324,7 @@ class _System:
             return torch.zeros_like(vector)
         results, cotangents = zip(*attached, strict=True)
         found = iter(torch.autograd.grad(results, self._inputs, cotangents, retain_graph=True, allow_unused=True))
-        return self.flat([next(found) if is_differentiable(x) else None for x in self.graph.leaves])
+        return self.flat([next(found) if can else None for can in self._can])
 
 
 class GradientSystem(_System):
@@ -284,23 +335,28 @@ class GradientSystem(_System):
         leaves, spec = optree.tree_flatten(final.params)
         leaves = differentiable(leaves)
         tracers, outer = dynamics.outer.trace(dynamics.draws(steps))
+        inner = dynamics.objective(steps)
         reseed(dynamics.seed, final.step, STEP, cuda=dynamics.cuda)
-        grads = gradient(dynamics.inner, optree.tree_unflatten(spec, leaves), outer)
+        grads = gradient(inner, optree.tree_unflatten(spec, leaves), outer)
         super().__init__(StepGraph(leaves, tracers, optree.tree_leaves(grads)), symmetric=True)
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:
         """Return what to pull back to θ: −v."""
         return self.split(-solution)
 
-    def displacement(self, rate: float) -> tuple[Tensor, float]:
-        """Return a direction of the minimum and the estimated way there: ‖∇L‖ over the curvature along it."""
+    def displacement(self, rate: float, solve: Callable[[Tensor], Solution]) -> tuple[Tensor, float]:
+        """Return a direction of the minimum and the estimated way there: a step of Newton, where L curves upwards."""
         descent = -self.flat(self.graph.results)
         size = float(descent.norm())
         if size == 0:
             return descent, 0.0
-        unit = descent / size
-        curvature = float(unit.dot(self.matrix(unit)))
-        return descent, size / curvature if curvature > 0 else math.inf
+        curvature = float(descent.dot(self.matrix(descent))) / size**2
+        if not curvature > 0:
+            return descent, math.inf
+        newton = solve(descent)
+        # Where the solver gets nowhere: the way along the gradient, which is at most as long on a quadratic.
+        length = float(newton.vector.norm()) if newton.residual < 1 else 0.0
+        return descent, max(length, size / curvature)
 
 
 class StepSystem(_System):
@@ -309,13 +365,13 @@ class StepSystem(_System):
     def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
         leaves = dynamics.spec.flatten(final)
         super().__init__(dynamics.linearise(steps, leaves), symmetric=False)
-        self._num_weights = sum(x.numel() for x in optree.tree_leaves(final.params))
+        self._num_weights = sum(x.numel() for x in optree.tree_leaves(trained(final.params)))
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:
         """Return what to pull back to θ: v."""
         return self.split(solution)
 
-    def displacement(self, rate: float) -> tuple[Tensor, float]:
+    def displacement(self, rate: float, solve: Callable[[Tensor], Solution]) -> tuple[Tensor, float]:
         """Return a direction of the fixed point and the estimated way there: ‖Φ(w_T) − w_T‖ / (1 − ρ)."""
         change = (self.flat(self.graph.results) - self.flat(self.graph.leaves))[: self._num_weights]
         size = float(change.norm())
@@ -345,7 +401,7 @@ class _Ahead:
         Weights that have grown, and that descent lengthens further, may have their minimum at infinity.
         """
         w0, w = (
-            torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(p)])
+            torch.cat([x.detach().reshape(-1).to(direction) for x in optree.tree_leaves(trained(p))])
             for p in (begin, final.params)
         )
         size, before = float(w.norm()), float(w0.norm())

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lds._random import INIT, STEP, cuda_devices, forked, reseed
-from lds._updater import GradientUpdater, Objective, PyTree, State, Updater, as_updater, gradient
+from lds._updater import GradientUpdater, InnerObjective, Objective, PyTree, State, Updater, as_updater, gradient
 from lds.errors import InputError, NumericalError
+from lds.hypergrad._batches import StepBatches, as_source
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
 from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
+from lds.hypergrad._module import BufferUpdater, WithBuffers, trained
 from lds.hypergrad._outer import Outer, copied, is_differentiable
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape
@@ -32,7 +34,7 @@ class Problem:
     `attached` says that autograd goes through it, as for `unroll`, so that it may stand in an objective.
     """
 
-    inner: Objective
+    inner: Callable[..., Tensor]
     outer_objective: Objective
     params: PyTree
     outer: PyTree
@@ -40,6 +42,7 @@ class Problem:
     steps: int
     seed: int = 0
     state: State | None = None
+    batches: object = None
     attached: bool = False
 
     @property
@@ -73,6 +76,8 @@ class Problem:
         updater, outer = as_updater(self.updater), Outer(self.outer)
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)
+        if isinstance(self.params, WithBuffers):
+            updater = BufferUpdater(updater)
         state = _initial_state(updater, self.params, self.seed, self.cuda) if self.state is None else self.state
         if not isinstance(state, State):
             raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
@@ -82,6 +87,9 @@ class Problem:
         inner = no_inner if self.inner is no_inner else checked(self.inner, "inner objective")
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
         leaves = copied(spec.flatten(state))
+        batches = None
+        if self.batches is not None:
+            batches = StepBatches(as_source(self.batches), self.seed, state.step + self.steps)
         dynamics = Dynamics(
             updater=updater,
             inner=inner,
@@ -90,6 +98,7 @@ class Problem:
             seed=self.seed,
             start=state.step - begin,
             cuda=self.cuda,
+            batches=batches,
             fresh=self.state is None,
             attached=self.attached,
         )
@@ -119,6 +128,12 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[
             "functional(module), and call(params, x) in the objectives"
         )
     leaves = optree.tree_leaves(params)
+    deeper = optree.tree_leaves(params, is_leaf=lambda x: isinstance(x, WithBuffers) and x is not params)
+    if any(isinstance(x, WithBuffers) for x in deeper):
+        raise InputError(
+            "params with buffers must be the whole of params, but lie deeper; make one module of all, such as an "
+            "nn.ModuleDict, and call its parts by name, call.part(params, x)"
+        )
     if not leaves:
         raise InputError("params must hold at least one floating-point tensor, got an empty pytree")
     places: dict[int, int] = {}
@@ -215,6 +230,7 @@ class Trajectory:
             where they did.
         mean_loss: mean of the inner objective over all steps of this recording, those that were not kept among them;
             NaN where none computed it.
+        begin: the step that this recording began with, 0 where it goes on from no earlier trajectory.
         dynamics: Φ, bound to the problem.
         segments: what was kept, in the order of the steps; empty if the horizon is 0.
     """
@@ -224,12 +240,13 @@ class Trajectory:
     final_state: State
     inner_losses: list[float]
     mean_loss: float
+    begin: int
     dynamics: Dynamics
     segments: tuple[Segment, ...]
 
 
 def record(
-    inner: Objective | None,
+    inner: InnerObjective | None,
     params: PyTree,
     outer: PyTree,
     *,
@@ -240,6 +257,7 @@ def record(
     state: State | None = None,
     after: Trajectory | None = None,
     memory: Memory | None = None,
+    batches: object = None,
 ) -> Trajectory:
     r"""Run `steps` steps of the inner updater and keep the last `horizon` iterates.
 
@@ -250,7 +268,8 @@ def record(
     changed.
 
     Args:
-        inner: inner objective, (params, outer) -> scalar tensor; None where Φ asks for none.
+        inner: inner objective, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch); None where Φ
+            asks for none.
         params: pytree of floating-point tensors w_0.
         outer: pytree of the outer variables θ.
         updater: Φ, see `lds.updaters.Updater`.
@@ -263,13 +282,16 @@ def record(
             together than the horizon is long. Its steps are swept with the θ and the draws that they were recorded
             with, and the hypergradient adds up over all of them.
         memory: what to keep of the iterates, see `lds.hypergrad.memory`; `KeepGraphs()` when None.
+        batches: minibatches, one a step: a sequence of them, `Batches`, or a `torch.utils.data.DataLoader` of a
+            map-style dataset. That of a step is a function of the seed and of `State.step`, so a warm start goes on in
+            the epoch.
 
     Raises:
         InputError: an argument is out of range, params are no floating-point tensors, the objective is no scalar, Φ
             returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
         NumericalError: the inner objective is NaN or infinite in a step.
     """
-    problem = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state)
+    problem = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state, batches)
     return problem.record(horizon, memory, after=after)
 
 
@@ -334,7 +356,7 @@ def _take(
         segments = (*segments, Segment(first, end, dynamics, tape))
     noted, mean = losses.floats(), losses.mean()
     final = dynamics.spec.unflatten(leaves, dynamics.start + end)
-    return Trajectory(end, reach, final, noted, mean, dynamics, segments)
+    return Trajectory(end, reach, final, noted, mean, begin, dynamics, segments)
 
 
 def close(tape: Tape | None) -> None:
@@ -397,6 +419,7 @@ def inner_gradient_norm(dynamics: Dynamics, state: State) -> float:
     check_unchanged(dynamics.outer, "inner_gradient_norm", "ask for it first")
     with forked(dynamics.cuda), torch.no_grad():
         outer = dynamics.outer.unflatten(dynamics.draws(state.step - dynamics.start))
+        inner = dynamics.objective(state.step - dynamics.start)
         reseed(dynamics.seed, state.step, STEP, cuda=dynamics.cuda)
-        grads = optree.tree_leaves(gradient(dynamics.inner, state.params, outer))
+        grads = optree.tree_leaves(trained(gradient(inner, state.params, outer)))
     return float(norm(grads, like=torch.zeros((), dtype=torch.float64)))

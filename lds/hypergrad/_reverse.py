@@ -27,17 +27,16 @@ from torch import Tensor
 from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, forked, reseed
 from lds._updater import Objective, PyTree, State
 from lds.errors import InputError, NumericalError
+from lds.hypergrad._attached import Attached, Spot, Walk
 from lds.hypergrad._diagnostics import HypergradientResult, SweepDiagnostics, remaining_share
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph, checked
 from lds.hypergrad._guards import (
     NOBODY,
-    Attached,
     Finite,
     Noise,
     Notes,
     Replay,
     Unchanged,
-    Walk,
     Watcher,
     Watchers,
     all_finite,
@@ -215,19 +214,35 @@ def check_finite(
         pass
 
 
-def usual_watchers(
-    trajectory: Trajectory, *, noise: Noise, check_replay: bool, to_start: bool
-) -> tuple[Notes, Replay, Watchers]:
-    """Return the watchers of a sweep that a user asked for: what it notices, its replay check, and all of them."""
-    check_unchanged(trajectory.dynamics.outer)
-    repeats = noise == "replay"
-    notes = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start)
-    replay = Replay(compare=check_replay and repeats)
-    watchers: list[Watcher] = [Unchanged(), Walk(), replay, Attached(repeats=repeats), notes]
-    tape = trajectory.segments[-1].tape if trajectory.segments else None
-    if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.
-        watchers.append(Progress(tape, trajectory.steps, trajectory.horizon, notes, replay))
-    return notes, replay, Watchers(*watchers)
+class UsualWatchers(Watchers):
+    """The watchers of a sweep that a user asked for.
+
+    Args:
+        trajectory: what is swept.
+        noise: as for `sweep`.
+        check_replay: as for `sweep`.
+        to_start: whether the costate of w_0 is asked for.
+
+    Attributes:
+        notes: what the sweep notices.
+        replay: its replay check.
+        attached: what it reached.
+    """
+
+    def __init__(self, trajectory: Trajectory, *, noise: Noise, check_replay: bool, to_start: bool) -> None:
+        check_unchanged(trajectory.dynamics.outer)
+        repeats = check_replay and noise == "replay"
+        self.notes = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start)
+        self.replay = Replay(compare=repeats)
+        self.attached = Attached()
+        walk = Walk()
+        watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, walk, self.attached]
+        if repeats and trajectory.begin == 0:  # Once a trajectory, not once for each recording that it goes on by.
+            watchers.append(Spot(walk))
+        tape = trajectory.segments[-1].tape if trajectory.segments else None
+        if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.
+            watchers.append(Progress(tape, trajectory.steps, trajectory.horizon, self.notes, self.replay))
+        super().__init__(*watchers)
 
 
 class SweepStep(NamedTuple):
@@ -276,8 +291,9 @@ def sweep(
     """
     check_noise(noise)
     dynamics, final = trajectory.dynamics, trajectory.final_state
-    notes, _, watch = usual_watchers(trajectory, noise=noise, check_replay=check_replay, to_start=True)
-    steps = reverse(trajectory, outer_objective, Watchers(watch, Finite(notes, dynamics, final)), noise=noise)
+    usual = UsualWatchers(trajectory, noise=noise, check_replay=check_replay, to_start=True)
+    watch = Watchers(usual, Finite(usual.notes, dynamics, final))
+    steps = reverse(trajectory, outer_objective, watch, noise=noise)
     leaves = dynamics.spec.flatten(final)
     while True:
         # Forked a step at a time: between two of them the caller's code runs, on the caller's generators.
@@ -360,9 +376,8 @@ class Reverse:
             InputError, NumericalError, ReplayError: as for `sweep`.
         """
         dynamics, final = trajectory.dynamics, trajectory.final_state
-        notes, replay, watch = usual_watchers(
-            trajectory, noise=self.noise, check_replay=self.check_replay, to_start=False
-        )
+        watch = UsualWatchers(trajectory, noise=self.noise, check_replay=self.check_replay, to_start=False)
+        notes = watch.notes
         last: Costate = ()  # P_1, where the sweep itself does not go on to w_0.
         with forked(dynamics.cuda):
             for place in reverse(trajectory, outer_objective, watch, noise=self.noise, to_start=to_start):
@@ -374,6 +389,7 @@ class Reverse:
             check_finite(trajectory, outer_objective, notes, noise=self.noise, to_start=False)
         grad = sums.value()
         check_grad(dynamics.outer, grad, trajectory.steps - t)
+        watch.attached.warn_unreached(dynamics.outer, trajectory.steps - t)
         params_grad = _to_start(trajectory, t, last or costate, self.noise, arrived=to_start)
         for segment in trajectory.segments:
             if isinstance(segment.tape, ResumableTape):
@@ -385,7 +401,7 @@ class Reverse:
             costate_norms=notes.costates.totals(),
             # Norms of what a random variable gains would be norms of thin factors, not of its gradient.
             contributions=None if dynamics.outer.random else notes.increments.floats(),
-            replay_error=replay.error,
+            replay_error=watch.replay.error,
             explodes_at=explosion(notes.param_norms),
         )
         return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, params_grad)

@@ -17,7 +17,7 @@ from lds.errors import InputError, NumericalError
 from lds.hypergrad._guards import Noise, check_noise
 from lds.hypergrad._outer import SteadyVariable
 from lds.hypergrad._record import Trajectory
-from lds.hypergrad._reverse import check_finite, reverse, usual_watchers
+from lds.hypergrad._reverse import UsualWatchers, check_finite, reverse
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
     """
     check_noise(noise)
     outer = trajectory.dynamics.outer
-    notes, _, watch = usual_watchers(trajectory, noise=noise, check_replay=True, to_start=True)
+    watch = UsualWatchers(trajectory, noise=noise, check_replay=True, to_start=True)
     with forked(trajectory.dynamics.cuda):
         sweep = reverse(trajectory, outer_objective, watch, noise=noise)
         increments = [sums.take() for _, _, sums in sweep]
-        check_finite(trajectory, outer_objective, notes, noise=noise, to_start=True)
+        check_finite(trajectory, outer_objective, watch.notes, noise=noise, to_start=True)
     gram = torch.zeros((len(increments), len(increments)), dtype=torch.float64)
     for path, variable, values in zip(outer.paths, outer.variables, zip(*increments, strict=True), strict=True):
         if isinstance(variable, SteadyVariable):
@@ -92,7 +92,7 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
                 f"{path} must have a method gram(gradients) that returns their inner products, but "
                 f"{type(variable).__name__} has none; add it, or leave that variable out"
             )
-    return _curve(gram, notes.costates.totals())
+    return _curve(gram, watch.notes.costates.totals())
 
 
 def _real(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from lds.hypergrad._guards import all_finite, check_count, check_method, faults,
 from lds.hypergrad._implicit import Implicit
 from lds.hypergrad._outer import Derived, check_steady
 from lds.hypergrad._record import Problem, Trajectory, close, no_inner, no_objective
-from lds.hypergrad._reverse import Reverse, check_finite, reverse, usual_watchers
+from lds.hypergrad._reverse import Reverse, UsualWatchers, check_finite, reverse
 from lds.hypergrad.memory._tape import ResumableTape
 
 UnrollMethod: TypeAlias = Reverse | Implicit
@@ -274,7 +274,7 @@ class _Run:
             inputs, results = self._graph()
             if method.check_replay and self.problem.steps:
                 final = trajectory.dynamics.spec.flatten(trajectory.final_state)
-                replay_error(trajectory.dynamics.spec.paths, self.problem.steps - 1, results, final)
+                replay_error(trajectory.dynamics, self.problem.steps - 1, results, final)
         for segment in trajectory.segments:
             if isinstance(segment.tape, ResumableTape):
                 segment.tape.remove()
@@ -296,12 +296,12 @@ class _Run:
 
     def _guard(self, trajectory: Trajectory, cotangents: Sequence[Tensor | None], check_replay: bool) -> None:
         """Have F and the last step looked at as in a sweep."""
-        notes, _, watch = usual_watchers(trajectory, noise="replay", check_replay=check_replay, to_start=False)
+        watch = UsualWatchers(trajectory, noise="replay", check_replay=check_replay, to_start=False)
         costate = self._costate([None if c is None else c.detach() for c in cotangents])
         with torch.no_grad(), forked(trajectory.dynamics.cuda):
             for _ in islice(reverse(trajectory, costate, watch, to_start=False), 2):
                 pass
-            check_finite(trajectory, costate, notes, noise="replay", to_start=False)
+            check_finite(trajectory, costate, watch.notes, noise="replay", to_start=False)
 
     def _graph(self) -> tuple[list[Tensor], list[Any]]:
         """Return stand-ins for the inputs, and the leaves of the final state, a graph of all steps between them."""

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import optree
 import torch
 
-from lds._updater import GradientUpdater, PyTree, State
+from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
-    add_scaled,
     check_eps,
     check_number,
     check_real,
     check_size,
     each,
     is_zero,
-    resolve,
     subtract_scaled,
 )
+from lds.updaters._descent import Descent, Leaves
+
+
+class AdagradSlots(NamedTuple):
+    """Slots of `Adagrad`: sums of squares, a pytree like params, and the number of steps taken."""
+
+    v: PyTree
+    steps: int
 
 
 @dataclass(frozen=True)
-class Adagrad(GradientUpdater):
+class Adagrad(Descent):
     r"""Adagrad with ε inside the root, from Duchi, Hazan and Singer, https://jmlr.org/papers/v12/duchi11a.html (2011).
 
     .. math::
@@ -35,11 +42,13 @@ class Adagrad(GradientUpdater):
 
     Args:
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
-            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params or a pytree like params.
+            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
+            like their upper part.
         lr_decay: δ, given likewise.
         weight_decay: λ, given likewise.
         initial_accumulator_value: v_0, a number.
         eps: ε, at least 1e-18 (its square must be a normal float32).
+        maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
@@ -58,22 +67,19 @@ class Adagrad(GradientUpdater):
         check_number("initial_accumulator_value", self.initial_accumulator_value, 0)
         check_eps(self.eps)
 
-    def init(self, params: PyTree) -> PyTree:
-        """Return the initial sums of squares."""
+    def init(self, params: PyTree) -> AdagradSlots:
+        """Return the initial sums of squares and a zero count."""
         check_real(self, params)
-        return optree.tree_map(lambda x: x.new_full(x.shape, self.initial_accumulator_value), params)
+        v = optree.tree_map(lambda x: x.new_full(x.shape, self.initial_accumulator_value), params)
+        return AdagradSlots(v, 0)
 
-    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
-        """Return the state after one step of Adagrad."""
-        w, spec = optree.tree_flatten(state.params)
-        g = spec.flatten_up_to(grads)
-        lr, squared_eps = resolve("lr", self.lr, w, state, outer), self.eps**2
+    def _update(self, now: Leaves) -> State:
+        old, steps = now.state.slots
+        lr, squared_eps = now.value("lr", self.lr), self.eps**2
         if not is_zero(self.lr_decay):
-            lr_decay = resolve("lr_decay", self.lr_decay, w, state, outer)
-            lr = each(lambda lr, decay: lr / (1 + state.step * decay), lr, lr_decay)
-        if not is_zero(self.weight_decay):
-            g = each(add_scaled, g, w, resolve("weight_decay", self.weight_decay, w, state, outer))
-        v = each(lambda v, g: v + g * g, spec.flatten_up_to(state.slots), g)
-        d = each(lambda g, v: g / torch.sqrt(v + squared_eps), g, v)
-        w = each(subtract_scaled, w, d, lr)
-        return State(spec.unflatten(w), spec.unflatten(v))
+            lr_decay = now.value("lr_decay", self.lr_decay)
+            lr = each(lambda lr, decay: lr / (1 + steps * decay), lr, lr_decay)
+        now.add_penalty(self.weight_decay)
+        v = each(lambda v, g: v + g * g, now.flat(old), now.g)
+        d = each(lambda g, v: g / torch.sqrt(v + squared_eps), now.g, v)
+        return State(now.tree(each(subtract_scaled, now.w, d, lr)), AdagradSlots(now.tree(v), steps + 1))

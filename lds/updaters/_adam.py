@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import optree
 import torch
 
-from lds._updater import GradientUpdater, PyTree, State
-from lds.updaters._coefficient import (
-    Coefficient,
-    add_scaled,
-    average,
-    average_square,
-    check_eps,
-    check_real,
-    check_share,
-    check_size,
-    each,
-    is_zero,
-    one_minus,
-    resolve,
-    zeros,
-)
-
-
-class AdamSlots(NamedTuple):
-    """Slots of `Adam` and `AdamW`: first and second moments (pytrees like params) and the number of steps taken."""
-
-    m: PyTree
-    v: PyTree
-    steps: int
+from lds._updater import PyTree, State
+from lds.updaters._coefficient import each, zeros
+from lds.updaters._descent import Leaves
+from lds.updaters._moments import AdamSlots, Moments, corrections, second_moments
 
 
 @dataclass(frozen=True)
-class Adam(GradientUpdater):
+class Adam(Moments):
     r"""Adam with ε inside the root, from Kingma and Ba, `Adam <https://arxiv.org/abs/1412.6980>`_ (ICLR 2015).
 
     .. math::
@@ -48,54 +27,38 @@ class Adam(GradientUpdater):
 
     Args:
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
-            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params or a pytree like params.
+            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
+            like their upper part.
         betas: decay rates (β₁, β₂), each given likewise.
         eps: ε, at least 1e-18 (its square must be a normal float32).
         weight_decay: λ of the penalty λ/2 ‖w‖², given as `lr` is.
+        amsgrad: put the largest v so far in the place of v (Reddi et al., `On the Convergence of Adam and Beyond
+            <https://arxiv.org/abs/1904.09237>`_, ICLR 2018). The derivative is that of the larger of the two, and half
+            of each where they are equal.
+        maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
     """
 
-    lr: Coefficient = 1e-3
-    betas: tuple[Coefficient, Coefficient] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: Coefficient = 0.0
-
-    def __post_init__(self) -> None:
-        check_size("lr", self.lr)
-        check_share("betas[0]", self.betas[0])
-        check_share("betas[1]", self.betas[1])
-        check_eps(self.eps)
-        check_size("weight_decay", self.weight_decay)
+    amsgrad: bool = False
 
     def init(self, params: PyTree) -> AdamSlots:
         """Return zero moments and a zero count."""
-        check_real(self, params)
-        return AdamSlots(zeros(params), zeros(params), 0)
+        slots: AdamSlots = super().init(params)
+        return slots._replace(largest=zeros(params)) if self.amsgrad else slots
 
-    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
-        """Return the state after one step of Adam."""
-        w, spec = optree.tree_flatten(state.params)
-        g = spec.flatten_up_to(grads)
-        lr = resolve("lr", self.lr, w, state, outer)
-        if not is_zero(self.weight_decay):
-            g = each(add_scaled, g, w, resolve("weight_decay", self.weight_decay, w, state, outer))
-        return self._move(w, g, lr, spec, state, outer)
-
-    def _move(self, w: list[Any], g: list[Any], lr: Any, spec: optree.PyTreeSpec, state: State, outer: PyTree) -> State:
-        """Return the state after one step from the leaves w along the leaves g, without weight decay."""
-        beta1 = resolve("betas[0]", self.betas[0], w, state, outer)
-        beta2 = resolve("betas[1]", self.betas[1], w, state, outer)
-        count, squared_eps = state.slots.steps + 1, self.eps**2
-        correction1 = each(lambda beta: 1 - beta**count, beta1)
-        correction2 = each(lambda beta: 1 - beta**count, beta2)
-        m = each(average, spec.flatten_up_to(state.slots.m), g, beta1, each(one_minus, beta1))
-        v = each(average_square, spec.flatten_up_to(state.slots.v), g, beta2, each(one_minus, beta2))
+    def _move(self, now: Leaves, count: int, lr: Any, beta1: Any, beta2: Any, m: list[Any]) -> State:
+        squared_eps = self.eps**2
+        v = second_moments(now, beta2)
+        slots = AdamSlots(now.tree(m), now.tree(v), count)
+        if self.amsgrad:
+            v = each(torch.maximum, now.flat(now.state.slots.largest), v)
+            slots = slots._replace(largest=now.tree(v))
+        correction1, correction2 = corrections(beta1, count), corrections(beta2, count)
         # The corrections go into the rate and ε: one operation less on every leaf, and in float32 v is not divided by
         # a small number and squared ε added to it, which loses digits of the derivative.
         rate = each(lambda lr, c1, c2: lr * c2**0.5 / c1, lr, correction1, correction2)
         floor = each(lambda correction: squared_eps * correction, correction2)
-        w = each(lambda w, m, v, rate, floor: w - rate * m / torch.sqrt(v + floor), w, m, v, rate, floor)
-        slots = AdamSlots(spec.unflatten(m), spec.unflatten(v), count)
-        return State(spec.unflatten(w), slots)
+        w = each(lambda w, m, v, rate, floor: w - rate * m / torch.sqrt(v + floor), now.w, m, v, rate, floor)
+        return State(now.tree(w), slots)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import optree
-
-from lds._updater import PyTree, State
 from lds.updaters._adam import Adam
-from lds.updaters._coefficient import Coefficient, decayed, each, resolve
+from lds.updaters._coefficient import Coefficient
 
 
 @dataclass(frozen=True)
@@ -25,6 +22,8 @@ class AdamW(Adam):
         betas: decay rates (β₁, β₂), given likewise.
         eps: ε, at least 1e-18.
         weight_decay: λ, given as `lr` is.
+        amsgrad: as for `Adam`.
+        maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
@@ -32,10 +31,5 @@ class AdamW(Adam):
 
     weight_decay: Coefficient = 1e-2
 
-    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
-        """Return the state after one step of AdamW."""
-        w, spec = optree.tree_flatten(state.params)
-        lr = resolve("lr", self.lr, w, state, outer)
-        decay = resolve("weight_decay", self.weight_decay, w, state, outer)
-        w = each(decayed, w, lr, decay)
-        return self._move(w, spec.flatten_up_to(grads), lr, spec, state, outer)
+    def _decoupled(self) -> bool:
+        return True

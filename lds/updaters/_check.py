@@ -15,6 +15,7 @@ from lds._random import INIT, OUTER_STEP, STEP, cuda_devices, forked, reseed
 from lds._updater import Objective, PyTree, State, Updater, as_updater
 from lds.errors import ContractError, InputError, LDSError
 from lds.hypergrad import Problem, Reverse
+from lds.hypergrad._attached import settled_by_differences
 from lds.hypergrad._finite_difference import slope
 from lds.hypergrad._outer import Theta
 
@@ -49,7 +50,8 @@ def check_updater(
     Args:
         updater: Φ, or an optimizer that `as_updater` takes.
         inner: inner objective of a problem of your own. Without one, the check has a small network with the outer
-            variables "lr" = 0.05, "momentum" = 0.7, "betas" = (0.8, 0.9), "weight_decay" = 0.01 and "penalty".
+            variables "lr" = 0.05, "momentum" = 0.7, "betas" = (0.8, 0.9), "weight_decay" = 0.01 and "penalty"; where
+            `init` refuses its params, one whose params are matrices.
         outer_objective: its outer objective, smooth as the inner one.
         params: its params, in float64.
         outer: its outer variables, tensors in float64.
@@ -94,7 +96,12 @@ def _problem(updater: Updater, steps: int, inner: Any, outer_objective: Any, par
     given = {"inner": inner, "outer_objective": outer_objective, "params": params, "outer": outer}
     here = [name for name, value in given.items() if value is not None]
     if not here:
-        return example(updater, steps)
+        problem = example(updater, steps)
+        try:
+            updater.init(clone(problem.params))
+        except InputError:  # Such as that of Muon, which takes matrices alone.
+            return replace(problem, **matrices(problem))
+        return problem
     if len(here) < len(given):
         raise InputError(
             "check_updater needs all of inner, outer_objective, params and outer, or none; got only " + ", ".join(here)
@@ -171,7 +178,8 @@ def _check_derivative(problem: Problem, tolerance: float) -> None:
 
 def _check_hypergradient(problem: Problem, horizon: int, tolerance: float) -> None:
     for depth in (problem.steps, horizon):
-        found = Reverse(horizon=depth).solve(problem)
+        with settled_by_differences():
+            found = Reverse(horizon=depth).solve(problem)
         _, expected, params = unroll(problem, depth=depth)
         for what, ours, theirs in (
             ("the final params", found.params, optree.tree_leaves(params)),
@@ -333,6 +341,23 @@ def example(updater: Updater, steps: int) -> Problem:
         return errors(params, x, y) + penalty
 
     return Problem(inner, lambda params, outer: errors(params, x_val, y_val), params, outer, updater, steps)
+
+
+def matrices(like: Problem) -> dict[str, Any]:
+    """Return params and objectives of the example for updaters that take matrices alone."""
+
+    def split(params: PyTree) -> PyTree:
+        wide, tall = params["layers"]
+        rest: PyTree = like.params
+        first = {"w": wide, "b": rest["layers"][0]["b"]}
+        return {"layers": [first, (tall.squeeze(1),)], "scale": rest["scale"]}
+
+    first, (last,) = like.params["layers"]
+    return {
+        "params": {"layers": [first["w"], last.unsqueeze(1)]},
+        "inner": lambda params, outer: like.inner(split(params), outer),
+        "outer_objective": lambda params, outer: like.outer_objective(split(params), outer),
+    }
 
 
 def quadratic(like: Problem, dtype: torch.dtype) -> Problem:

@@ -35,7 +35,7 @@ class ClipByNorm(GradientUpdater):
     max_norm: Coefficient
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "updater", _gradient_updater(self, self.updater))
+        object.__setattr__(self, "updater", gradient_updater(self, self.updater))
         check_size("max_norm", self.max_norm)
 
     def init(self, params: PyTree) -> PyTree:
@@ -74,7 +74,7 @@ class ClipByValue(GradientUpdater):
     max_value: Coefficient
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "updater", _gradient_updater(self, self.updater))
+        object.__setattr__(self, "updater", gradient_updater(self, self.updater))
         check_size("max_value", self.max_value)
 
     def init(self, params: PyTree) -> PyTree:
@@ -88,7 +88,8 @@ class ClipByValue(GradientUpdater):
         return self.updater.update(spec.unflatten(g), state, outer)
 
 
-def _gradient_updater(wrapper: ClipByNorm | ClipByValue, inside: object) -> GradientUpdater:
+def gradient_updater(wrapper: object, inside: object) -> GradientUpdater:
+    """Return an updater that can stand inside of another, which hands it the inner gradient."""
     updater = as_updater(inside)
     if not isinstance(updater, GradientUpdater):
         raise InputError(

@@ -26,7 +26,8 @@ class Schedule(Protocol):
 
 
 # A number; a tensor, which is a constant too; a function of the outer variables; a schedule. The value in a step is a
-# number, a scalar tensor, or a pytree like params, the leaves of which are such or broadcast to the leaves of params.
+# number, a scalar tensor, or a pytree like params or like their upper part, the leaves of which are such or broadcast
+# to the leaves of params below them.
 Coefficient: TypeAlias = float | Tensor | Callable[[PyTree], PyTree] | Schedule
 
 # Tuples, as a union would be made anew at every step.
@@ -52,7 +53,7 @@ def spread(name: str, value: PyTree, leaves: list[Tensor], params: PyTree) -> An
     """Return a value as `resolve` does, such that arithmetic with it keeps the shapes and dtypes of the leaves.
 
     Raises:
-        InputError: the value is no number, no scalar tensor and no pytree like params.
+        InputError: the value is no number, no scalar tensor and no pytree like params or like their upper part.
     """
     if isinstance(value, _NUMBER):
         return value
@@ -64,14 +65,39 @@ def spread(name: str, value: PyTree, leaves: list[Tensor], params: PyTree) -> An
     values, found = optree.tree_flatten(value)
     spec = optree.tree_structure(params)
     if found != spec:
+        values = [] if found.is_leaf() else by_branch(value, params)
+    if len(values) != len(leaves):
         came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else str(found)
         raise InputError(
             f"{name} must be a number, a scalar tensor or a pytree like params; needed {spec}, got {came}; "
-            "return one value for all params or one for each"
+            "return one value for all params, one for each, or one for each branch"
         )
     for index, (x, leaf) in enumerate(zip(values, leaves, strict=True)):
         _check_leaf(name, x, leaf, params, index)
     return [x.to(leaf.dtype) if isinstance(x, Tensor) else x for x, leaf in zip(values, leaves, strict=True)]
+
+
+def by_branch(value: PyTree, params: PyTree) -> list[Any]:
+    """Return the value for each leaf of params of a pytree like their upper part; an empty list if it is none.
+
+    The names of a module's parameters, such as "encoder.weight", are branches of a tree too.
+    """
+    paths = optree.tree_paths(params)
+    try:
+        return optree.broadcast_prefix(value, params)
+    except ValueError:
+        if not (isinstance(value, dict) and isinstance(params, dict)):
+            return []
+    branches: dict[Any, Any] = {}
+    names = [path[0] for path in paths]
+    for name in names:
+        above = [key for key in value if str(name) == key or str(name).startswith(f"{key}.")]
+        if not above:
+            return []
+        branches[name] = max(above, key=len)
+    if set(branches.values()) != set(value):
+        return []
+    return [value[branches[name]] for name in names]
 
 
 def _check_leaf(name: str, value: Any, leaf: Tensor, params: PyTree, index: int) -> None:

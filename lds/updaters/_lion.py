@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import optree
 import torch
 
-from lds._updater import GradientUpdater, PyTree, State
+from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
     average,
     check_real,
     check_share,
     check_size,
-    decayed,
     each,
-    is_zero,
     one_minus,
-    resolve,
     subtract_scaled,
     zeros,
 )
+from lds.updaters._descent import Descent, Leaves
 
 
 @dataclass(frozen=True)
-class Lion(GradientUpdater):
+class Lion(Descent):
     r"""Chen et al., `Symbolic Discovery of Optimization Algorithms <https://arxiv.org/abs/2302.06675>`_ (NeurIPS 2023).
 
     .. math::
@@ -38,9 +35,11 @@ class Lion(GradientUpdater):
 
     Args:
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
-            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params or a pytree like params.
+            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
+            like their upper part.
         betas: decay rates (β₁, β₂), each given likewise.
         weight_decay: λ, given as `lr` is.
+        maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
@@ -61,18 +60,10 @@ class Lion(GradientUpdater):
         check_real(self, params)
         return zeros(params)
 
-    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
-        """Return the state after one step of Lion."""
-        w, spec = optree.tree_flatten(state.params)
-        g = spec.flatten_up_to(grads)
-        m = spec.flatten_up_to(state.slots)
-        lr = resolve("lr", self.lr, w, state, outer)
-        beta1 = resolve("betas[0]", self.betas[0], w, state, outer)
-        beta2 = resolve("betas[1]", self.betas[1], w, state, outer)
-        if not is_zero(self.weight_decay):
-            decay = resolve("weight_decay", self.weight_decay, w, state, outer)
-            w = each(decayed, w, lr, decay)
-        d = each(torch.sign, each(average, m, g, beta1, each(one_minus, beta1)))
-        m = each(average, m, g, beta2, each(one_minus, beta2))
-        w = each(subtract_scaled, w, d, lr)
-        return State(spec.unflatten(w), spec.unflatten(m))
+    def _update(self, now: Leaves) -> State:
+        m, lr = now.flat(now.state.slots), now.value("lr", self.lr)
+        beta1, beta2 = now.value("betas[0]", self.betas[0]), now.value("betas[1]", self.betas[1])
+        now.decay(lr, self.weight_decay)
+        d = each(torch.sign, each(average, m, now.g, beta1, each(one_minus, beta1)))
+        m = each(average, m, now.g, beta2, each(one_minus, beta2))
+        return State(now.tree(each(subtract_scaled, now.w, d, lr)), now.tree(m))

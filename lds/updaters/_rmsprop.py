@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import optree
 import torch
 
-from lds._updater import GradientUpdater, PyTree, State
+from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
     add_scaled,
@@ -22,10 +21,10 @@ from lds.updaters._coefficient import (
     each,
     is_zero,
     one_minus,
-    resolve,
     subtract_scaled,
     zeros,
 )
+from lds.updaters._descent import Descent, Leaves
 
 
 class RMSpropSlots(NamedTuple):
@@ -37,7 +36,7 @@ class RMSpropSlots(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RMSprop(GradientUpdater):
+class RMSprop(Descent):
     r"""RMSprop with ε inside the root, from Hinton's lecture 6e of "Neural Networks for Machine Learning" (2012).
 
     .. math::
@@ -50,12 +49,14 @@ class RMSprop(GradientUpdater):
 
     Args:
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
-            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params or a pytree like params.
+            `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
+            like their upper part.
         alpha: decay rate α, given likewise.
         eps: ε, at least 1e-18 (its square must be a normal float32).
         weight_decay: λ, given as `lr` is.
         momentum: μ, given as `lr` is; the constant 0 keeps no slots for it.
         centered: subtract the square of the mean gradient.
+        maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
@@ -81,24 +82,19 @@ class RMSprop(GradientUpdater):
         mean = zeros(params) if self.centered else ()
         return RMSpropSlots(zeros(params), mean, () if is_zero(self.momentum) else zeros(params))
 
-    def update(self, grads: PyTree, state: State, outer: PyTree) -> State:
-        """Return the state after one step of RMSprop."""
-        w, spec = optree.tree_flatten(state.params)
-        g = spec.flatten_up_to(grads)
-        lr = resolve("lr", self.lr, w, state, outer)
-        alpha = resolve("alpha", self.alpha, w, state, outer)
+    def _update(self, now: Leaves) -> State:
+        lr, alpha = now.value("lr", self.lr), now.value("alpha", self.alpha)
         rest, squared_eps = each(one_minus, alpha), self.eps**2
-        if not is_zero(self.weight_decay):
-            g = each(add_scaled, g, w, resolve("weight_decay", self.weight_decay, w, state, outer))
-        slots = state.slots
-        v = each(average_square, spec.flatten_up_to(slots.v), g, alpha, rest)
-        slots = slots._replace(v=spec.unflatten(v))
+        now.add_penalty(self.weight_decay)
+        slots = now.state.slots
+        v = each(average_square, now.flat(slots.v), now.g, alpha, rest)
+        slots = slots._replace(v=now.tree(v))
         if self.centered:
-            mean = each(average, spec.flatten_up_to(slots.mean), g, alpha, rest)
-            slots = slots._replace(mean=spec.unflatten(mean))
+            mean = each(average, now.flat(slots.mean), now.g, alpha, rest)
+            slots = slots._replace(mean=now.tree(mean))
             v = each(lambda v, mean: torch.clamp(v - mean * mean, min=0), v, mean)
-        d = each(lambda g, v: g / torch.sqrt(v + squared_eps), g, v)
+        d = each(lambda g, v: g / torch.sqrt(v + squared_eps), now.g, v)
         if not is_zero(self.momentum):
-            d = each(add_scaled, d, spec.flatten_up_to(slots.b), resolve("momentum", self.momentum, w, state, outer))
-            slots = slots._replace(b=spec.unflatten(d))
-        return State(spec.unflatten(each(subtract_scaled, w, d, lr)), slots)
+            d = each(add_scaled, d, now.flat(slots.b), now.value("momentum", self.momentum))
+            slots = slots._replace(b=now.tree(d))
+        return State(now.tree(each(subtract_scaled, now.w, d, lr)), slots)

@@ -1,8 +1,11 @@
 """Coefficients that change from step to step.
 
-Every schedule counts with `State.step`, which goes on after a warm start. Its numbers are coefficients themselves:
-numbers, tensors, functions of the outer variables, or other schedules. A schedule of your own is any object with a
-method `at(step, outer)`.
+Every schedule counts with `State.step`, which goes on after a warm start: in an outer loop that starts each time where
+the last one ended, a learned `PerStep` of T values is past its end from the second outer step on, where all but the
+last have a hypergradient of zero. Put it into `Restart(…, T)`, or begin with `state._replace(step=0)`.
+
+The numbers of a schedule are coefficients themselves: numbers, tensors, functions of the outer variables, or other
+schedules. A schedule of your own is any object with a method `at(step, outer)`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from lds._updater import PyTree
 from lds.errors import InputError
 from lds.updaters._coefficient import Coefficient, check_coefficient, evaluate
 
-__all__ = ["Cosine", "Exponential", "Linear", "PerStep", "Piecewise"]
+__all__ = ["Cosine", "Exponential", "Linear", "PerStep", "Piecewise", "Restart"]
 
 _ANY = (-math.inf, math.inf)
 
@@ -27,6 +30,9 @@ _ANY = (-math.inf, math.inf)
 @dataclass(frozen=True)
 class PerStep:
     r"""One value a step, :math:`c_t = v_{\min(t, n-1)}`: the last of n values is held.
+
+    So values that are learned have a hypergradient of zero, but for the last, wherever all steps come after the first
+    n: as in an outer loop with warm starts. `Restart(PerStep(…), n)` begins again every n steps.
 
     Args:
         values: v; a sequence of numbers, a vector, or a function of the outer variables that returns a vector (so that
@@ -172,6 +178,35 @@ class Piecewise:
         """Return the value in a step."""
         index = bisect_right(self.boundaries, step)
         return evaluate(self.pieces[index], step - (self.boundaries[index - 1] if index else 0), outer)
+
+
+@dataclass(frozen=True)
+class Restart:
+    r"""A schedule that begins again every n steps, :math:`c_{t \bmod n}`.
+
+    `Restart(Cosine(0.1, 0, 50), 50)` is SGDR, the warm restarts of `Loshchilov and Hutter
+    <https://arxiv.org/abs/1608.03983>`_ (ICLR 2017); `Restart(PerStep(lambda outer: outer["lrs"]), T)` gives every call
+    of T steps in an outer loop with warm starts the same T values to learn.
+
+    Args:
+        schedule: what begins again.
+        every: n ≥ 1.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    schedule: Coefficient
+    every: int
+
+    def __post_init__(self) -> None:
+        check_coefficient("schedule", self.schedule, *_ANY)
+        if not _is_count(self.every):
+            raise InputError(f"every must be an integer >= 1, got {self.every!r}")
+
+    def at(self, step: int, outer: PyTree = None) -> PyTree:
+        """Return the value in a step."""
+        return evaluate(self.schedule, step % self.every, outer)
 
 
 def _between(schedule: Linear | Cosine, share: float, step: int, outer: PyTree) -> PyTree:

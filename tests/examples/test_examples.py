@@ -13,6 +13,7 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 SMALLER = {
     "hyper_cleaning": ["--outer-steps=15"],
     "learning_rate_schedule": ["--outer-steps=8", "--grid=4", "--seeds=2", "--measured=6"],
+    "minibatch_cleaning": ["--epochs=25"],
     "own_data": ["--seeds=2", "--epochs=1"],
     "semi_supervised": ["--datasets", "wine", "iris", "--seeds=1", "--epochs=1"],
     "weight_decay_per_parameter": ["--outer-steps=12"],
@@ -53,6 +54,11 @@ def check_hyper_cleaning(found):
     assert found["loss_last"] < 0.5 * found["loss_first"]
     assert found["learned weights"] > found["all labels"] + 0.05
     assert found["learned weights + validation"] > found["all labels + validation"]
+
+
+def check_minibatch_cleaning(found):
+    assert found["auc"] > 0.9
+    assert found["learned"] > found["plain"] + 0.05
 
 
 def check_learning_rate_schedule(found):

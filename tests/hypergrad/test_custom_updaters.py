@@ -172,6 +172,7 @@ def test_a_fixed_point_has_the_derivative_of_the_implicit_function():
     assert result.diagnostics.inner_losses == []
 
 
+@pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
 def test_slots_alone_may_depend_on_the_outer_variables():
     """The cotangent must pass through the slots: with params alone this hypergradient is zero."""
 
@@ -198,9 +199,10 @@ def test_a_step_is_recorded_without_a_graph_and_swept_with_one():
 
     outer = {**OUTER, "rate": OUTER["rate"].clone().requires_grad_()}
     hypergradient(*PROBLEM._replace(outer=outer), updater=Watching(), steps=3, method=Reverse(memory=KeepStates()))
-    assert modes == [False, False, False, True, True, True]
+    assert modes == [False, False, False, True, False, True, True]  # The fifth is the spot check.
 
 
+@pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
 def test_what_a_step_returns_unchanged_or_with_a_graph_is_returned_as_plain_values():
     class Stubborn:
         def init(self, params):

@@ -65,9 +65,8 @@ def test_theta_may_be_a_pytree_and_h_too():
         def call(params, outer):
             h = outer["h"] if isinstance(outer["h"], dict) and "rate" in outer["h"] else exponential(outer["h"])
             logs = [p.log() for p in h["penalty"]]
-            return function(
-                params, {"log_penalty": logs, "sample_weights": outer["weights"] * h["constant"], "lr": h["rate"]}
-            )
+            shown = {"log_penalty": logs, "sample_weights": outer["weights"] * h["constant"], "lr": h["rate"]}
+            return function(params, {**problem.outer, **shown})
 
         return call
 

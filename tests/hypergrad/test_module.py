@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lds.errors import InputError
 from lds.hypergrad import KeepStates, Reverse, functional, hypergradient
@@ -127,3 +128,40 @@ def test_a_call_needs_the_params_of_the_module(change):
 def test_needs_a_trainable_parameter():
     with pytest.raises(InputError, match="Linear must have a trainable parameter, got none; set requires_grad=True"):
         functional(nn.Linear(2, 2).requires_grad_(False))
+
+
+class Checkpointed(nn.Module):
+    """Runs its first layers again in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Sequential(nn.Linear(3, 4), nn.Tanh()), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(checkpoint(self.first, x, use_reentrant=False))
+
+
+class TestCheckpoints:
+    """What is run again after the call would see the module's own weights, and the hypergradient be wrong."""
+
+    def problem(self, call, params):
+        def inner(p, o):
+            return (call(p, X) - 1).square().mean() + o * sum(w.square().sum() for w in p.values())
+
+        return Problem(inner, lambda p, o: call(p, X.flip(0)).square().mean(), params, torch.tensor(0.1, dtype=DOUBLE))
+
+    def test_inside_of_the_module_are_refused(self):
+        params, call = functional(Checkpointed().double())
+        for _ in range(2):  # Not only the first time.
+            with pytest.raises(
+                InputError, match=r"checkpoints its part Sequential, .* checkpoint the whole call: check"
+            ):
+                hypergradient(*self.problem(call, params), updater=SGD(0.1), steps=3)
+
+    def test_around_the_call_are_right(self):
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        params, call = functional(net)
+        problem = self.problem(lambda p, x: checkpoint(call, p, x, use_reentrant=False), params)
+        expected = unroll(self.problem(call, params), SGD(0.1), 3).grad
+        assert relative_error(hypergradient(*problem, updater=SGD(0.1), steps=3).grad, expected) <= 1e-12
+        assert not any(part._forward_pre_hooks for part in net.modules())

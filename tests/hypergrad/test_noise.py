@@ -60,8 +60,10 @@ def test_the_sweep_sees_the_recorded_draws_in_reverse(rows):
     log = []
     problem = minibatches(rows, log)
     result = hypergradient(*problem, updater=SGD(0.3), steps=6, method=Reverse(4, memory=KeepStates()))
-    recorded, swept = log[:6], log[6:]
-    assert swept == recorded[:1:-1]
+    recorded, (last, *swept) = log[:6], log[6:]
+    spot, *swept = swept  # The last step is evaluated once more, a little way off.
+    assert [last, *swept] == recorded[:1:-1]
+    assert spot == last
     assert len({tuple(chosen) for chosen in recorded}) > 3
     assert result.diagnostics.replay_error == 0.0
     assert relative_error(result.grad, unroll(minibatches(rows), SGD(0.3), 6, horizon=4).grad) <= 1e-10
@@ -201,13 +203,23 @@ class TestReplayError:
             hypergradient(*self.problem(), updater=SGD(0.01), steps=2, state=state, method=REPLAY)
 
     @pytest.mark.parametrize(
-        "method", [Reverse(memory=KeepStates(), check_replay=False), Reverse(noise="resample"), Reverse()]
+        "method",
+        [
+            Reverse(memory=KeepStates(), check_replay=False),
+            Reverse(noise="resample"),
+            Reverse(check_replay=False),
+        ],
     )
     def test_can_be_turned_off(self, method):
         result = hypergradient(*self.problem(), updater=SGD(0.01), steps=4, method=method)
         assert torch.isfinite(result.grad["a"])
         assert result.diagnostics.replay_error is None
 
+    def test_the_default_policy_looks_at_the_last_step(self):
+        with pytest.raises(ReplayError, match=r"step 3 .* numbers, an iterator, which moves on; give the batches as"):
+            hypergradient(*self.problem(), updater=SGD(0.01), steps=4)
+
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     def test_turned_off_an_unused_outer_variable_is_no_error(self):
         problem = self.problem()
         outer = {**problem.outer, "unused": torch.tensor(1.0)}
@@ -249,6 +261,18 @@ class TestReplayError:
         else:
             with pytest.raises(ReplayError):
                 run()
+
+    def test_a_step_that_looks_at_the_grad_mode_is_told_of_it(self):
+        class Different(SGD):
+            def step(self, state, outer, inner):
+                new = super().step(state, outer, inner)
+                return new if torch.is_grad_enabled() else new._replace(params=new.params * 1.01)
+
+        with pytest.raises(ReplayError, match="step 1 must give the same state with a graph as without one, but diff"):
+            hypergradient(
+                lambda w, o: (o * w).square().sum(), lambda w, o: w.sum(), torch.ones(2), torch.tensor(1.0),
+                updater=Different(0.1), steps=2, method=REPLAY,
+            )  # fmt: skip
 
 
 class TestResample:

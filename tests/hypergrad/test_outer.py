@@ -28,6 +28,7 @@ class TestUse:
         outer["separable"] = torch.tensor(0.5, dtype=DOUBLE)
         return Problem(inner, outer_objective, torch.tensor([3.0, 2.0], dtype=DOUBLE), outer)
 
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     @all_updaters
     @pytest.mark.parametrize("horizon", [None, 0, 2])
     def test_zeros_where_nothing_depends(self, updater, horizon):
@@ -52,6 +53,7 @@ class TestUse:
             found = hypergradient(*problem, updater=updater, steps=4).grad
             assert relative_error(found, unroll(problem, updater, 4).grad) <= 1e-10
 
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
     @pytest.mark.parametrize("value", [0.0, 1.0, -2.0])
     def test_at_a_step_function_nothing_flows(self, value):
         """The inner objective depends on the sign only: its derivative is zero, and that is no mistake."""
@@ -334,6 +336,7 @@ def test_a_leaf_that_is_no_outer_variable_is_refused(leaf, came):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
 def test_the_hypergradient_is_a_pytree_like_the_outer_variables():
     outer = {"a": (torch.ones(()), [torch.ones(2)]), "b": StraightThrough(torch.full((3,), 0.5))}
     grad = hypergradient(

@@ -83,7 +83,7 @@ class TestTorchOpt:
         check_updater(ClipByNorm(torchopt.sgd(0.05), 0.1))
 
     def test_a_root_of_zero_is_found_out(self, torchopt):
-        with pytest.raises(ContractError, match=r"FunctionalUpdater breaks .* clause zeros"):
+        with pytest.raises(ContractError, match=r"Functional breaks .* clause zeros"):
             check_updater(torchopt.adam(0.05))
 
     def test_a_warm_start_goes_on(self, torchopt):
@@ -134,9 +134,15 @@ class OtherUpdate(Init):
         (None, "an updater needs methods init and step, but NoneType has no init"),
         (
             torch.optim.SGD([torch.ones(1)], 0.1),
-            r"an updater needs .* torch.optim.SGD writes .* take lds.updaters.SGD\(lr=…\)",
+            r"an updater needs .* torch.optim.SGD writes .* take lds.updaters.from_torch\(optimizer, module\)",
         ),
-        (SGD, "an updater must be an object, got the class SGD; make one, such as SGD"),
+        (SGD, r"an updater must be an object, got the class SGD; make one, such as SGD\(0.1\)"),
+        (Step, r"an updater must be an object, got the class Step; make one, such as Step\(\)"),
+        (
+            torch.optim.Adam,
+            r"must be an object, got the class Adam; make one, such as .*from_torch\(Adam\(module.param.*",
+        ),
+        (lambda outer: None, r"function has no init; if it is a function of the outer .* give Functional\(function\)"),
     ],
 )
 def test_anything_else_is_refused(candidate, missing):

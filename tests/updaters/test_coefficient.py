@@ -5,7 +5,25 @@ import torch
 
 from lds.errors import InputError
 from lds.hypergrad import hypergradient
-from lds.updaters import SGD, Adagrad, Adam, AdamW, ClipByNorm, ClipByValue, Lion, RMSprop, State
+from lds.updaters import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    ClipByNorm,
+    ClipByValue,
+    Lion,
+    Muon,
+    NAdam,
+    RAdam,
+    RMSprop,
+    Rprop,
+    State,
+)
 from tests.oracles import DOUBLE, same_bits
 
 PARAMS = {"a": torch.tensor([1.0, 2.0], dtype=DOUBLE), "b": [torch.tensor(3.0, dtype=DOUBLE)]}
@@ -56,6 +74,36 @@ class TestOneForEachParameter:
         b = alone(PARAMS["b"][0], lambda w, o: w**3, Adam(0.2, (0.8, 0.9), weight_decay=0.3))
         assert same_bits(state.params, {"a": a, "b": [b]})
 
+    def test_or_one_for_each_branch(self):
+        params = {"body": {"w": torch.ones(2), "b": torch.ones(())}, "head": [torch.ones(2), torch.ones(1)]}
+        rates = {"body": 0.5, "head": [torch.tensor(0.25), 0.0]}
+        new = SGD(lambda outer: rates).step(State(params), (), lambda p, o: p["body"]["w"].sum() + p["head"][0].sum())
+        # The objective does not use the other two.
+        assert new.params["body"]["w"].tolist() == [0.5, 0.5]
+        assert new.params["head"][0].tolist() == [0.75, 0.75]
+
+    @pytest.mark.parametrize(
+        "rates",
+        [
+            {"encoder": 0.5, "head": 0.25},
+            {"encoder": 0.5, "encoder.1": 0.25, "head": 0.25},
+            {"encoder.0": 0.5, "head": 0.25, "encoder.1": 0.25},
+        ],
+    )
+    def test_branches_may_be_submodules(self, rates):
+        params = {"encoder.0.weight": torch.ones(2), "encoder.1.bias": torch.ones(()), "head": torch.ones(2)}
+        new = SGD(lambda outer: rates).step(State(params), (), lambda p, o: sum(x.sum() for x in p.values())).params
+        second = 0.5 if len(rates) == 2 else 0.75
+        assert [float(new[k].detach().max()) for k in params] == [0.5, second, 0.75]
+
+    @pytest.mark.parametrize(
+        "rates", [{"encoder": 0.5}, {"encoder": 0.5, "head": 0.1, "other": 0.1}, {"enc": 0.5, "head": 0.1}]
+    )
+    def test_branches_must_be_those_of_params(self, rates):
+        params = {"encoder.weight": torch.ones(2), "head": torch.ones(2)}
+        with pytest.raises(InputError, match="lr must be a number, a scalar tensor or a pytree like params; needed"):
+            SGD(lambda outer: rates).step(State(params), (), lambda p, o: sum(x.sum() for x in p.values()))
+
     @pytest.mark.parametrize(
         ("value", "words"),
         [
@@ -90,8 +138,20 @@ class TestOneForEachParameter:
         lambda c: Lion(c(0.1), (c(0.5), c(0.9)), c(0.1)),
         lambda c: ClipByNorm(SGD(c(0.1)), c(0.5)),
         lambda c: ClipByValue(SGD(c(0.1)), c(0.5)),
+        lambda c: SGD(c(0.1), c(0.5), dampening=c(0.5), maximize=True),
+        lambda c: Adam(c(0.1), (c(0.5), c(0.9)), amsgrad=True),
+        lambda c: Adadelta(c(0.1), c(0.9), 1e-3, c(0.1)),
+        lambda c: Adafactor(c(0.1), c(-0.8), d=c(1.5), weight_decay=c(0.1)),
+        lambda c: Adamax(c(0.1), (c(0.5), c(0.9)), 1e-3, c(0.1)),
+        lambda c: ASGD(c(0.1), c(0.1), c(0.75), 1, c(0.1)),
+        lambda c: NAdam(c(0.1), (c(0.5), c(0.9)), 1e-3, c(0.1), c(0.1)),
+        lambda c: RAdam(c(0.1), (c(0.5), c(0.9)), 1e-3, c(0.1)),
+        lambda c: Rprop(c(0.1), (c(0.5), c(1.2)), (1e-3, 50.0)),
     ],
-    ids=["sgd", "adam", "adamw", "rmsprop", "adagrad", "lion", "clip-by-norm", "clip-by-value"],
+    ids=[
+        *("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion", "clip-by-norm", "clip-by-value", "sgd-dampened"),
+        *("amsgrad", "adadelta", "adafactor", "adamax", "asgd", "nadam", "radam", "rprop"),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_scalar_parameter_keeps_its_dtype(make, dtype):
@@ -154,6 +214,38 @@ def test_a_function_is_called_once_a_step():
         (lambda: Lion(betas=(1, 0.9)), r"betas\[0\] must lie in .* got 1"),
         (lambda: Lion(betas=(0.9, 1)), r"betas\[1\] must lie in .* got 1"),
         (lambda: Lion(weight_decay=-1), "weight_decay must lie in .* got -1"),
+        (lambda: SGD(0.1, 0.9, dampening=2), "dampening must lie in .* got 2"),
+        (lambda: Adadelta(-1), "lr must lie in .* got -1"),
+        (lambda: Adadelta(rho=1.1), "rho must lie in .* got 1.1"),
+        (lambda: Adadelta(eps=0), "eps must lie in .* got 0"),
+        (lambda: Adadelta(weight_decay=-1), "weight_decay must lie in .* got -1"),
+        (lambda: Adafactor(-1), "lr must lie in .* got -1"),
+        (lambda: Adafactor(beta2_decay=0.8), "beta2_decay must lie in .* got 0.8"),
+        (lambda: Adafactor(eps=1e-3), r"eps of Adafactor must be a pair such as \(None, 1e-3\), got 0.001"),
+        (lambda: Adafactor(eps=(0.0, 1e-3)), r"eps\[0\] must lie in .* got 0.0"),
+        (lambda: Adafactor(eps=(None, 0.0)), r"eps\[1\] must lie in .* got 0.0"),
+        (lambda: Adafactor(d=0.5), "d must lie in .* got 0.5"),
+        (lambda: Adafactor(weight_decay=-1), "weight_decay must lie in .* got -1"),
+        (lambda: Adamax(betas=(1.0, 0.9)), r"betas\[0\] must lie in .* got 1.0"),
+        (lambda: ASGD(-1), "lr must lie in .* got -1"),
+        (lambda: ASGD(lambd=-1), "lambd must lie in .* got -1"),
+        (lambda: ASGD(alpha=float("nan")), "alpha must lie in .* got nan"),
+        (lambda: ASGD(t0=-1), "t0 must lie in .* got -1"),
+        (lambda: ASGD(weight_decay=-1), "weight_decay must lie in .* got -1"),
+        (lambda: Muon(-1), "lr must lie in .* got -1"),
+        (lambda: Muon(weight_decay=-1), "weight_decay must lie in .* got -1"),
+        (lambda: Muon(momentum=2), "momentum must lie in .* got 2"),
+        (lambda: Muon(eps=0), "eps must lie in .* got 0"),
+        (lambda: Muon(ns_coefficients=(1.0, 2.0)), r"ns_coefficients must be three numbers .* got \(1.0, 2.0\)"),
+        (lambda: Muon(ns_steps=100), r"ns_steps must be an integer in \[0, 100\), got 100"),
+        (lambda: Muon(adjust_lr_fn="own"), "adjust_lr_fn must be one of None, 'original', .* got 'own'"),
+        (lambda: NAdam(momentum_decay=-1), "momentum_decay must lie in .* got -1"),
+        (lambda: RAdam(eps=0), "eps must lie in .* got 0"),
+        (lambda: Rprop(-1), "lr must lie in .* got -1"),
+        (lambda: Rprop(etas=(1.1, 1.2)), r"etas\[0\] must lie in .* got 1.1"),
+        (lambda: Rprop(etas=(0.5, 0.9)), r"etas\[1\] must lie in .* got 0.9"),
+        (lambda: Rprop(step_sizes=(-1, 1)), r"step_sizes\[0\] must lie in .* got -1"),
+        (lambda: Rprop(step_sizes=(2, 1)), r"step_sizes must be \(smallest, largest\), got \(2, 1\)"),
     ],
 )
 def test_a_coefficient_out_of_range_is_refused(make, words):

@@ -1,17 +1,27 @@
 """Every updater of the package keeps the contract, with coefficients of every kind."""
 
+import optree
 import pytest
 import torch
 
 from lds.updaters import (
+    ASGD,
     SGD,
+    Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
+    Adamax,
     AdamW,
     ClipByNorm,
     ClipByValue,
+    Groups,
     Lion,
+    Muon,
+    NAdam,
+    RAdam,
     RMSprop,
+    Rprop,
     Updater,
     check_updater,
 )
@@ -37,6 +47,13 @@ def like_params(value):
     return function
 
 
+def per_param(kind):
+    """A kind with one scalar for each param in the place of one for each entry."""
+    if kind is not like_params:
+        return kind
+    return lambda value: lambda outer: optree.tree_map(lambda x: torch.as_tensor(x).mean(), like_params(value)(outer))
+
+
 KINDS = {
     "number": lambda value: value,
     "tensor": lambda value: torch.tensor(value, dtype=DOUBLE),
@@ -57,6 +74,16 @@ UPDATERS = {
     "rmsprop-all": lambda c: RMSprop(c(0.05), c(0.8), weight_decay=c(0.1), momentum=c(0.7), centered=True),
     "adagrad": lambda c: Adagrad(c(0.05), c(0.1), c(0.1), initial_accumulator_value=0.1),
     "lion": lambda c: Lion(c(0.05), (c(0.8), c(0.9)), c(0.1)),
+    "sgd-dampened": lambda c: SGD(c(0.05), c(0.7), weight_decay=c(0.1), dampening=c(0.3)),
+    "sgd-up": lambda c: SGD(c(1e-3), c(0.7), maximize=True),
+    "adam-amsgrad": lambda c: Adam(c(0.05), (c(0.8), c(0.9)), eps=1e-3, amsgrad=True),
+    "adadelta": lambda c: Adadelta(c(0.5), c(0.8), 1e-3, c(0.1)),
+    "adafactor": lambda c: Adafactor(c(0.05), per_param(c)(-0.8), d=c(1.3), weight_decay=c(0.1)),
+    "adamax": lambda c: Adamax(c(0.05), (c(0.8), c(0.9)), weight_decay=c(0.1)),
+    "asgd": lambda c: ASGD(c(0.05), c(0.1), c(0.7), 2, c(0.1)),
+    "nadam": lambda c: NAdam(c(0.05), (c(0.8), c(0.9)), weight_decay=c(0.1), momentum_decay=c(0.2)),
+    "radam": lambda c: RAdam(c(0.05), (c(0.8), c(0.9)), weight_decay=c(0.1)),
+    "rprop": lambda c: Rprop(c(0.01), (c(0.5), c(1.2))),
     "clip-by-value": lambda c: ClipByValue(SGD(c(0.05)), c(0.1)),
 }
 
@@ -89,3 +116,17 @@ def test_clipping_by_norm_keeps_the_contract(kind, max_norm):
 )
 def test_updaters_keep_the_contract_on_another_problem(updater):
     check_updater(updater, *regression(), steps=8, horizon=2)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "learned-per-parameter"])
+def test_groups_keep_the_contract(kind):
+    c = KINDS[kind]
+    updaters = {"matrix": Muon(c(0.05), c(0.1), c(0.7)), "rest": ClipByNorm(AdamW(c(0.05), weight_decay=c(0.1)), 1.0)}
+    check_updater(Groups(updaters, lambda name, w: "matrix" if w.ndim == 2 else "rest"))
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "learned-per-parameter"])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_matrices_keep_the_contract(kind, nesterov):
+    c = KINDS[kind]
+    check_updater(Muon(c(0.05), c(0.1), c(0.7), nesterov))

@@ -9,7 +9,7 @@ from torch.optim import lr_scheduler
 from lds.errors import InputError
 from lds.hypergrad import hypergradient, record
 from lds.updaters import SGD
-from lds.updaters.schedules import Cosine, Exponential, Linear, PerStep, Piecewise
+from lds.updaters.schedules import Cosine, Exponential, Linear, PerStep, Piecewise, Restart
 from tests.oracles import DOUBLE, Problem, central_differences, relative_error, same_bits
 from tests.updaters.torch_optim import flat_problem, run, torch_run
 
@@ -31,9 +31,10 @@ def values(schedule, steps, outer=()):
                 o, [lr_scheduler.LinearLR(o, 0.25, 1.0, total_iters=10), lr_scheduler.ExponentialLR(o, 0.95)], [10]
             ),
         ),
+        (Restart(Cosine(0.04, 0.01, 20), 20), lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 20, eta_min=0.01)),
         (PerStep([0.04 / (1 + t) for t in range(50)]), lambda o: lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t))),
     ],
-    ids=["linear", "cosine", "exponential", "piecewise", "warm-up", "per-step"],
+    ids=["linear", "cosine", "exponential", "piecewise", "warm-up", "restart", "per-step"],
 )
 # SequentialLR calls its schedulers in a way that they warn of.
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")
@@ -81,6 +82,25 @@ def test_a_warm_start_goes_on_counting():
         ).final_state
 
     assert same_bits(go(4, go(3)), go(7))
+
+
+@pytest.mark.parametrize("remedy", ["restart", "step", None])
+def test_learned_values_after_a_warm_start(remedy):
+    """Without a remedy the second call is past the end of its values, as the guide says."""
+    problem = Problem(
+        lambda w, rates: w.square().sum() / 2, lambda w, rates: w.sum(), torch.tensor([2.0, -3.0], dtype=DOUBLE), None
+    )
+    rates = torch.full((4,), 0.1, dtype=DOUBLE)
+    schedule = PerStep(lambda rates: rates)
+    updater = SGD(Restart(schedule, 4) if remedy == "restart" else schedule)
+    state = None
+    for _ in range(3):
+        result = hypergradient(*problem[:3], rates, updater=updater, steps=4, state=state)
+        state = result.state._replace(step=0) if remedy == "step" else result.state
+    expected = -result.params.sum() / (1 - rates)
+    if remedy is None:
+        expected = torch.tensor([0.0, 0.0, 0.0, 4 * expected[0]], dtype=DOUBLE)
+    assert torch.allclose(result.grad, expected, rtol=1e-12)
 
 
 def test_a_learning_rate_may_be_learned_step_by_step():
@@ -166,6 +186,8 @@ def test_a_schedule_of_ones_own():
         (lambda: Piecewise([0.1] * 3, [3, 3]), r"boundaries must be increasing integers >= 1, got \[3, 3\]"),
         (lambda: Piecewise([0.1] * 3, [3, 2]), r"boundaries must be increasing integers >= 1, got \[3, 2\]"),
         (lambda: Piecewise([0.1] * 2, [0]), r"boundaries must be increasing integers >= 1, got \[0\]"),
+        (lambda: Restart(0.1, 0), "every must be an integer >= 1, got 0"),
+        (lambda: Restart("a", 1), "schedule must be a number, a tensor, a function .* got str"),
         (lambda: PerStep([]), r"PerStep needs at least one value.* got \[\]"),
         (lambda: PerStep(0.1), "PerStep needs at least one value.* got 0.1"),
         (lambda: PerStep([0.1, "b"]), r"values\[1\] of PerStep must be a number, got str"),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lds.errors import InputError
+from lds.hypergrad._attached import walk_step
 from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, StepResult
 from lds.hypergrad.memory._states import Slab
 
@@ -73,6 +74,8 @@ class GraphsTape:
             before = self._storages
             graph, saved = _with_saved(lambda: self._dynamics.linearise(t, leaves))
             self._storages = set(saved)
+        if t == self._first:
+            walk_step(self._dynamics, graph, foreign=False)  # Before all other steps are taken, too.
         self._steps.append(Step(leaves, graph.draws, graph))
         result = graph.result()
         if t == self._first and self._measured and self._fitting(sum(saved.values())) == self._last - self._first:
@@ -131,7 +134,7 @@ def _with_saved(function: Callable[[], StepGraph]) -> tuple[StepGraph, dict[int,
         with torch.autograd.graph.saved_tensors_hooks(pack, torch.Tensor.detach):
             return function(), sizes
     except RuntimeError as error:
-        if "saved tensor hooks" not in str(error):
+        if not any(text in str(error) for text in ("saved tensor hooks", "invalid python storage")):
             raise
     result = function()
     return result, {id(result): math.inf}
