@@ -55,14 +55,13 @@ class Attached(Watcher):
 
     def __init__(self) -> None:
         self._end = -1
+        self._unseen = False
         self._looks = 0
-        self._given = False
         self._reached: set[int] = set()
 
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
-        """Note where the sweep begins."""
-        self._end = final.step - dynamics.start
-        self._given = not graph.leaves
+        """Note where the sweep begins, and whether the outer objective is somebody else's to differentiate."""
+        self._end, self._unseen = final.step - dynamics.start, dynamics.attached
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Raise InputError if nothing of the step's result has a gradient path."""
@@ -86,10 +85,11 @@ class Attached(Watcher):
         self._looks += 1
 
     def warn_unreached(self, outer: Outer, steps: int) -> None:
-        """Warn of outer variables that neither F nor any of the swept steps reached."""
+        """Warn of outer variables that neither F nor any of the swept steps reached; not where F was not seen."""
+        if self._unseen:
+            return
         paths = [path for i, path in enumerate(outer.paths) if i not in self._reached]
-        # A resumed sweep has not seen all, and neither has one that begins at a derivative of the user's loss.
-        if steps and paths and self._looks == steps + 1 and not self._given:
+        if steps and paths and self._looks == steps + 1:  # A resumed sweep has not seen all.
             warnings.warn(
                 f"nothing depends on {', '.join(paths)}, neither the outer objective nor any of the {steps} steps that "
                 "were swept, so its hypergradient is zero; use it in the objectives or in the updater, take a larger "
@@ -338,13 +338,11 @@ class _Comparison:
     Attributes:
         slope: by the values of the step.
         derivative: by the vector-Jacobian product.
-        epsilon: ε.
         agrees: whether both are the same up to rounding and ε.
     """
 
     slope: float
     derivative: float
-    epsilon: float
     agrees: bool
 
 
@@ -396,13 +394,11 @@ class _Probe:
             if one is None or one.agrees or one.slope == 0:
                 return None
             found.append(one)
-        slopes = [one.slope for one in found]
-        gap = min(abs(one.slope - one.derivative) for one in found)
-        spread, noise = max(slopes) - min(slopes), self._noise() / found[-1].epsilon
-        if spread > 0.1 * gap or spread > 0.1 * max(map(abs, slopes)) + noise:
+        gaps = [one.slope - one.derivative for one in found]
+        if max(gaps) - min(gaps) > 0.1 * min(map(abs, gaps)):
             return None
         behind = self.compare([source], -self.epsilon)
-        if behind is None or abs(behind.slope - found[1].slope) > 0.2 * gap:
+        if behind is None or abs(behind.slope - found[1].slope) > 0.2 * abs(gaps[1]):
             return None
         return found[1]
 
@@ -427,7 +423,7 @@ class _Probe:
             return None
         gap, size = abs(slope - derivative), max(abs(slope), abs(derivative))
         agrees = gap <= self._tolerance * size or gap <= self._tolerance * size + self._noise() / abs(epsilon)
-        return _Comparison(slope, derivative, epsilon, agrees)
+        return _Comparison(slope, derivative, agrees)
 
     def _gains(self, leaves: Sequence[Any], results: Sequence[Any]) -> Iterator[Tensor]:
         """Yield ⟨P_{t+1}, Φ(w + εu, θ + εv) − Φ(w, θ) − εu⟩."""

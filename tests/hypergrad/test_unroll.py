@@ -109,7 +109,7 @@ class TestGradient:
 
         assert error(grads(loss(unroll), theta, w), grads(loss(plain), theta, w)) < 1e-13
 
-    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")  # Not all of outer is used.
     def test_equals_that_of_hypergradient(self):
         (outer,) = leaves_of(PROBLEM.outer)
         w = unroll(PROBLEM.inner, PROBLEM.params, outer, updater=learned_adam(), steps=6, method=Reverse(horizon=3))
@@ -211,6 +211,12 @@ class TestUse:
 
     def run(self, run=unroll, **more):
         return run(PROBLEM.inner, self.params, self.outer, **{"updater": learned_adam(), "steps": 3, **more})
+
+    def test_outer_variables_that_the_steps_do_not_use_are_no_slip(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            (self.outer["momentum"] * size(self.run())).backward()
+        assert self.outer["momentum"].grad is not None
 
     def test_several_problems_in_one_loss(self):
         found, needed = (
@@ -319,7 +325,7 @@ class TestUse:
             found.mul_(3)
         assert error(grads(found.sum(), w), needed) < 1e-13
 
-    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
+    @pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")  # Not all of outer is used.
     def test_warm_start(self):
         updater = learned_adam()
         _, state = self.run(return_state=True, steps=4)
@@ -739,7 +745,7 @@ def test_vmap_over_tasks_in_an_objective():
     assert error(grads(size(together), w0, decay), grads(size(apart), w0, decay)) < 1e-13
 
 
-@pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")
+@pytest.mark.filterwarnings("ignore::lds.errors.UnreachedWarning")  # Not all of outer is used.
 class TestParamsGrad:
     def setup_method(self):
         self.params, self.outer = leaves_of(PROBLEM.params, PROBLEM.outer)
