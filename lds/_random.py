@@ -65,9 +65,10 @@ class _NumpyState:
     `randn` has in reserve; so that is done only where nothing was drawn since it was seeded, as where nobody uses it.
     """
 
-    # 624 numbers of 32 bits, and the place of the next one, which is behind the last one at first.
-    COUNT = 624
-    SIZE = 4 * (COUNT + 1)
+    # 624 numbers of 32 bits, and the place of the next one.
+    SIZE = 4 * 625
+    # That place, as long as nothing was drawn: by `seed`, and of a generator that nobody seeded.
+    FRESH = (624, 623)
 
     def __init__(self) -> None:
         self._plain = b""  # The memory when it was last known that there is no number in reserve.
@@ -83,7 +84,7 @@ class _NumpyState:
         whole = self._whole()
         if whole["has_gauss"]:
             return whole
-        if int.from_bytes(memory[-4:], sys.byteorder) == self.COUNT:
+        if int.from_bytes(memory[-4:], sys.byteorder) in self.FRESH:
             self._plain = memory
         return whole
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,11 +43,11 @@ _INSTEAD = {
 }
 # These have a node all the same, which raises when it is reached.
 _RAISING = ("CdistBackwardBackward0", "EmbeddingBagBackwardBackward0")
-# Operations with a kink or a jump, by parts of the names of their nodes in lower case.
-_KINKED = (
-    *("relu", "threshold", "hardtanh", "hardswish", "hardsigmoid", "shrink", "abs", "sgn", "sign", "clamp", "where"),
-    *("max", "min", "sort", "topk", "median", "kthvalue", "norm", "round", "floor", "ceil", "trunc", "frac", "fmod"),
-    *("remainder", "heaviside", "maskedfill", "maskedselect", "margin"),
+# Operations with a kink or a jump, by parts of the names of their nodes.
+_KINKED = re.compile(
+    "relu|threshold|hardtanh|hardswish|hardsigmoid|shrink|abs|sgn|sign|clamp|where|max|min|sort|topk|median|kthvalue"
+    "|norm|round|floor|ceil|trunc|frac|fmod|remainder|heaviside|maskedfill|maskedselect|margin",
+    re.IGNORECASE,
 )
 
 
@@ -121,8 +122,8 @@ class Walk(Watcher):
 
     def before(self, t: int, dynamics: Dynamics, step: Step, graph: StepGraph, costate: Costate) -> None:
         """Do so for the last step, and raise InputError where a second derivative is missing."""
-        if t == self._end - 1 and not dynamics.outer.random:
-            self.kinked = walk_step(dynamics, graph)
+        if t == self._end - 1:
+            self.kinked = walk_step(dynamics, graph, foreign=not dynamics.outer.random)
 
 
 Foreign: TypeAlias = Literal["warn", "raise", "pass"]
@@ -146,7 +147,7 @@ def walk_step(dynamics: Dynamics, graph: StepGraph, *, foreign: bool = True) -> 
     """
     act: Foreign = _what_to_do(dynamics) if foreign else "pass"
     names = _walk(graph, "the inner objective, or the step,", "a second derivative", foreign=act)
-    return any(part in name.lower() for name in names for part in _KINKED)
+    return _KINKED.search(" ".join(names)) is not None
 
 
 def _walk(graph: StepGraph, who: str, needed: str, *, foreign: Foreign) -> set[str]:
