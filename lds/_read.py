@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from lds._files import open_file, read_file
 from lds.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def read_text(path: Path) -> str:
         DataError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file(path).decode("utf-8")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
     except UnicodeDecodeError as error:
@@ -215,7 +216,9 @@ def _place(error: DataError) -> tuple[int, str]:
 
 
 def load_tensors(path: Path, map_location: str | None = None) -> Any:
-    """Return what torch.save wrote to a file: numbers, texts, tensors, and lists and dicts of them.
+    """Return what torch.save wrote to a file of a folder: numbers, texts, tensors, and lists and dicts of them.
+
+    Its checksums are looked at, which torch does not do.
 
     Raises:
         DataError: the file is damaged, or holds anything else; the message is the reason alone.
@@ -225,15 +228,14 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
 
     try:
         # All at once: what fails from here on is damage, and no disk.
-        file = io.BytesIO(path.read_bytes())
+        file = io.BytesIO(read_file(path))
     except MemoryError as error:
         raise _no_memory() from error
     with _damage():
         archive = zipfile.is_zipfile(file)
     if not archive:  # Nor the format of torch < 1.6: nothing guards it against damage.
         raise DataError("it is not what torch.save writes")
-    check_unpacked(file)
-    file.seek(0)
+    check_archive(file)
     with checked_sparse():
         try:
             return torch.load(file, map_location=map_location, weights_only=True)
@@ -241,9 +243,18 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
         except Exception as error:
             if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
                 raise _no_memory() from error
-            # Without torch's advice on how to run the code of such a file.
-            text = str(error).rpartition("WeightsUnpickler error: ")[2].partition(". Please use")[0]
-            raise DataError(reason(Exception(text) if text else error)) from error
+            raise DataError(without_advice(error)) from error
+
+
+def without_advice(error: Exception) -> str:
+    """Return the reason of torch.load in one line, without its advice on how to run the code of such a file."""
+    text = str(error)
+    _, marked, rest = text.partition("WeightsUnpickler error: ")
+    # The part before it, and the part after the first sentence, say how the check can be switched off.
+    found = rest.partition(". ")[0].partition("\n")[0] if marked else text
+    if "weights_only" in found or "safe_globals" in found or "get_unsafe_globals" in found:
+        found = "it holds what could run code"
+    return reason(Exception(found) if found else error)
 
 
 def is_plain(tensor: Tensor, *, sparse: bool = False) -> bool:
@@ -264,6 +275,20 @@ def checked_sparse() -> AbstractContextManager[Any]:
     return torch.sparse.check_sparse_tensor_invariants(enable=True)  # type: ignore[no-untyped-call]
 
 
+def check_archive(file: BinaryIO) -> None:
+    """Refuse a zip archive with a member that differs from its checksum: torch does not look at these.
+
+    Raises:
+        DataError: there is one, or the archive is no whole one; the message is the reason alone.
+    """
+    check_unpacked(file)
+    with _damage(), zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise DataError(f"{damaged[:80]} in it differs from its checksum")
+    file.seek(0)
+
+
 def check_unpacked(file: BinaryIO) -> None:
     """Refuse a zip archive that declares to be far larger unpacked than it is, before any of it is unpacked.
 
@@ -279,8 +304,12 @@ def check_unpacked(file: BinaryIO) -> None:
         )
 
 
-def load_arrays(path: Path) -> Arrays:
-    """Return the arrays that numpy.savez wrote to a file.
+def load_arrays(path: Path, *, links: bool = False) -> Arrays:
+    """Return the arrays that numpy.savez wrote to a file; numpy looks at their checksums.
+
+    Args:
+        path: the file.
+        links: follow links: for files that a user names, not for those that a folder holds.
 
     Raises:
         DataError: the file is damaged, or holds anything else, such as Python objects; the message is the reason alone.
@@ -288,7 +317,7 @@ def load_arrays(path: Path) -> Arrays:
     """
     import numpy as np
 
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path, os.O_RDONLY, links=links), "rb") as file:
         check_unpacked(file)  # So the archive is whole enough to be opened.
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
@@ -332,7 +361,10 @@ def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
         there = member.file_size - file.tell()
-    size = dtype.itemsize * math.prod(shape)
+    count = math.prod(shape)
+    if dtype.itemsize == 0 and count > 0:  # However many: no byte stands for them, and memory would.
+        raise DataError(f"{member.filename} declares shape {str(shape)[:80]} of {dtype}, which takes no room in a file")
+    size = dtype.itemsize * count
     if not dtype.hasobject and (min(shape, default=0) < 0 or size != there):  # numpy refuses objects itself.
         raise DataError(f"{member.filename} declares shape {str(shape)[:80]} of {dtype}, but holds {there} bytes")
 

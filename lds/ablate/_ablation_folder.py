@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lds._files import make_folder, write_atomically
+from lds._files import make_folder, read_file, write_atomically
 from lds._read import parse_yaml, read_csv, read_json, read_yaml, reason
 from lds.ablate._ablation import FIDELITY, RECOMMENDATION, ROWS, Ablation, AblationConfig, Row
 from lds.errors import DataError, InputError
@@ -104,7 +104,7 @@ def claim(config: AblationConfig, out: Path) -> None:
 
 def _read_config(path: Path) -> Any:
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(read_file(path).decode("utf-8"))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
     except (UnicodeDecodeError, DataError) as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lds._files import make_folder, write_atomically
+from lds._files import make_folder, read_file, write_atomically
 from lds._read import load_tensors, parse_json
 from lds.ablate._ablation import AblationConfig
 from lds.errors import DataError
@@ -141,7 +141,7 @@ def _read(path: Path, steps: int, data: str) -> TruncationCurve | None:
     from lds.hypergrad import TruncationCurve
 
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_file(path))
     except (OSError, DataError):
         return None
     names = [field.name for field in fields(TruncationCurve)]

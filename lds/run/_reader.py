@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lds._callbacks import EpochRecord
+from lds._files import read_file
 from lds._read import (
     Line,
     is_plain,
@@ -55,7 +56,7 @@ def read_config(folder: Path) -> TrainConfig | BaselineConfig:
     """
     path = folder / CONFIG
     try:
-        return make_config(parse_yaml(path.read_text(encoding="utf-8")))
+        return make_config(parse_yaml(read_file(path).decode("utf-8")))
     except OSError as error:
         raise InputError(
             f"{folder} must be the folder of a run, but {path} cannot be read: {error.strerror}"
@@ -86,7 +87,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULT
     try:
-        result = parse_json(path.read_bytes())
+        result = parse_json(read_file(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
     except DataError as error:
@@ -347,7 +348,7 @@ def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
     if not path.exists():
         return None
     try:
-        names: list[str] = parse_json(path.read_bytes())
+        names: list[str] = parse_json(read_file(path))
         _check_names(names, num_nodes)
     except (OSError, DataError) as error:
         raise DataError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from lds._files import extend, lock
+from lds._files import extend, lock, open_file, read_file
 from lds._read import parse_json
 from lds.errors import DataError, InputError
 from lds.run._reader import check_config, check_result
@@ -55,7 +56,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("a+b", buffering=0)
+            self._file = os.fdopen(open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+b", buffering=0)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written: {error.strerror}; give the rights, or choose another --out"
@@ -99,7 +100,7 @@ def read_ledger(path: Path) -> list[Outcome]:
         InputError: the file cannot be read, or a line of it is no outcome.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path, links=True)
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}; give the folder of a sweep or its ledger"

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from lds._files import read_file
 from lds._read import parse_yaml
 from lds.errors import DataError, InputError
 from lds.run import BaselineConfig, TrainConfig, make_config
@@ -52,7 +53,7 @@ class Spec:
             InputError: the file cannot be read, or is no description of runs.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_file(Path(path), links=True).decode("utf-8")
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:

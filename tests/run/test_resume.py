@@ -274,11 +274,11 @@ class TestDamage:
         """It is no damage, and nobody is told to remove the file."""
         folder = interrupted(5)
 
-        def fail(self):
+        def fail(path):
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("pathlib.Path.read_bytes", fail)
+            patch.setattr("lds._read.read_file", fail)
             with pytest.raises(DataError, match=rf"cannot be read: {reason}; check .*, and try again") as caught:
                 resume(folder, progress=False)
         assert "remove" not in str(caught.value)
