@@ -68,6 +68,16 @@ def parse_yaml(text: str) -> Any:
         return yaml.safe_load(text)
 
 
+def goes_beyond(text: str | bytes) -> bool:
+    """Tell whether a text begins with a JSON value and goes on after it; one that was cut off does not."""
+    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    try:
+        _, end = json.JSONDecoder().raw_decode(decoded)
+    except (ValueError, RecursionError):
+        return False
+    return bool(decoded[end:])
+
+
 class Line(NamedTuple):
     """One line of a file.
 
@@ -136,7 +146,7 @@ def read_jsonl(path: Path) -> Lines:
         try:
             values = parse_json(line)
         except DataError as error:
-            if number == len(lines):
+            if number == len(lines) and not goes_beyond(line):
                 return Lines(whole, torn=True)
             raise DataError(f"{where} must be a JSON object, but {_place(error)[1]}; mend or drop the line") from error
         whole.append(Line(where, _mapping(values, where)))

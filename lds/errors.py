@@ -57,5 +57,9 @@ class ForeignTensorWarning(PremiseWarning):
     """An objective or a step depends on a trainable tensor that is neither in params nor in outer."""
 
 
+class UnverifiedWarning(UserWarning):
+    """A folder of an earlier version has no sums, so that nobody can tell whether its files have changed."""
+
+
 class HypergradientCheckError(LDSError, AssertionError):
     """A hypergradient is not the derivative of the outer objective."""

@@ -114,8 +114,10 @@ def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, pro
             damaged.
     """
     config = config_of(out, config)
+    if (out / RESULT).exists():  # Before the folder is locked, for which its disk must be writable.
+        return read_result(out)
     with RunFolder(out, config.as_dict(), resumed=True) as folder:
-        if (out / RESULT).exists():
+        if (out / RESULT).exists():  # Another process ended the run meanwhile.
             return read_result(out)
         return _run(config, folder, progress=progress, log="tensorboard" if (out / TENSORBOARD).exists() else None)
 
@@ -188,5 +190,4 @@ def _run(
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)
-    folder.finish(fit, result, data.get("node_names"))
-    return result
+    return folder.finish(fit, result, data.get("node_names"))

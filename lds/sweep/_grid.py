@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lds._files import write_atomically
 from lds.run import BaselineConfig, TrainConfig, train_once
+from lds.run._reader import for_ledger
 from lds.sweep._grid_folder import RUNS, SPEC, TABLE, claim, refuse_other_data, refuse_other_versions, trim
 from lds.sweep._ledger import LEDGER, Ledger, Outcome
 from lds.sweep._spec import Spec, folder_name, identity, key
@@ -99,7 +100,7 @@ def _job(config: TrainConfig | BaselineConfig, out: Path, data_root: str | None)
 def _outcome(run: dict[str, Any], reply: Reply) -> Outcome:
     if reply.error is not None:
         return Outcome(run, "failed", error=asdict(reply.error))
-    return Outcome(run, "done", result=reply.result)
+    return Outcome(run, "done", result=for_ledger(reply.result))
 
 
 class GridBar:
