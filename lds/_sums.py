@@ -8,17 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lds._files import open_file
+import yaml
+
+from lds._files import open_file, read_file
 from lds.errors import DataError, UnverifiedWarning
 
 SUM = "sum"
 _SHORT = 16
+_YAML_SUM = re.compile(rb"^# sum: (\w*)\s*\Z", re.MULTILINE)
 # Zip archives, which hold a CRC-32 of each member; whoever reads a member compares it.
 _ARCHIVES = (".pt", ".npz")
 
@@ -64,6 +68,41 @@ def check_sum(values: Mapping[str, Any], where: str, advice: str) -> bool:
     if sum_of_values({name: value for name, value in values.items() if name != SUM})[:_SHORT] != values[SUM]:
         raise DataError(f"{where} must be as it was written, but differs from its own sum; {advice}")
     return True
+
+
+def yaml_with_sum(values: Mapping[str, Any], without: Sequence[str] = ()) -> bytes:
+    """Return the content of a YAML file whose last line, a comment, is the sum of the values.
+
+    Args:
+        values: plain values.
+        without: the names of those that may be changed.
+    """
+    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return f"{text}# {SUM}: {_sum_of_some(values, without)}\n".encode()
+
+
+def check_yaml_sum(path: Path, values: Mapping[str, Any], advice: str, without: Sequence[str] = ()) -> None:
+    """Compare what a YAML file holds with its sum, if it has one: those of users and of older versions have none.
+
+    Args:
+        path: the file.
+        values: what it holds.
+        advice: what to do where it has changed.
+        without: as for `yaml_with_sum`.
+
+    Raises:
+        DataError: they differ, or the file cannot be read.
+    """
+    try:
+        found = _YAML_SUM.search(read_file(path))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
+    if found is not None and found[1].decode() != _sum_of_some(values, without):
+        raise DataError(f"{path} must be as it was written, but differs from its own sum; {advice}")
+
+
+def _sum_of_some(values: Mapping[str, Any], without: Sequence[str]) -> str:
+    return sum_of_values({name: value for name, value in values.items() if name not in without})[:_SHORT]
 
 
 def sums_of_files(folder: Path, names: Iterable[str]) -> dict[str, str]:

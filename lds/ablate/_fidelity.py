@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from lds._files import make_folder, read_file, write_atomically
 from lds._read import load_tensors, parse_json
+from lds._sums import SUM, check_sum, with_sum
 from lds.ablate._ablation import AblationConfig
 from lds.errors import DataError
 from lds.run import TrainConfig, load_data
 from lds.run._data import fingerprint
-from lds.run._reader import CHECKPOINT
+from lds.run._reader import CHECKPOINT, read_result
 from lds.sweep import Engine, Job
 from lds.sweep._spec import folder_name, identity
 
@@ -127,7 +128,7 @@ def curves(
     ):
         for job, reply in replies:
             if reply.error is None:
-                content = {"data": data[job.name]} | asdict(reply.result)
+                content = with_sum({"data": data[job.name]} | asdict(reply.result))
                 write_atomically(files[job.name], json.dumps(content).encode())
                 found[job.name] = reply.result
             else:
@@ -145,7 +146,11 @@ def _read(path: Path, steps: int, data: str) -> TruncationCurve | None:
     except (OSError, DataError):
         return None
     names = [field.name for field in fields(TruncationCurve)]
-    if not isinstance(content, dict) or content.keys() != {"data", *names} or content["data"] != data:
+    if not isinstance(content, dict) or content.keys() - {SUM} != {"data", *names} or content["data"] != data:
+        return None
+    try:
+        check_sum(content, str(path), "it is computed again")
+    except DataError:
         return None
     columns = [content[name] for name in names]
     if not all(isinstance(c, list) and len(c) == steps + 1 and all(map(_is_plain, c)) for c in columns):
@@ -165,5 +170,8 @@ def _curve(run: TrainConfig, steps: int, checkpoint: Path | None) -> TruncationC
     data = load_data(run)
     learner = make_learner(run, data)
     assert isinstance(learner, StructureLearner)
-    theta = None if checkpoint is None else load_tensors(checkpoint)["theta"]
+    theta = None
+    if checkpoint is not None:
+        theta = load_tensors(checkpoint)["theta"]
+        read_result(checkpoint.parent, [checkpoint.name])  # It is that of the run.
     return fidelity(learner, data, steps=steps, seed=run.seed, theta=theta)

@@ -11,14 +11,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lds._callbacks import Callback, EpochRecord, StepRecord
 from lds._files import alone, append, make_folder, write_atomically
-from lds._sums import with_sum
+from lds._sums import with_sum, yaml_with_sum
 from lds.errors import InputError
 from lds.run._export import EXPORT_FORMATS
-from lds.run._reader import CHECKPOINT, CONFIG, FAILURE, GRAPH, METRICS, NODE_NAMES, PREDICTIONS, PROGRESS, RESULT, tie
+from lds.run._reader import (
+    CHECKPOINT,
+    CONFIG,
+    FAILURE,
+    GRAPH,
+    METRICS,
+    NODE_NAMES,
+    PLACES,
+    PREDICTIONS,
+    PROGRESS,
+    RESULT,
+    tie,
+)
 
 if TYPE_CHECKING:
     from lds.learner import Fit
@@ -123,7 +133,7 @@ class RunFolder(Callback):
         write_atomically(self.path / FAILURE, content)
 
     def _write_config(self) -> None:
-        write_atomically(self.path / CONFIG, yaml.safe_dump(dict(self.config), sort_keys=False).encode())
+        write_atomically(self.path / CONFIG, yaml_with_sum(self.config, PLACES))
 
     def _write_metrics(self, history: Sequence[EpochRecord]) -> None:
         lines = "".join(_line(record) + "\n" for record in history)

@@ -28,7 +28,7 @@ from lds._read import (
     read_yaml,
     reason,
 )
-from lds._sums import check_files, check_sum, sum_of_values, sums_of_files, warn_unverified
+from lds._sums import check_files, check_sum, check_yaml_sum, sum_of_values, sums_of_files, warn_unverified
 from lds.errors import DataError, InputError, UnverifiedWarning
 from lds.run._config import BaselineConfig, TrainConfig, make_config
 from lds.run._methods import METHOD
@@ -47,7 +47,7 @@ PROGRESS, FAILURE, TENSORBOARD = "progress.pt", "failure.pt", "tensorboard"
 # What a run that has ended ties to its result. All but the metrics may be removed, to save room.
 _TIED = (METRICS, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES)
 # Of a configuration: where the data lies, which may change. What it holds may not.
-_PLACES = ("data_root", "data", "edges")
+PLACES = ("data_root", "data", "edges")
 
 _DEFAULTS = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
 # What tells runs of one setting apart, and what is no part of a setting.
@@ -91,16 +91,25 @@ def other_field(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, A
     Where the data lies does not count.
     """
     for field in {**now, **then}:
-        if field not in _PLACES and now.get(field) != then.get(field):
+        if field not in PLACES and now.get(field) != then.get(field):
             return str(field), then.get(field), now.get(field)
     return None
 
 
 def tie(folder: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result of a run with its configuration and the sums of its files, and of the result itself."""
-    own = {name: value for name, value in config.items() if name not in _PLACES}
+    own = {name: value for name, value in config.items() if name not in PLACES}
     tied: dict[str, Any] = {**result, "config": own, "sums": sums_of_files(folder, _TIED)}
     return {**tied, "sums": {**tied["sums"], RESULT: sum_of_values(tied)}}
+
+
+def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse the configuration of a run that has not ended if it has changed since the run wrote it.
+
+    Raises:
+        DataError: it has.
+    """
+    check_yaml_sum(folder / CONFIG, config, "put it back, or train anew in another folder", PLACES)
 
 
 def for_ledger(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,11 +243,15 @@ def unusual(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, files: Sequence[str] = _TIED) -> Run:
     """Read configuration, result and metrics; a run without result.json is still going on, or was cut off.
 
+    Args:
+        folder: the run folder.
+        files: those of a run that has ended that must be as it ended with them.
+
     Raises:
-        DataError: a file is malformed.
+        DataError: a file is malformed, or has changed since the run ended.
     """
     config = check_config(read_yaml(folder / CONFIG), str(folder / CONFIG))
     result = None
@@ -252,7 +265,9 @@ def read_run(folder: Path) -> Run:
             raise DataError(f"{metrics}:{len(lines.whole) + 1} ends half-way, though the run has ended; mend the line")
         epochs = tuple(_epoch(line) for line in lines.whole)
     if result is not None:
-        check_tied(folder, config, result)
+        check_tied(folder, config, result, files)
+    else:
+        check_unchanged(folder, config)
     return Run(config, result, folder, epochs)
 
 

@@ -10,13 +10,14 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._read import read_yaml
 from lds._signals import stop_requests, stops_later
 from lds.errors import NumericalError
 from lds.run._config import BaselineConfig, TrainConfig
 from lds.run._data import fingerprint, load_data
 from lds.run._environment import peak_rss_mb, threads, versions
 from lds.run._folder import RunFolder
-from lds.run._reader import CONFIG, RESULT, TENSORBOARD, config_of, read_result
+from lds.run._reader import CONFIG, RESULT, TENSORBOARD, check_unchanged, config_of, read_result
 
 
 class ProgressBar(Callback):
@@ -161,6 +162,8 @@ def _run(
     data = load_data(config)
     learner = make_learner(config, data)
     saved, spent = read_progress(folder.path, folder.config, data)
+    if saved is None and (folder.path / CONFIG).exists():  # Else the two have been compared.
+        check_unchanged(folder.path, read_yaml(folder.path / CONFIG))
     began = time.perf_counter()
     try:
         if isinstance(learner, StructureLearner):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from lds._files import write_atomically
+from lds._files import refuse_links, write_atomically
 from lds.run import BaselineConfig, TrainConfig, train_once
 from lds.run._reader import for_ledger
 from lds.sweep._grid_folder import RUNS, SPEC, TABLE, claim, refuse_other_data, refuse_other_versions, trim
@@ -54,6 +54,8 @@ def run_sweep(
     """
     out = Path(out).absolute()
     claim(spec, out)
+    for config in spec.configs:
+        refuse_links(out, RUNS, folder_name(identity(config)))
     with Ledger(out / LEDGER) as ledger:
         configs = {key(identity(config)): config for config in spec.configs}
         kept = {name: ledger.outcomes[name] for name in configs if name in ledger.outcomes}

@@ -17,7 +17,7 @@ from lds.run import BaselineConfig, TrainConfig, load_data
 from lds.run._config import DataConfig
 from lds.run._data import fingerprint
 from lds.run._methods import METHOD
-from lds.run._reader import CHECKPOINT, CONFIG, GRAPH, NODE_NAMES, PREDICTIONS, Run, for_ledger, read_run
+from lds.run._reader import CHECKPOINT, CONFIG, GRAPH, METRICS, NODE_NAMES, PREDICTIONS, Run, for_ledger, read_run
 from lds.sweep._ledger import LEDGER, Outcome, outcome_of, read_ledger, warn_of_old_lines, whole_lines
 from lds.sweep._spec import Spec, folder_name, identity, key
 from lds.sweep._worker import Failure
@@ -41,7 +41,7 @@ def read_results(path: Path | str) -> list[Outcome]:
     outcomes = read_ledger(path / LEDGER)
     if not (path / SPEC).exists():
         return outcomes
-    order = {key(identity(config)): place for place, config in enumerate(Spec.read(path / SPEC).configs)}
+    order = {key(identity(config)): place for place, config in enumerate(Spec.of_folder(path / SPEC).configs)}
     return sorted(outcomes, key=lambda outcome: order.get(outcome.key, len(order)))
 
 
@@ -91,7 +91,7 @@ def read_grid(path: Path) -> GridFolder:
     warn_of_old_lines(path / LEDGER, lines)
     runs = refuse_links(path, RUNS)
     found = [refuse_links(runs, folder.name) for folder in sorted(runs.iterdir())] if runs.is_dir() else []
-    folders = tuple(read_run(folder) for folder in found if (folder / CONFIG).exists())
+    folders = tuple(read_run(folder, (METRICS, GRAPH)) for folder in found if (folder / CONFIG).exists())
     for run in folders:
         _check_same(run, ends.get(run.key), path / LEDGER)
     return GridFolder(
@@ -139,7 +139,7 @@ def claim(spec: Spec, out: Path) -> None:
     except OSError as error:
         raise InputError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
     if SPEC in found:
-        other = Spec.read(out / SPEC).name
+        other = Spec.of_folder(out / SPEC).name
         if other != spec.name:
             raise InputError(
                 f"{out} must be a folder of the sweep {spec.name}, but holds {other}; choose another --out"
@@ -195,5 +195,6 @@ def refuse_other_versions(out: Path, outcomes: Mapping[str, Outcome]) -> None:
 
 def trim(out: Path, outcome: Outcome) -> None:
     """Remove what a run folder holds beyond its configuration, metrics and result."""
+    folder = refuse_links(out, RUNS, folder_name(outcome.config))
     for name in _BULK:
-        (out / RUNS / folder_name(outcome.config) / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)

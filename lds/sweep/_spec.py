@@ -12,10 +12,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lds._files import read_file
+from lds._files import read_file, refuse_links
 from lds._read import parse_yaml
+from lds._sums import check_yaml_sum, yaml_with_sum
 from lds.errors import DataError, InputError
 from lds.run import BaselineConfig, TrainConfig, make_config
 
@@ -68,6 +67,18 @@ class Spec:
             raise InputError(f"{path}: {error}") from error
 
     @classmethod
+    def of_folder(cls, path: Path) -> Spec:
+        """Read the file that a sweep wrote into its folder.
+
+        Raises:
+            InputError: as for `read`; or it is a link, or has changed since.
+        """
+        refuse_links(path.parent, path.name)
+        spec = cls.read(path)
+        check_yaml_sum(path, parse_yaml(read_file(path).decode()), "put it back, or remove it")
+        return spec
+
+    @classmethod
     def make(cls, values: Any, *, quick: bool = False) -> Spec:
         """Return the runs that the values of a YAML file describe.
 
@@ -93,9 +104,9 @@ class Spec:
         return cls(f"{name}-quick" if quick else name, description, tuple(grids), configs)
 
     def as_yaml(self) -> str:
-        """Return the text of a YAML file that describes the same runs."""
+        """Return the text of a YAML file that describes the same runs, and ends with a sum of itself."""
         values = {"name": self.name, "description": self.description, "runs": [dict(grid) for grid in self.runs]}
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return yaml_with_sum(values).decode()
 
 
 def _expand(number: int, grid: Any) -> Iterator[TrainConfig | BaselineConfig]:

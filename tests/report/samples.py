@@ -6,7 +6,7 @@ import math
 import numpy as np
 import yaml
 
-from lds._sums import with_sum
+from lds._sums import sums_of_files, with_sum
 from lds.run._reader import tie
 
 VERSIONS = {"lds": "0.1.0", "python": "3.11.7", "torch": "2.13.0"}
@@ -114,6 +114,11 @@ def ablation_folder(path):
     config = {"dataset": "wine", "method": "knn-lds", "retain": 1.0, "interval": 20}
     (path / "ablation.yaml").write_text(yaml.safe_dump(config | {"horizons": [*horizons], "seeds": [*seeds]}))
     reason = "the shortest horizon whose relative error stays below 5 %"
-    (path / "recommendation.json").write_text(json.dumps({"horizon": 10, "reason": reason}))
+    recommend(path, {"horizon": 10, "reason": reason})
     write_lines(path / "results.jsonl", rows)
     return path
+
+
+def recommend(path, recommendation):
+    sums = sums_of_files(path, ["ablation.csv", "fidelity.csv"])
+    (path / "recommendation.json").write_text(json.dumps(with_sum(recommendation | {"sums": sums})))

@@ -134,7 +134,7 @@ def test_texts_of_files_are_no_markup(tmp_path):
     )
     samples.run_folder(sweep / "runs" / "evil", dataset=EVIL, metric=EVIL)
     ablation = samples.ablation_folder(tmp_path / "ablation")
-    (ablation / "recommendation.json").write_text(json.dumps({"horizon": EVIL, "reason": EVIL}))
+    samples.recommend(ablation, {"horizon": EVIL, "reason": EVIL})
     html = page(run, sweep, ablation, out=tmp_path / "report.html")
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 10

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from lds.cli import main
-from lds.cli._train import warnings_in_a_line
+from lds.cli import main, warnings_in_a_line
 from lds.errors import DataError, InputError, NumericalError
 from lds.run import TrainConfig, load_data, replay_failure, resume, train
 
