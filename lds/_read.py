@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, npt.NDArray[np.generic]]
 
+# In what torch.load says: how its check is switched off, and where to ask for that.
+_ADVICE = re.compile("weights_only|safe_globals|trusted|issue")
+# Of a figure in a file: its square, and sums of these, are finite. Of a count: every integer up to it is a float.
+_MOST = 1e100
+_MOST_COUNTED = 2**53
 # Of a YAML file, its aliases written out: a grid of thousands of runs has some hundred.
 _YAML_NODES = 100_000
 _YAML_DIGITS = 100
@@ -205,9 +211,31 @@ def number_of(values: Mapping[str, Any], name: str, where: str) -> float:
     if value is None or value == "":
         return math.nan
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where} needs a number as {name}, but holds {value!r:.80}") from None
+    check_figure(number, name, where)
+    return number
+
+
+def check_figure(value: Any, name: str, where: str, *, counted: bool = False) -> None:
+    """Refuse a finite number beyond what can be added up, squared and drawn.
+
+    Args:
+        value: the number; anything else is none of this check's business.
+        name: what to call it in messages.
+        where: the place in a file, for messages.
+        counted: whether it counts or numbers something, so that it is an index, too.
+
+    Raises:
+        DataError: it is beyond.
+    """
+    most = _MOST_COUNTED if counted else _MOST
+    if isinstance(value, int | float) and most < abs(value) < math.inf:
+        shown = f"{value:.3g}" if isinstance(value, float) else f"a number of {value.bit_length()} bits"
+        raise DataError(
+            f"{where} needs a number of at most {float(most):.0e} in size as {name:.80}, but holds {shown}; run again"
+        )
 
 
 def _mapping(values: Any, where: str) -> Mapping[str, Any]:
@@ -258,13 +286,10 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
 
 def without_advice(error: Exception) -> str:
     """Return the reason of torch.load in one line, without its advice on how to run the code of such a file."""
-    text = str(error)
-    _, marked, rest = text.partition("WeightsUnpickler error: ")
-    # The part before it, and the part after the first sentence, say how the check can be switched off.
-    found = rest.partition(". ")[0].partition("\n")[0] if marked else text
-    if "weights_only" in found or "safe_globals" in found or "get_unsafe_globals" in found:
-        found = "it holds what could run code"
-    return reason(Exception(found) if found else error)
+    lines = str(error).rpartition("WeightsUnpickler error: ")[2].splitlines()
+    told = [line.partition(". Please use")[0].strip() for line in lines]
+    sober = [line for line in told if line and not _ADVICE.search(line)]
+    return reason(Exception(sober[0].rstrip("."))) if sober else "it holds what could run code"
 
 
 def is_plain(tensor: Tensor, *, sparse: bool = False) -> bool:

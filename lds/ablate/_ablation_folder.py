@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lds._files import make_folder, read_file, refuse_links, write_atomically
-from lds._read import parse_yaml, read_csv, read_json, read_yaml, reason
+from lds._read import check_figure, parse_yaml, read_csv, read_json, read_yaml, reason
 from lds._sums import check_files, check_sum, check_yaml_sum, warn_unverified, yaml_with_sum
 from lds.ablate._ablation import FIDELITY, RECOMMENDATION, ROWS, Ablation, AblationConfig, Row
 from lds.errors import DataError, InputError
@@ -93,6 +93,8 @@ def _check_rows(path: Path, rows: Sequence[Row], grid: GridFolder) -> None:
 def _rows(path: Path) -> tuple[Row, ...]:
     rows = read_csv(path, [field.name for field in fields(Row)])
     for row in rows:
+        for name in ("horizon", "seed"):
+            check_figure(row[name], name, str(path), counted=True)
         if not (row["horizon"].is_integer() and row["seed"].is_integer()):
             raise DataError(
                 f"{path} needs integers as horizon and seed, but holds {row['horizon']}, {row['seed']}; run again"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from lds._files import make_folder, read_file, write_atomically
+from lds._memory import ROOM, too_large
 from lds._read import load_tensors, parse_json
 from lds._sums import SUM, check_sum, with_sum
 from lds.ablate._ablation import AblationConfig
@@ -55,6 +56,11 @@ def fidelity(
     from lds.hypergrad import truncation_curve
 
     problem = learner.problem(data, steps=steps, seed=seed, theta=theta)
+    weights = sum(value.nbytes for value in problem.params.values())
+    if steps * weights > ROOM:
+        raise too_large(
+            f"{steps} recorded steps of {weights} bytes of weights", steps * weights, "compare on fewer fidelity steps"
+        )
     trajectory = problem.record(horizon=None)
     return truncation_curve(trajectory, problem.outer_objective, noise=learner.noise)
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lds._callbacks import EpochRecord
 from lds._files import read_file
+from lds._memory import ROOM, too_large
 from lds._read import (
     Line,
+    check_figure,
     is_plain,
     load_arrays,
     load_tensors,
@@ -91,7 +93,7 @@ def other_field(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, A
     Where the data lies does not count.
     """
     for field in {**now, **then}:
-        if field not in PLACES and now.get(field) != then.get(field):
+        if field not in PLACES and (now.get(field) != then.get(field) or field not in then):
             return str(field), then.get(field), now.get(field)
     return None
 
@@ -282,6 +284,8 @@ def check_config(config: Any, where: str) -> Mapping[str, Any]:
     seed = config.get("seed", 0)
     if not isinstance(seed, int):
         raise DataError(f"{where} needs an integer as seed, but holds {seed!r:.80}")
+    for name, value in config.items():
+        check_figure(value, name, where)
     return config
 
 
@@ -294,6 +298,8 @@ def check_result(result: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(result, dict):
         raise DataError(f"{where} needs the result of a run, but holds {result!r:.80}")
     number_of(result, "test_accuracy", where)
+    for name, value in result.items():
+        check_figure(value, name, where)
     versions = result.get("versions", {})
     if not isinstance(versions, dict):
         raise DataError(f"{where} needs names and numbers as versions, but holds {versions!r:.80}")
@@ -310,6 +316,8 @@ def _epoch(line: Line) -> EpochRecord:
         raise DataError(
             f"{line.where} needs integers as epoch and outer_step, but holds {epoch!r:.80}, {outer_step!r:.80}"
         )
+    check_figure(epoch, "epoch", line.where, counted=True)
+    check_figure(outer_step, "outer_step", line.where, counted=True)
     improved = bool(line.values.get("improved"))
     return EpochRecord(epoch, outer_step, loss, accuracy, es_loss, edges, improved)
 
@@ -351,9 +359,11 @@ def read_graph(folder: Path) -> SavedGraph | None:
         _no_graph(path, f"num_nodes has the shape {arrays['num_nodes'].shape}")
     index, weight = arrays["edge_index"].astype("int64"), arrays["edge_weight"].astype("float64")
     num_nodes = int(arrays["num_nodes"].item())
-    if index.ndim != 2 or index.shape != (2, weight.size) or not ((index >= 0) & (index < num_nodes)).all():
+    if 8 * num_nodes > ROOM:  # Before anything is counted by node.
+        raise DataError(reason(too_large(f"{path}: the {num_nodes} nodes of a graph", 8 * num_nodes, "run again")))
+    if weight.ndim != 1 or index.shape != (2, weight.size) or not ((index >= 0) & (index < num_nodes)).all():
         raise DataError(
-            f"{path} needs E pairs of {num_nodes} nodes, got shape {index.shape} and E = {weight.size}; run again"
+            f"{path} needs E pairs of {num_nodes} nodes, got shapes {index.shape} and {weight.shape}; run again"
         )
     once = index[0] < index[1]
     return SavedGraph(index[:, once], weight.ravel()[once], num_nodes)
