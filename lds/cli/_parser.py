@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, get_loader, set_loader  # type: ignore[attr-defined]
 
+from lds._checks import text_fault
 from lds._files import read_file
 from lds._read import parse_yaml, reason
 from lds.errors import DataError
@@ -69,6 +70,8 @@ class ConfigFile(ActionConfigFile):
         for name, value in found.items():
             if name not in known:
                 parser.error(f"{option_string} must hold options of the command, but {values} has {str(name)!r:.80}")
+            if isinstance(value, str) and (fault := text_fault(value)) is not None:
+                parser.error(f"{option_string} must hold texts that can be written, but {name} in {values} {fault}")
             if isinstance(value, Mapping) or (isinstance(value, list) and any(map(_is_nested, value))):
                 parser.error(
                     f"{option_string} must hold texts and numbers, but {values} has {_kind(value)} as {name}; write "

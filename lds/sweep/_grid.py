@@ -79,13 +79,18 @@ def run_sweep(
                         trim(out, outcome)
                     bar.add(outcome)
                     if time.monotonic() - written > _TABLE_SECONDS:
-                        write_atomically(out / TABLE, results_csv(spec.configs, ledger.outcomes).encode())
+                        write_atomically(out / TABLE, _table(spec, ledger))
                         written = time.monotonic()
-        write_atomically(out / TABLE, results_csv(spec.configs, ledger.outcomes).encode())
+        write_atomically(out / TABLE, _table(spec, ledger))
         outcomes = {name: ledger.outcomes[name] for name in configs}
         if jobs:
             refuse_other_data(configs, outcomes)  # It may have changed meanwhile.
         return list(outcomes.values())
+
+
+def _table(spec: Spec, ledger: Ledger) -> bytes:
+    # Messages of errors may hold names that are no text.
+    return results_csv(spec.configs, ledger.outcomes).encode("utf-8", "backslashreplace")
 
 
 def _train(config: TrainConfig | BaselineConfig, folder: Path) -> dict[str, Any]:

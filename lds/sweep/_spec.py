@@ -20,6 +20,8 @@ from lds.run import BaselineConfig, TrainConfig, make_config
 
 _FIELDS = ("name", "description", "runs", "quick")
 _MOST_RUNS = 100_000
+# File systems take 255, and the names of temporary files and locks are longer.
+_LONGEST_NAME = 200
 # Part of what makes a run, also where they have their defaults.
 _ALWAYS = ("method", "seed")
 
@@ -90,8 +92,10 @@ class Spec:
         if unknown := [name for name in values if name not in _FIELDS]:
             raise InputError(f"{unknown[0]!r:.80} is no part of a sweep; it has {', '.join(_FIELDS)}")
         name, description = values.get("name"), values.get("description", "")
-        if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+        if not isinstance(name, str) or not name or "/" in name or name.startswith(".") or not name.isprintable():
             raise InputError(f"name must be a text that can name a folder, got {name!r:.80}")
+        if (size := len(name.encode())) > _LONGEST_NAME:
+            raise InputError(f"name must have at most {_LONGEST_NAME} bytes, got {size}: {name!r:.80}; shorten it")
         if not isinstance(description, str):
             raise InputError(f"description must be a text, got {description!r:.80}")
         if quick and "quick" not in values:
