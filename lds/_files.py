@@ -185,6 +185,12 @@ def release(descriptor: int) -> None:
     os.close(descriptor)
 
 
+def lock_of(folder: Path) -> Path:
+    """Return the file beside a folder that keeps other processes out of it."""
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.lock")
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder, by a lock on a file beside it that goes with the last of them.
@@ -193,7 +199,7 @@ def alone(folder: Path) -> Iterator[None]:
         InputError: another process is at work in the folder, or the file cannot be written.
     """
     folder = folder.resolve()
-    path = folder.with_name(f".{folder.name}.lock")
+    path = lock_of(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path)

@@ -81,8 +81,8 @@ def yaml_with_sum(values: Mapping[str, Any], without: Sequence[str] = ()) -> byt
     return f"{text}# {SUM}: {_sum_of_some(values, without)}\n".encode()
 
 
-def check_yaml_sum(path: Path, values: Mapping[str, Any], advice: str, without: Sequence[str] = ()) -> None:
-    """Compare what a YAML file holds with its sum, if it has one: those of users and of older versions have none.
+def check_yaml_sum(path: Path, values: Mapping[str, Any], advice: str, without: Sequence[str] = ()) -> bool:
+    """Compare what a YAML file holds with its sum; tell whether it has one: those of users and older versions do not.
 
     Args:
         path: the file.
@@ -99,6 +99,7 @@ def check_yaml_sum(path: Path, values: Mapping[str, Any], advice: str, without: 
         raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
     if found is not None and found[1].decode() != _sum_of_some(values, without):
         raise DataError(f"{path} must be as it was written, but differs from its own sum; {advice}")
+    return found is not None
 
 
 def _sum_of_some(values: Mapping[str, Any], without: Sequence[str]) -> str:

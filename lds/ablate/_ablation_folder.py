@@ -57,8 +57,8 @@ def read_ablation(path: Path) -> AblationFolder:
     curve = _curve(path / FIDELITY) if there(FIDELITY) else None
     grids = [folder for folder in (refuse_links(path, RUNS), path) if (folder / LEDGER).exists()]
     config = read_yaml(path / CONFIG) if there(CONFIG) else {}
-    if config:
-        check_yaml_sum(path / CONFIG, config, _AGAIN)
+    if config and not check_yaml_sum(path / CONFIG, config, _AGAIN) and rows:
+        warn_unverified(path / CONFIG)
     recommendation = read_json(path / RECOMMENDATION) if there(RECOMMENDATION) else None
     tied = bool(rows) and _is_tied(path, recommendation)
     grid = read_grid(grids[0]) if grids else None

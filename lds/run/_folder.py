@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
-from lds._files import alone, append, make_folder, write_atomically
+from lds._files import alone, append, lock_of, make_folder, write_atomically
 from lds._sums import with_sum, yaml_with_sum
 from lds.errors import InputError
 from lds.run._export import EXPORT_FORMATS
@@ -71,6 +71,7 @@ class RunFolder(Callback):
         try:
             # A first file that was cut off is named like this.
             taken = path.is_dir() and any(file.name != f".{CONFIG}.tmp" for file in path.iterdir())
+            lock_of(path).exists()  # Where a name is too long for its lock, it is so before the training, too.
             existing = next(p for p in (path, *path.absolute().parents) if p.exists())
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from lds._files import read_file, refuse_links
 from lds._read import parse_yaml
-from lds._sums import check_yaml_sum, yaml_with_sum
+from lds._sums import check_yaml_sum, warn_unverified, yaml_with_sum
 from lds.errors import DataError, InputError
 from lds.run import BaselineConfig, TrainConfig, make_config
 
@@ -77,7 +77,8 @@ class Spec:
         """
         refuse_links(path.parent, path.name)
         spec = cls.read(path)
-        check_yaml_sum(path, parse_yaml(read_file(path).decode()), "put it back, or remove it")
+        if not check_yaml_sum(path, parse_yaml(read_file(path).decode()), "put it back, or remove it"):
+            warn_unverified(path)
         return spec
 
     @classmethod

@@ -34,6 +34,9 @@ class Target:
         read: reads them.
         contents: hostile contents, by file.
         warms: whether to read the good files before the first case.
+        guarded: whose damage must be refused or harmless: "all" files are tied by sums, so that any change counts;
+            "blind" ones have checksums, which what mutates the members of an archive renews; None has neither.
+        expected: the sum of what the good files are read as.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Target:
     read: Callable[[Path], Any]
     contents: Callable[[Path], Contents] = lambda _: []
     warms: bool = True
+    guarded: str | None = None
+    expected: str = ""
 
     def warm(self, folder: Path) -> None:
         """Read the good files once."""

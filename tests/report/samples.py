@@ -6,7 +6,7 @@ import math
 import numpy as np
 import yaml
 
-from lds._sums import sums_of_files, with_sum
+from lds._sums import sums_of_files, with_sum, yaml_with_sum
 from lds.run._reader import tie
 
 VERSIONS = {"lds": "0.1.0", "python": "3.11.7", "torch": "2.13.0"}
@@ -112,7 +112,7 @@ def ablation_folder(path):
         lines.append(f"{depth},{error},{1 - error * error / 2},{0.3 * math.exp(-depth / 6)}")
     (path / "fidelity.csv").write_text("\n".join(lines) + "\n")
     config = {"dataset": "wine", "method": "knn-lds", "retain": 1.0, "interval": 20}
-    (path / "ablation.yaml").write_text(yaml.safe_dump(config | {"horizons": [*horizons], "seeds": [*seeds]}))
+    (path / "ablation.yaml").write_bytes(yaml_with_sum(config | {"horizons": [*horizons], "seeds": [*seeds]}))
     reason = "the shortest horizon whose relative error stays below 5 %"
     recommend(path, {"horizon": 10, "reason": reason})
     write_lines(path / "results.jsonl", rows)
