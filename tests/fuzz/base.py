@@ -35,7 +35,8 @@ class Target:
         contents: hostile contents, by file.
         warms: whether to read the good files before the first case.
         guarded: whose damage must be refused or harmless: "all" files are tied by sums, so that any change counts;
-            "blind" ones have checksums, which what mutates the members of an archive renews; None has neither.
+            "lines" of a ledger have sums each; "blind" ones have checksums, which what mutates the members of an archive
+            renews; None has neither.
         expected: the sum of what the good files are read as.
     """
 
