@@ -29,6 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     except LDSError as error:
         print(f"lds: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
+    except OSError as error:  # Of the file system, wherever nobody looked for it.
+        name = "a file" if error.filename is None else str(error.filename)
+        print(f"lds: error: {' '.join(name.splitlines())} cannot be used: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("lds: error: memory is too small; take less data, or a machine with more", file=sys.stderr)
+        return 2
     except Interrupted as stop:
         print(f"lds: {stop}", file=sys.stderr)
         return stop.exit_code

@@ -35,7 +35,7 @@ class Target:
         contents: hostile contents, by file.
         warms: whether to read the good files before the first case.
         guarded: whose damage must be refused or harmless: "all" files are tied by sums, so that any change counts;
-            "lines" of a ledger have sums each; "blind" ones have checksums, which what mutates the members of an archive
+            "lines" of a ledger have sums each; "blind" ones have checksums, which a change of an archive's members
             renews; None has neither.
         expected: the sum of what the good files are read as.
     """

@@ -21,6 +21,8 @@ from lds.sweep import ProcessEngine, Spec, read_results, run_sweep
 from lds.sweep._grid_folder import read_grid
 
 CONFIG = TrainConfig("wine", "knn-lds", tau=20, max_epochs=2, samples=2, k=3, hidden=2, seed=2)
+# One of the sweep.
+TWO = TrainConfig("wine", "knn-lds", tau=50, max_epochs=1, samples=2, k=3, hidden=2)
 FOLDERS = ("run", "interrupted", "sweep", "ablation")
 
 
@@ -39,8 +41,8 @@ def make(root: Path) -> None:
     train(CONFIG, root / "run", progress=False)
     with mock.patch("lds.run._saving.ProgressSaver", _Stopping), suppress(Interrupted):
         train(CONFIG, root / "interrupted", progress=False)
-    short = {"dataset": "wine", "method": ["knn-gcn", "knn-lds"], "k": 3, "hidden": 2, "tau": 50, "samples": 2}
-    spec = Spec.make({"name": "two", "runs": [{**short, "max_epochs": 1, "seed": 0}]})
+    values = {name: value for name, value in TWO.as_dict().items() if value is not None}
+    spec = Spec.make({"name": "two", "runs": [{**values, "method": ["knn-gcn", "knn-lds"]}]})
     run_sweep(spec, root / "sweep", ProcessEngine(1), progress=False)
     common = TrainConfig("wine", "knn-lds", interval=50, max_epochs=1, samples=2, k=3, hidden=2)
     ablate(AblationConfig(common, [0, 2], [1], 3), root / "ablation", ProcessEngine(1), progress=False)
