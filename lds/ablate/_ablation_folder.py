@@ -121,7 +121,7 @@ def claim(config: AblationConfig, out: Path) -> None:
         grown = ("horizons", "seeds", "fidelity_steps")
         if not isinstance(found, dict) or any(found.get(name) != mine[name] for name in mine if name not in grown):
             raise InputError(f"{out} holds an ablation of another configuration; choose another --out")
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(file.name != f".{CONFIG}.tmp" for file in out.iterdir()):  # So a first file is cut off.
         raise InputError(
             f"{out} must be new, empty or the folder of an ablation, but holds files; choose another --out"
         )
