@@ -74,6 +74,7 @@ def test_a_method_without_network(tmp_path):
     run = samples.run_folder(tmp_path / "run", method="logreg", learned=False)
     (run / "metrics.jsonl").unlink()
     (run / "result.json").write_text(json.dumps({"test_accuracy": 0.95, "seconds": 0.1}))
+    samples.seal(run)
     html = page(run, out=tmp_path / "report.html")
     for text in ("95.0 %", "100 ms", "This method has no outer epochs.", "This method uses no graph."):
         assert text in html
@@ -86,6 +87,7 @@ def test_a_method_without_network(tmp_path):
 def test_no_learned_edge(tmp_path, method, text):
     run = samples.run_folder(tmp_path / "run", count=1, method=method)
     np.savez(run / "graph.npz", edge_index=np.empty((2, 0), np.int64), edge_weight=np.empty(0), num_nodes=178)
+    samples.seal(run)
     html = page(run, out=tmp_path / "report.html")
     assert text in html
     assert "<svg" not in html
@@ -119,6 +121,7 @@ def test_texts_of_files_are_no_markup(tmp_path):
     run = samples.run_folder(tmp_path / "run", metric=EVIL)
     whole = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(whole | {"versions": {EVIL: EVIL}}))
+    samples.seal(run)
     sweep = samples.sweep_folder(tmp_path / "sweep")
     config = {"dataset": EVIL, "method": EVIL, "seed": 1, EVIL: EVIL}
     error = {"type": EVIL, "message": EVIL, "traceback": EVIL}
@@ -131,7 +134,7 @@ def test_texts_of_files_are_no_markup(tmp_path):
     )
     samples.run_folder(sweep / "runs" / "evil", dataset=EVIL, metric=EVIL)
     ablation = samples.ablation_folder(tmp_path / "ablation")
-    (ablation / "recommendation.json").write_text(json.dumps({"horizon": EVIL, "reason": EVIL}))
+    samples.recommend(ablation, {"horizon": EVIL, "reason": EVIL})
     html = page(run, sweep, ablation, out=tmp_path / "report.html")
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 10
