@@ -41,6 +41,24 @@ class State(NamedTuple):
     step: int = 0
 
 
+class WithBuffers(NamedTuple):
+    """Params of a module with the buffers that the state carries along; what `functional(…, buffers=True)` returns.
+
+    Attributes:
+        params: the trainable parameters by name, which the updater trains.
+        buffers: the persistent buffers by name, such as BatchNorm's running statistics, which the calls of a step
+            renew. Integers, such as `num_batches_tracked`, are float64 here.
+    """
+
+    params: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
+def trained(params: PyTree) -> PyTree:
+    """Return the params without buffers."""
+    return params.params if isinstance(params, WithBuffers) else params
+
+
 @runtime_checkable
 class Updater(Protocol):
     """One step of inner optimization, w_{t+1} = Φ(w_t, θ), as two pure methods; no base class is needed."""

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from lds._random import STEP, forked, reseed
-from lds._updater import Objective, PyTree, State, gradient
+from lds._updater import Objective, PyTree, State, WithBuffers, gradient, trained
 from lds.errors import InputError, NumericalError, PremiseWarning
 from lds.hypergrad._attached import Attached, frames_of_ours, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, StepGraph
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
-from lds.hypergrad._module import WithBuffers, trained
 from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, later_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
