@@ -47,6 +47,15 @@ def test_a_learner_says_so_of_classes():
         StructureLearner().fit(data)
 
 
+def test_no_graph_is_made_of_nodes_that_cannot_be_learned(monkeypatch):
+    def graph(data):
+        raise AssertionError("made")
+
+    monkeypatch.setattr("lds.graph._all_pairs.ROOM", 1000)
+    with pytest.raises(InputError, match="1128 edge probabilities of 4 bytes, on all pairs of 48 nodes"):
+        StructureLearner(graph=graph).fit(blocks())
+
+
 def test_own_data(tmp_path):
     arrays = {"x_data": np.ones(48), "x_indices": np.arange(48), "x_indptr": np.arange(49), "x_shape": [48, 2 * 10**9]}
     np.savez(tmp_path / "wide.npz", **arrays, y=np.arange(48) % 2)
