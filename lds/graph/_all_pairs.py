@@ -59,13 +59,7 @@ class AllPairs:
     ) -> None:
         if num_nodes < 1:
             raise InputError(f"a structure needs at least one node, got num_nodes={num_nodes}")
-        pairs = num_nodes * (num_nodes - 1) // 2
-        if pairs * dtype.itemsize > ROOM:
-            raise too_large(
-                f"{pairs} edge probabilities of {dtype.itemsize} bytes, on all pairs of {num_nodes} nodes",
-                pairs * dtype.itemsize,
-                "take CandidatePairs, or fewer nodes",
-            )
+        self.require_room(num_nodes, dtype)
         row, col = canonical_pairs(edge_index, num_nodes)
         device = edge_index.device if device is None else torch.device(device)
         rows = min(_BLOCK_ROWS, num_nodes)
@@ -78,6 +72,21 @@ class AllPairs:
         self._flat = torch.zeros(int(sizes.sum()), dtype=dtype, device=device)
         self._flat[self._positions(row.to(device), col.to(device))] = 1.0
         self._refresh(float(row.numel()))
+
+    @staticmethod
+    def require_room(num_nodes: int, dtype: torch.dtype) -> None:
+        """Refuse so many nodes if their θ does not fit into memory.
+
+        Raises:
+            InputError: it does not; the message has the sum.
+        """
+        pairs = num_nodes * (num_nodes - 1) // 2
+        if pairs * dtype.itemsize > ROOM:
+            raise too_large(
+                f"{pairs} edge probabilities of {dtype.itemsize} bytes, on all pairs of {num_nodes} nodes",
+                pairs * dtype.itemsize,
+                "take CandidatePairs, or fewer nodes",
+            )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -225,6 +225,8 @@ class StructureLearner:
 
     def _outer(self, task: Task, data: Data) -> dict[str, Any]:
         """Return the outer variables at their initial values."""
+        if self.edges is AllPairs:
+            AllPairs.require_room(task.num_nodes, task.dtype)  # Before a graph of so many nodes is made.
         outer: dict[str, Any] = {"structure": self.edges(task.num_nodes, self.graph(data), dtype=task.dtype)}
         if self.learn_inner_lr:
             a, b = _LR_RANGE

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from lds.cli import main
 from lds.errors import InputError, StorageError
@@ -196,3 +197,30 @@ class TestCommand:
         assert captured.err.count("\n") == 1
         assert message in captured.err
         assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["$x$", "a $\\frac{ $", "_hidden", "$", "%s", "\u202eabc", "x" * 300])
+def test_names_that_a_plotting_library_may_take_for_something_else(tmp_path, name):
+    rows = [
+        {"config": {"dataset": name, "method": name, "seed": seed}, "status": "done", "result": samples.result(0.5)}
+        for seed in (1, 2)
+    ]
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    samples.write_lines(sweep / "results.jsonl", rows)
+    for seed in (1, 2):
+        samples.run_folder(sweep / "runs" / str(seed), count=2, dataset=name, metric=name, seed=seed, learned=False)
+    html = page(sweep, out=tmp_path / "report.html")
+    assert "<svg" in html
+    assert str(escape(name)) in html
+
+
+@pytest.mark.parametrize("value", [1e100, float("inf"), float("nan"), 1e-320])
+def test_figures_at_the_bounds(tmp_path, value):
+    folder = samples.run_folder(tmp_path / "run", count=3, done=False)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        del line["sum"]
+        line |= dict.fromkeys(("inner_loss", "es_accuracy", "expected_edges"), (-1) ** number * value)
+    samples.write_lines(folder / "metrics.jsonl", lines)
+    assert "<svg" in page(folder, out=tmp_path / "report.html")

@@ -3,15 +3,21 @@
 import json
 import shutil
 import warnings
+from random import Random
 
+import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from lds.cli import main
+from lds.data import read
 from lds.errors import DataError, InputError, UnverifiedWarning
 from lds.run import read_structure, resume, train
+from lds.run._data import fingerprint
 from lds.run._reader import read_run
 from lds.sweep import read_results
+from tests.learner.problems import blocks
 from tests.report.samples import run_folder
 from tests.run import flips
 
@@ -50,6 +56,27 @@ def test_flipped_bits_are_refused_or_harmless(root, folder):
     counts = dict(flips.flip_all(root, folder, 6, seed=1))
     assert {name: found["silent"] for name, found in counts.items()} == dict.fromkeys(counts, 0)
     assert sum(found["refused"] for found in counts.values()) > len(counts)
+
+
+@pytest.mark.parametrize("name", ["own.pt", "own.npz"])
+def test_flipped_bits_in_own_data(tmp_path, name):
+    data, path = blocks(20), tmp_path / name
+    parts = {part: data[part] for part in ("x", "y", "edge_index")}
+    if name == "own.pt":
+        torch.save(Data(**parts), path)
+    else:
+        np.savez(path, **{part: value.numpy() for part, value in parts.items()})
+    whole, expected, random, outcomes = path.read_bytes(), fingerprint(read(path)), Random(0), []
+    for _ in range(200):
+        changed = bytearray(whole)
+        changed[random.randrange(len(whole))] ^= 1 << random.randrange(8)
+        path.write_bytes(changed)
+        try:
+            outcomes.append(fingerprint(read(path)) == expected)
+        except DataError:
+            outcomes.append(None)
+    assert False not in outcomes
+    assert outcomes.count(None) > 100
 
 
 @pytest.mark.parametrize(
@@ -108,9 +135,9 @@ def test_a_folder_of_an_earlier_version_is_read_and_said_to_be_unverified(run):
     path = run / "result.json"
     result = {name: x for name, x in json.loads(path.read_text()).items() if name not in ("sums", "config")}
     path.write_text(json.dumps(result))
-    for read in (read_run, resume, read_structure):
+    for reader in (read_run, resume, read_structure):
         with pytest.warns(UnverifiedWarning, match="is not verified: it has no sums"):
-            read(run)
+            reader(run)
 
 
 def test_a_ledger_of_an_earlier_version(root, tmp_path):
