@@ -13,7 +13,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -279,8 +279,8 @@ def check_unpacked(file: BinaryIO) -> None:
         )
 
 
-def load_arrays(path: Path) -> Arrays:
-    """Return the arrays that numpy.savez wrote to a file.
+def load_arrays(path: Path, wanted: Callable[[str], bool] | None = None) -> Arrays:
+    """Return the arrays that numpy.savez wrote to a file, or those with a wanted name.
 
     Raises:
         DataError: the file is damaged, or holds anything else, such as Python objects; the message is the reason alone.
@@ -292,11 +292,12 @@ def load_arrays(path: Path) -> Arrays:
         check_unpacked(file)  # So the archive is whole enough to be opened.
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
-                _check_size(archive, member)
+                if wanted is None or wanted(member.filename.removesuffix(".npy")):
+                    _check_size(archive, member)
         file.seek(0)
         # numpy's documentation names few exceptions: a damaged file raises many, in zip, header or array code.
         with _damage(), np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: arrays[name] for name in arrays.files if wanted is None or wanted(name)}
 
 
 @contextmanager

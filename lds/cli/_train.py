@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
 
+from lds._callbacks import Callback, EpochRecord, StepRecord
 from lds._signals import Interrupted
 from lds.cli._parser import ConfigFile, Parser
 from lds.errors import InputError
@@ -60,28 +63,69 @@ def run(options: Namespace) -> int:
     if folder is not None:
         _check_alone("--resume", folder, values, out=out, log=log)
         out = folder
-        with warnings_in_a_line(), _what_is_saved(Path(out)):
-            result = resume(Path(folder), config=_moved(folder, values["data_root"]), progress=progress)
+        with warnings_in_a_line() as callbacks, _what_is_saved(Path(out)):
+            result = resume(
+                Path(folder), config=_moved(folder, values["data_root"]), progress=progress, callbacks=callbacks
+            )
     else:
         source = values["dataset"] if values["data"] is None else values["data"]
         for name, value in (("--dataset or --data", source), ("--out", out)):
             if value is None:
                 raise InputError(f"{name} is needed, or --resume with the folder of a run")
-        with warnings_in_a_line(), _what_is_saved(Path(out)):
-            result = train(TrainConfig(**values), Path(out), progress=progress, log=log)
+        with warnings_in_a_line() as callbacks, _what_is_saved(Path(out)):
+            result = train(TrainConfig(**values), Path(out), progress=progress, log=log, callbacks=callbacks)
     print(f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs; run folder {out}")
     return 0
 
 
+class _Line(logging.Formatter):
+    """Has a record look like the messages of the command line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        what = "" if record.levelno < logging.WARNING else "warning: "
+        return f"lds: {what}{record.getMessage()}"
+
+
+class _Begun(Callback):
+    """Tells what was noted once training has begun: a run that fails on its input ends in the line that says so."""
+
+    def __init__(self, notes: MemoryHandler) -> None:
+        self._notes = notes
+
+    def on_step(self, record: StepRecord) -> None:
+        """Tell what was noted."""
+        self._notes.flush()
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Tell what was noted, by learners without outer steps."""
+        self._notes.flush()
+
+
 @contextmanager
-def warnings_in_a_line() -> Iterator[None]:
-    """Have warnings look like the messages of the command line, without the line of code that they come from."""
-    before = warnings.formatwarning
+def warnings_in_a_line() -> Iterator[list[Callback]]:
+    """Have warnings, and what is noted of data and options, look like the messages of the command line.
+
+    Yields the callbacks that show the notes.
+    """
+    before, logger = warnings.formatwarning, logging.getLogger("lds")
+    level, propagates = logger.level, logger.propagate
+    stream = logging.StreamHandler()
+    stream.setFormatter(_Line())
+    notes = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, target=stream, flushOnClose=False)
     warnings.formatwarning = lambda message, *args, **kwargs: f"lds: warning: {message}\n"
+    logger.addHandler(notes)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     try:
-        yield
+        yield [_Begun(notes)]
+        notes.flush()
     finally:
         warnings.formatwarning = before
+        logger.removeHandler(notes)
+        notes.close()
+        logger.setLevel(level)
+        logger.propagate = propagates
 
 
 @contextmanager

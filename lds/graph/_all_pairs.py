@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from lds.errors import InputError
 from lds.graph._factors import FactorAccumulator, FactorPairs, check_step
-from lds.graph._pairs import canonical_pairs
+from lds.graph._pairs import weighted_pairs
 from lds.graph._sampled import GraphTracer, SampledGraph
 from lds.graph._thinning import ThinningSampler, positions_above
 
@@ -19,6 +21,8 @@ from lds.graph._thinning import ThinningSampler, positions_above
 _BLOCK_ROWS = 192
 # Proposals a sample for each expected edge, from which the bound between listed and thinned entries follows.
 _PROPOSALS = 2.0
+# Bytes of θ below which nobody asks for the memory that is free.
+_SMALL = 200_000_000
 
 
 class _Block(NamedTuple):
@@ -41,11 +45,12 @@ class AllPairs:
         num_nodes: number of nodes N ≥ 1.
         edge_index: edges that start with probability 1, int64 of shape [2, E]; direction, duplicates and self loops
             do not matter.
+        probability: what the edges start with in place of 1, in [0, 1], of shape [E]; of two for a pair the larger.
         dtype: type of θ.
         device: device of θ; that of `edge_index` when None.
 
     Raises:
-        InputError: an index is out of range.
+        InputError: an index is out of range, or the memory of the machine is too small for all pairs.
     """
 
     def __init__(
@@ -53,12 +58,13 @@ class AllPairs:
         num_nodes: int,
         edge_index: Tensor,
         *,
+        probability: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
         if num_nodes < 1:
             raise InputError(f"a structure needs at least one node, got num_nodes={num_nodes}")
-        row, col = canonical_pairs(edge_index, num_nodes)
+        row, col, start = weighted_pairs(edge_index, num_nodes, probability, dtype)
         device = edge_index.device if device is None else torch.device(device)
         rows = min(_BLOCK_ROWS, num_nodes)
         starts = torch.arange(0, num_nodes, rows)
@@ -67,9 +73,11 @@ class AllPairs:
         self.num_nodes = num_nodes
         self._rows = rows
         self._offsets = (sizes.cumsum(0) - sizes).to(device)
+        if device.type == "cpu":
+            _check_memory(num_nodes, int(sizes.sum()) * start.element_size())
         self._flat = torch.zeros(int(sizes.sum()), dtype=dtype, device=device)
-        self._flat[self._positions(row.to(device), col.to(device))] = 1.0
-        self._refresh(float(row.numel()))
+        self._flat[self._positions(row.to(device), col.to(device))] = start.to(device)
+        self._refresh(float(start.sum(dtype=torch.float64)))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -188,3 +196,39 @@ class AllPairs:
         bound = float(torch.tensor(bound, dtype=self.dtype))
         listed = [block.offset + positions_above(block.theta, bound) for block in self._blocks()]
         self._sampler = ThinningSampler(self._flat, bound, torch.cat(listed))
+
+
+def _check_memory(num_nodes: int, needed: int) -> None:
+    """Refuse θ that, with the copy that learning keeps of the best one, does not fit into the memory that is free.
+
+    Raises:
+        InputError: it does not fit; the message says what to do.
+    """
+    if needed < _SMALL or 2 * needed <= (free := _free_memory()):
+        return
+    raise InputError(
+        f"all pairs of {num_nodes:,} nodes need {2 * needed / 1e9:.1f} GB of memory, for θ and a copy of the best "
+        f"one, but {free / 1e9:.1f} GB are free; learn on candidate pairs, edges=partial(CandidatePairs, "
+        "candidates=…), or on the command line --candidates knn:20,random:5,given"
+    )
+
+
+def _free_memory() -> float:
+    """Return the bytes that this process may still take: what is free, the limits of its group and its own."""
+    found = [float("inf")]
+    for path, key in (("/proc/meminfo", "MemAvailable:"), ("/sys/fs/cgroup/memory.max", "")):
+        with suppress(OSError, ValueError, IndexError):
+            lines = Path(path).read_text(encoding="ascii").splitlines()
+            line = next(line for line in lines if line.startswith(key))
+            free = 1024.0 * int(line.split()[1]) if key else float(line)
+            if not key:
+                free -= int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+            found.append(free)
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+            found.append(float(limit - used))
+    return min(found)

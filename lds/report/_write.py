@@ -15,7 +15,7 @@ def write_report(
     folders: Sequence[Path],
     out: Path,
     *,
-    node: int | None = None,
+    node: int | str | None = None,
     data_root: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write one HTML page on runs, sweeps and ablations, which needs no network and no other file.
@@ -23,7 +23,8 @@ def write_report(
     Args:
         folders: what `lds train`, `lds sweep` or `lds ablate` wrote; a section each.
         out: the page.
-        node: whose learned neighbourhood to show; when not given, the test node whose edges changed most.
+        node: whose learned neighbourhood to show, by number or name; when not given, the test node whose edges changed
+            most.
         data_root: folder of the data sets; when not given, that of the run, else $LDS_DATA_ROOT, else data/.
 
     Returns:
