@@ -77,8 +77,8 @@ def as_edges(parts: Mapping[str, Any], num_nodes: int, weights: Weights = "refus
         parts: `edge_index` [2, E], and `edge_weight` [E] if there is one; or, without it, `adj_t` or `adj`, an
             adjacency [N, N], dense or sparse, whose entries are the weights.
         num_nodes: number of nodes N.
-        weights: "initial" takes weights in [0, 1], as probabilities to start from; "drop" takes the edges alone, without
-            those of weight 0; "refuse" takes no weights but 1.
+        weights: "initial" takes weights in [0, 1], as probabilities to start from; "drop" takes the edges alone,
+            without those of weight 0; "refuse" takes no weights but 1.
 
     Raises:
         DataError: an index is out of range, a shape or type is another, or weights came that are not taken.

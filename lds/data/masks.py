@@ -167,6 +167,8 @@ def masks_for(parts: Any, y: Tensor, sizes: dict[str, int | None], split: int | 
     """Return four masks for class numbers y, int64 of shape [N]; see `complete_masks`."""
     there = as_masks(parts, y.numel(), split)
     if not there:
+        if int(y.max()) < 0:
+            raise DataError("labels must be of at least 2 classes, but every node is unlabelled, -1; label some nodes")
         return _split(y.cpu().numpy(), sizes, seed)
     if given := [name for name, size in sizes.items() if size is not None]:
         raise DataError(f"the data brings {', '.join(there)}, so its split is made, but {given[0]} came; drop one")

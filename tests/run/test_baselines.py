@@ -137,6 +137,6 @@ def test_run_folder(tmp_path, method):
     names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
     assert names == {"config.yaml", "predictions.csv", "predictions.npy", "result.json"}
     data = load("wine", seed=3)
-    right = np.load(tmp_path / "run" / "predictions.csv", "predictions.npy") == data.y.numpy()
+    right = np.load(tmp_path / "run" / "predictions.npy") == data.y.numpy()
     assert right[data.test_mask.numpy()].mean() == pytest.approx(result["test_accuracy"])
     assert train_once(config, tmp_path / "run") == result
