@@ -2,6 +2,7 @@
 
 from lds.data.checksums import FileStatus, Verification
 from lds.data.edges import canonical_edges, retain_edges
+from lds.data.interchange import from_dgl, from_networkx
 from lds.data.masks import complete_masks
 from lds.data.own import read
 from lds.data.prepare import num_classes, prepare, validate
@@ -19,6 +20,8 @@ __all__ = [
     "complete_masks",
     "data_root",
     "fetch",
+    "from_dgl",
+    "from_networkx",
     "listing",
     "load",
     "num_classes",

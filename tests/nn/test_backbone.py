@@ -165,7 +165,7 @@ def test_edges_of_weight_zero_must_not_count(model):
     candidates = partial(CandidatePairs, candidates=random_pairs(data.num_nodes, 200, seed=0))
     learner = StructureLearner(model=Backbone.factory(model), edges=candidates, max_epochs=1)
     before = torch.get_rng_state()
-    with pytest.raises(InputError, match=r"must take an edge of weight 0 for no edge, .* WeightedGATConv"):
+    with pytest.raises(InputError, match=r"must take an edge of weight 0 for no edge, .*WeightedGATConv"):
         learner.fit(data)
     assert torch.equal(before, torch.get_rng_state())
 
@@ -181,8 +181,8 @@ def test_layers_without_edge_weights(layer):
 def test_modules_that_are_no_factory_or_have_no_sizes():
     with pytest.raises(InputError, match=r"Backbone.factory needs a function, .* but GCN came; write lambda features"):
         Backbone.factory(gnn.GCN(4, 8, 2, 2))
-    with pytest.raises(InputError, match="a backbone is made of a torch.nn.Module, but int came"):
+    with pytest.raises(InputError, match=r"a backbone is made of a torch\.nn.Module, but int came"):
         Backbone(3)
     learner = StructureLearner(model=Backbone.factory(lambda f, c: gnn.GCN(-1, 8, 2, c)), edges=CandidatePairs)
-    with pytest.raises(InputError, match="must know its sizes when it is made, but .* waits for the first input"):
+    with pytest.raises(InputError, match=r"must know its sizes when it is made, but .* waits for the first input"):
         learner.fit(blocks())
