@@ -13,10 +13,18 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 def _room() -> int:
-    """Return the bytes of memory of this machine, or of the container if that has less; no bound where nobody tells."""
+    """Return the bytes of memory of this machine, or of its container or process if that has less.
+
+    There is no bound where nobody tells.
+    """
     room = sys.maxsize
     if hasattr(os, "sysconf") and {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys():
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform != "win32":
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        room = room if limit == resource.RLIM_INFINITY else min(room, limit)
     for path in _LIMITS:
         try:
             room = min(room, int(Path(path).read_text()))

@@ -14,13 +14,13 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from lds._files import open_file, read_file
-from lds.errors import DataError
+from lds.errors import DataError, LDSError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -339,11 +339,12 @@ def check_unpacked(file: BinaryIO) -> None:
         )
 
 
-def load_arrays(path: Path, *, links: bool = False) -> Arrays:
-    """Return the arrays that numpy.savez wrote to a file; numpy looks at their checksums.
+def load_arrays(path: Path, wanted: Callable[[str], bool] | None = None, *, links: bool = False) -> Arrays:
+    """Return the arrays that numpy.savez wrote to a file, or those with a wanted name; numpy looks at their checksums.
 
     Args:
         path: the file.
+        wanted: tells of a name whether to read it; all are read when None.
         links: follow links: for files that a user names, not for those that a folder holds.
 
     Raises:
@@ -356,11 +357,12 @@ def load_arrays(path: Path, *, links: bool = False) -> Arrays:
         check_unpacked(file)  # So the archive is whole enough to be opened.
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
-                _check_size(archive, member)
+                if wanted is None or wanted(member.filename.removesuffix(".npy")):
+                    _check_size(archive, member)
         file.seek(0)
         # numpy's documentation names few exceptions: a damaged file raises many, in zip, header or array code.
         with _damage(), np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: arrays[name] for name in arrays.files if wanted is None or wanted(name)}
 
 
 @contextmanager
@@ -377,9 +379,10 @@ def _no_memory() -> OSError:
 
 
 def reason(error: BaseException) -> str:
-    """Return the message of an error in one line of at most 200 characters."""
-    text = str(error)[:1000] or type(error).__name__
-    return " ".join(text.split())[:200]
+    """Return the message of an error in one line of at most 200 characters, or 1000 where it is one of ours."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)[:1000] or type(error).__name__
+    # Ours begin with a path, and say what is wrong after it.
+    return " ".join(text.split())[: 1000 if isinstance(error, LDSError) else 200]
 
 
 def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

@@ -20,7 +20,7 @@ from tests.data.damage import flip_a_bit
 
 SHORT = ["train", "--dataset", "wine", "--method", "knn-lds", "--max-epochs", "1", "--samples", "2", "--tau", "20"]
 SHORT += ["--k", "3", "--hidden", "4"]
-FILES = ["checkpoint.pt", "config.yaml", "graph.npz", "metrics.jsonl", "result.json"]
+FILES = ["checkpoint.pt", "config.yaml", "graph.npz", "metrics.jsonl", "predictions.csv", "result.json"]
 
 
 def run(*argv):
@@ -322,9 +322,10 @@ class TestData:
     def test_list(self, capsys, tmp_path):
         assert run("data", "list", "--data-root", tmp_path) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert [line.split()[0] for line in lines] == [
-            "cora", "citeseer", "pubmed", "wine", "breast_cancer", "digits", "iris",
-        ]  # fmt: skip
+        names = [line.split()[0] for line in lines]
+        assert names[:7] == ["cora", "citeseer", "pubmed", "wine", "breast_cancer", "digits", "iris"]
+        assert {"texas", "actor", "chameleon", "minesweeper", "photo", "cs", "wikics", "dblp", "karate"} <= set(names)
+        assert all(what in lines[0] for what in ("homophily 0.81", "1 split", "MIT"))
         assert "not here" in lines[0]
         assert "not here" not in lines[3]
         assert "2708 nodes" in lines[0]

@@ -36,9 +36,15 @@ def run(options: Namespace) -> int:
     if options.subcommand == "list":
         for entry in listing(options.list.data_root):
             sizes = (
-                f"{entry.nodes:>6} nodes {entry.edges:>6} edges {entry.features:>5} features {entry.classes} classes"
+                f"{entry.nodes:>6} nodes {entry.edges:>7} edges {entry.features:>5} features {entry.classes:>2} classes"
             )
-            print(f"{entry.name:<14} {sizes}  {'here' if entry.present else 'not here':<8}  {entry.origin}")
+            homophily = "-" if entry.homophily is None else f"{entry.homophily:.2f}"
+            splits = f"{entry.splits:>2} splits" if entry.splits != 1 else " 1 split "
+            here = "here" if entry.present else "not here"
+            print(
+                f"{entry.name:<14} {sizes}  homophily {homophily:<4} {splits}  {here:<8}  {entry.origin}; "
+                f"{entry.licence}"
+            )
         return 0
     chosen = options[options.subcommand]
     outcome = (fetch if options.subcommand == "fetch" else verify)(chosen.name, chosen.data_root)

@@ -17,7 +17,10 @@ def add(commands: Any) -> None:
     parser.add_argument("folders", nargs="+", type=str, metavar="FOLDER", help="a run, a sweep or an ablation")
     parser.add_argument("--out", type=str, default=None, help="the page; FOLDER/report.html for a single folder")
     parser.add_argument(
-        "--node", type=int, default=None, help="node whose learned neighbourhood to show; chosen when not given"
+        "--node",
+        type=str,
+        default=None,
+        help="node, by number or name, whose learned neighbourhood to show; chosen when not given",
     )
     parser.add_argument("--data-root", type=str, default=None, help="folder of the data sets")
     parser.add_argument("--force", action="store_true", help="replace the file of --out where it is there")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
 
+from lds._callbacks import Callback, EpochRecord, StepRecord
 from lds._signals import Interrupted
 from lds.cli._parser import ConfigFile, Parser
 from lds.errors import InputError
@@ -58,17 +61,67 @@ def run(options: Namespace) -> int:
     if folder is not None:
         _check_alone("--resume", folder, values, out=out, log=log)
         out = folder
-        with _what_is_saved(Path(out)):
-            result = resume(Path(folder), config=_moved(folder, values["data_root"]), progress=progress)
+        with _notes_in_lines() as callbacks, _what_is_saved(Path(out)):
+            result = resume(
+                Path(folder), config=_moved(folder, values["data_root"]), progress=progress, callbacks=callbacks
+            )
     else:
         source = values["dataset"] if values["data"] is None else values["data"]
         for name, value in (("--dataset or --data", source), ("--out", out)):
             if value is None:
                 raise InputError(f"{name} is needed, or --resume with the folder of a run")
-        with _what_is_saved(Path(out)):
-            result = train(TrainConfig(**values), Path(out), progress=progress, log=log)
+        with _notes_in_lines() as callbacks, _what_is_saved(Path(out)):
+            result = train(TrainConfig(**values), Path(out), progress=progress, log=log, callbacks=callbacks)
     print(f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs; run folder {out}")
     return 0
+
+
+class _Line(logging.Formatter):
+    """Has a record look like the messages of the command line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        what = "" if record.levelno < logging.WARNING else "warning: "
+        return f"lds: {what}{record.getMessage()}"
+
+
+class _Begun(Callback):
+    """Tells what was noted once training has begun: a run that fails on its input ends in the line that says so."""
+
+    def __init__(self, notes: MemoryHandler) -> None:
+        self._notes = notes
+
+    def on_step(self, record: StepRecord) -> None:
+        """Tell what was noted."""
+        self._notes.flush()
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Tell what was noted, by learners without outer steps."""
+        self._notes.flush()
+
+
+@contextmanager
+def _notes_in_lines() -> Iterator[list[Callback]]:
+    """Have what is noted of data and options look like the messages of the command line.
+
+    Yields the callbacks that show the notes.
+    """
+    logger = logging.getLogger("lds")
+    level, propagates = logger.level, logger.propagate
+    stream = logging.StreamHandler()
+    stream.setFormatter(_Line())
+    notes = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, target=stream, flushOnClose=False)
+    logger.addHandler(notes)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield [_Begun(notes)]
+        notes.flush()
+    finally:
+        logger.removeHandler(notes)
+        notes.close()
+        logger.setLevel(level)
+        logger.propagate = propagates
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from lds.data.checksums import FileStatus, Verification
 from lds.data.edges import canonical_edges, retain_edges
+from lds.data.interchange import from_dgl, from_networkx
 from lds.data.masks import complete_masks
 from lds.data.own import read
+from lds.data.prepare import num_classes, prepare, validate
 from lds.data.registry import DATASETS, Listing, Source, data_root, fetch, listing, load, verify
 from lds.data.splits import MASKS
-from lds.data.validation import num_classes, validate
 
 __all__ = [
     "DATASETS",
@@ -19,9 +20,12 @@ __all__ = [
     "complete_masks",
     "data_root",
     "fetch",
+    "from_dgl",
+    "from_networkx",
     "listing",
     "load",
     "num_classes",
+    "prepare",
     "read",
     "retain_edges",
     "validate",

@@ -13,7 +13,7 @@ from lds.errors import DataError
 
 State = Literal["ok", "missing", "wrong checksum", "no checksum known"]
 
-# Keyed by the path below <root>/planetoid, as in a SHA256SUMS file.
+# Keyed by the path below <root>/planetoid, as in a SHA256SUMS file; of other sets by collection, folder and name.
 PINNED: Mapping[str, str] = {
     "CiteSeer/raw/ind.citeseer.allx": "2ac30345d95c9ec933a817ee0bdd6a5f077f8c184a20e696910192d534414668",
     "CiteSeer/raw/ind.citeseer.ally": "f704b2d986dde6c2669934de1f3ae5696a6cf9455c0f6b2646a2d135ea0a1c95",
@@ -31,6 +31,13 @@ PINNED: Mapping[str, str] = {
     "Cora/raw/ind.cora.ty": "41f5ac76596a1699cc33f53084a2419e92961c42bb75f36fc38e616d348532ad",
     "Cora/raw/ind.cora.x": "23cfa55d91c6f624233f5eb7b6e3f141f1bd2b2ae39608a63cf5d084bb27baab",
     "Cora/raw/ind.cora.y": "94465c14eb53e04ca262198dcbb2521ee8af60fb3f3d546cd6ca24a511b0e7d1",
+    "geom-gcn/film/film_split_0.6_0.2_0.npz": "4505a41d4e90abd94d1ec22571ce528b09ad7cf20d87f764aebd4177590767f5",
+    "geom-gcn/film/out1_graph_edges.txt": "997cdce67ea9c29257d3ffe796328391931901cf823830affa453178b60e2c3e",
+    "geom-gcn/film/out1_node_feature_label.txt": "1d5cdd094f8b91e770f6decfca85b35cf42f75d1efb51055fd6af16e11820ff8",
+    "geom-gcn/texas/out1_graph_edges.txt": "0fe85183243a78cbee9b85a684f8240963d04d1020d10e9cd2b8cfb25e33b476",
+    "geom-gcn/texas/out1_node_feature_label.txt": "cf5a3ca346cdd1210b8342e22517fcbbdae658065b7a3145f59350e50e6236a3",
+    "geom-gcn/texas/texas_split_0.6_0.2_0.npz": "7ba77bf7a8856fcc0ab15623a611b8cdce994e820f577da914123fb4f45272b0",
+    "heterophilous/minesweeper/minesweeper.npz": "e664c8dacf1e8ac466c2c09ed4b237bd2c5541f47a6eae9c6092cb87f16412b3",
 }
 
 
@@ -54,11 +61,12 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class Verification:
-    """How the raw files of a data set stand; those built into scikit-learn have none."""
+    """How the raw files of a data set stand; those built into a package have none."""
 
     name: str
     built_in: bool
     files: tuple[FileStatus, ...]
+    package: str = "scikit-learn"
 
     @property
     def ok(self) -> bool:
@@ -69,7 +77,7 @@ class Verification:
     def message(self) -> str:
         """Return one line that sums up the files."""
         if self.built_in:
-            return f"{self.name} is built into scikit-learn: nothing to fetch, nothing to verify"
+            return f"{self.name} is built into {self.package}: nothing to fetch, nothing to verify"
         good = sum(file.state == "ok" for file in self.files)
         return f"{self.name}: {good} of {len(self.files)} files are there with the right checksum"
 

@@ -26,7 +26,7 @@ from lds.data.checksums import PINNED, FileStatus, record, recorded, status
 from lds.data.edges import retain_edges
 from lds.data.pickles import require_plain
 from lds.data.splits import halve
-from lds.errors import DataError
+from lds.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -43,6 +43,9 @@ class Citation:
     edges: int
     features: int
     classes: int
+    homophily: float | None = None
+    splits: int = 1
+    licence: str = "MIT"
     origin: str = "Planetoid (Yang et al., 2016), as in PyTorch Geometric"
     built_in: bool = False
 
@@ -55,15 +58,17 @@ class Citation:
         """Return the folder of the raw files, the one PyTorch Geometric uses."""
         return root / "planetoid" / self.title / "raw"
 
-    def load(self, root: Path, retain: float, seed: int) -> Data:
+    def load(self, root: Path, retain: float, split: int | None, seed: int) -> Data:
         """Return the data with row-normalised features and the 500 validation nodes halved into val and es.
 
         Nothing is written below `root`.
 
         Raises:
-            InputError: `retain` lies outside of [0, 1] or is NaN.
+            InputError: `retain` lies outside of [0, 1] or is NaN, or there is no such split.
             DataError: a raw file is missing, altered, of unknown origin, or not plain data.
         """
+        if split not in (None, 0):
+            raise InputError(f"{self.name} has one split, 0, but split={split!r} came; drop it")
         self._require_verified(root)
         data = self._read(root)
         val_mask, es_mask = halve(data.val_mask, seed)

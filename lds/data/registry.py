@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lds.data.checksums import FileStatus, Verification
 from lds.data.citation import Citation
+from lds.data.named import NAMED
 from lds.data.splits import check_seed
 from lds.data.tabular import Tabular
 from lds.errors import DataError
@@ -41,10 +42,22 @@ class Source(Protocol):
         """Where the data come from, for people."""
 
     @property
+    def splits(self) -> int:
+        """Number of splits that the data bring; 0 where the seed makes one."""
+
+    @property
+    def homophily(self) -> float | None:
+        """Share of the edges within classes; None where it is not known, or there is no edge."""
+
+    @property
+    def licence(self) -> str:
+        """Licence of the data, as their source states it."""
+
+    @property
     def built_in(self) -> bool:
         """Whether a dependency brings the files."""
 
-    def load(self, root: Path, retain: float, seed: int) -> Data:
+    def load(self, root: Path, retain: float, split: int | None, seed: int) -> Data:
         """Return the data with its four masks."""
 
     def verify(self, root: Path) -> list[FileStatus]:
@@ -59,7 +72,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Listing:
-    """One line of `lds data list`; `edges` counts undirected ones."""
+    """One line of `lds data list`; `edges` counts undirected ones, `homophily` is the share of them within classes."""
 
     name: str
     nodes: int
@@ -68,16 +81,20 @@ class Listing:
     classes: int
     origin: str
     present: bool
+    splits: int
+    homophily: float | None
+    licence: str
 
 
 DATASETS: dict[str, Source] = {
-    "cora": Citation("Cora", nodes=2708, edges=5278, features=1433, classes=7),
-    "citeseer": Citation("CiteSeer", nodes=3327, edges=4552, features=3703, classes=6),
-    "pubmed": Citation("PubMed", nodes=19717, edges=44324, features=500, classes=3),
+    "cora": Citation("Cora", nodes=2708, edges=5278, features=1433, classes=7, homophily=0.81),
+    "citeseer": Citation("CiteSeer", nodes=3327, edges=4552, features=3703, classes=6, homophily=0.74),
+    "pubmed": Citation("PubMed", nodes=19717, edges=44324, features=500, classes=3, homophily=0.80),
     "wine": Tabular("wine", nodes=178, features=13, classes=3, split_size=10),
     "breast_cancer": Tabular("breast_cancer", nodes=569, features=30, classes=2, split_size=10),
     "digits": Tabular("digits", nodes=1797, features=64, classes=10, split_size=50),
     "iris": Tabular("iris", nodes=150, features=4, classes=3, split_size=10),
+    **NAMED,
 }
 
 
@@ -86,21 +103,35 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return Path(root if root is not None else os.environ.get("LDS_DATA_ROOT") or "data")
 
 
-def load(name: str, *, root: str | os.PathLike[str] | None = None, retain: float = 1.0, seed: int = 0) -> Data:
+def load(
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    retain: float = 1.0,
+    split: int | None = None,
+    seed: int = 0,
+) -> Data:
     """Load a registered data set as a PyTorch Geometric ``Data`` with a train, val, es and test mask.
 
     N nodes, F features, E undirected edges. The result holds ``x`` float32 [N, F], ``y`` int64 [N],
     ``edge_index`` int64 [2, 2·round(retain·E)] (both directions, sorted, no self loops), ``train_mask``, ``val_mask``,
-    ``es_mask`` and ``test_mask`` bool [N], and ``num_classes``. The seed draws the splits and the edges kept; the
-    global random state stays as it is.
+    ``es_mask`` and ``test_mask`` bool [N], and ``num_classes``. The seed draws the splits, half of the validation nodes
+    for early stopping, and the edges kept; the global random state stays as it is.
+
+    Args:
+        name: see `listing`; "-" stands for "_".
+        root: folder of the data sets; see `data_root`.
+        retain: share of the edges to keep, in [0, 1].
+        split: which of the splits that the data bring; the first when None.
+        seed: seed of what is drawn.
 
     Raises:
         DataError: the name is unknown, or a raw file is missing, altered or of unknown origin.
-        InputError: `retain` lies outside of [0, 1], or is not 1 where there are no edges; `seed` is no integer in
-            [0, 2³²), the range of scikit-learn.
+        InputError: `retain` lies outside of [0, 1], or is not 1 where there are no edges; there is no such split;
+            `seed` is no integer in [0, 2³²), the range of scikit-learn.
     """
     source = _source(name)
-    return source.load(data_root(root), retain, check_seed(seed))
+    return source.load(data_root(root), retain, split, check_seed(seed))
 
 
 def fetch(name: str, root: str | os.PathLike[str] | None = None) -> Verification:
@@ -110,7 +141,7 @@ def fetch(name: str, root: str | os.PathLike[str] | None = None) -> Verification
         DataError: the name is unknown, the source cannot be reached, or a file came with a wrong sum.
     """
     source = _source(name)
-    return Verification(name, source.built_in, tuple(source.fetch(data_root(root))))
+    return Verification(name, source.built_in, tuple(source.fetch(data_root(root))), _package(source))
 
 
 def verify(name: str, root: str | os.PathLike[str] | None = None) -> Verification:
@@ -120,20 +151,36 @@ def verify(name: str, root: str | os.PathLike[str] | None = None) -> Verificatio
         DataError: the name is unknown, or a file cannot be read.
     """
     source = _source(name)
-    return Verification(name, source.built_in, tuple(source.verify(data_root(root))))
+    return Verification(name, source.built_in, tuple(source.verify(data_root(root))), _package(source))
 
 
 def listing(root: str | os.PathLike[str] | None = None) -> list[Listing]:
     """List the registered data sets, and whether their files are there; no file is opened."""
     folder = data_root(root)
     return [
-        Listing(name, s.nodes, s.edges, s.features, s.classes, s.origin, s.is_present(folder))
+        Listing(
+            name,
+            s.nodes,
+            s.edges,
+            s.features,
+            s.classes,
+            s.origin,
+            s.is_present(folder),
+            s.splits,
+            s.homophily,
+            s.licence,
+        )
         for name, s in DATASETS.items()
     ]
 
 
+def _package(source: Source) -> str:
+    """Return the package that brings the files."""
+    return "scikit-learn" if isinstance(source, Tabular) else "PyTorch Geometric"
+
+
 def _source(name: str) -> Source:
     try:
-        return DATASETS[name]
-    except KeyError:
+        return DATASETS[name.replace("-", "_").lower()]
+    except (KeyError, AttributeError):
         raise DataError(f"name must be one of {', '.join(DATASETS)}, but {name!r} came") from None

@@ -27,14 +27,17 @@ class Tabular:
     classes: int
     split_size: int
     edges: int = 0
+    homophily: float | None = None
+    splits: int = 0
+    licence: str = "CC BY 4.0"
     origin: str = "built into scikit-learn"
     built_in: bool = True
 
-    def load(self, root: Path, retain: float, seed: int) -> Data:
+    def load(self, root: Path, retain: float, split: int | None, seed: int) -> Data:
         """Return the data with standardised features and an empty edge_index.
 
         Raises:
-            InputError: `retain` is not 1, since there is no edge to delete.
+            InputError: `retain` is not 1, since there is no edge to delete, or a split came, since the seed makes it.
         """
         import sklearn.datasets
         from sklearn.preprocessing import StandardScaler
@@ -43,6 +46,8 @@ class Tabular:
         check_retain(retain)
         if retain != 1.0:
             raise InputError(f"{self.name} has no edges to delete, but retain={retain} came; leave it at 1.0")
+        if split is not None:
+            raise InputError(f"{self.name} brings no splits, but split={split!r} came; drop it, the seed makes one")
         x, y = getattr(sklearn.datasets, f"load_{self.name}")(return_X_y=True)
         # Transductive: the features of every node are known in training, so all rows set the scale.
         # StandardScaler leaves constant columns (digits has some) at zero.

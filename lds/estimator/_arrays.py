@@ -9,11 +9,11 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 from sklearn.utils import check_array
-from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from lds._sparse import from_scipy
 from lds.data import MASKS
+from lds.data.labels import encode
 from lds.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -22,30 +22,41 @@ if TYPE_CHECKING:
 Indices = npt.NDArray[np.int64]
 
 
-def encode(y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Indices]:
-    """Return the classes, and the class number of every row, -1 where unlabelled.
+def classes_of(y: Any) -> tuple[npt.NDArray[Any], Indices]:
+    """Return the classes as they came in y, and the class number of every row, -1 where unlabelled.
 
     Raises:
-        DataError: there are labels of fewer than 2 classes, or unlabelled rows are marked by a text.
+        DataError: the labels are none, see `lds.data.labels.encode`, or of fewer than 2 classes.
     """
-    if y.dtype.kind in "US" and (y == np.array("-1", y.dtype)).any():
-        # Also what scikit-learn's SelfTrainingClassifier asks for.
-        raise DataError(
-            'y must mark unlabelled rows with the integer -1, but the string "-1" came; give y the dtype object'
-        )
-    labelled = np.ones(len(y), bool) if y.dtype.kind in "USb" else y != -1
-    if not labelled.any():
+    numbers = encode(y).numbers.numpy()
+    present, first = np.unique(numbers, return_index=True)
+    present, first = present[present >= 0], first[present >= 0]
+    if not len(present):
         raise DataError("y must have labels of at least 2 classes, but every row is -1, unlabelled; label some rows")
-    check_classification_targets(y[labelled])
-    classes, numbers = np.unique(y[labelled], return_inverse=True)
+    values = _values(y)
+    classes = values[first]
+    if classes.dtype == object and all(isinstance(name, str) for name in classes):
+        classes = np.array([name.strip() for name in classes], dtype=object)
     if len(classes) < 2:
         raise DataError(
             f"y must have labels of at least 2 classes, but 1 class came, {classes[0]!r} (-1 marks unlabelled rows); "
             "label rows of another class"
         )
-    target = np.full(len(y), -1, np.int64)
-    target[labelled] = numbers
+    target = np.full(len(numbers), -1, np.int64)
+    target[numbers >= 0] = np.searchsorted(present, numbers[numbers >= 0])
     return classes, target
+
+
+def _values(y: Any) -> npt.NDArray[Any]:
+    """Return labels in an array of numpy, texts and what may be missing as objects."""
+    if isinstance(y, torch.Tensor):
+        y = y.detach().cpu().numpy()
+    array = y if isinstance(y, np.ndarray) else np.asarray(y)
+    if array.dtype.kind not in "biufUO":
+        array = np.asarray(y, dtype=object)
+    if array.ndim == 2:
+        return array[:, 0] if array.shape[1] == 1 else array.argmax(1)
+    return array
 
 
 class Split(NamedTuple):

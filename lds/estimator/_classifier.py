@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lds._checks import check, check_integer
 from lds.errors import InputError
-from lds.estimator._arrays import edge_index, encode, make_data, masks, split_for_refit, split_labels
+from lds.estimator._arrays import classes_of, edge_index, make_data, masks, split_for_refit, split_labels
 from lds.estimator._extension import Extension
 from lds.graph import GivenGraph, KNNGraph
 from lds.learner import StructureLearner
@@ -33,8 +33,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     r"""Semi-supervised classification on a graph that is learned along: `StructureLearner` for scikit-learn.
 
     Franceschi, Niepert, Pontil, He, `Learning Discrete Structures for Graph Neural Networks
-    <https://arxiv.org/abs/1903.11960>`_ (ICML 2019). As in `sklearn.semi_supervised`, `y` is -1 on unlabelled rows;
-    with string labels, give `y` the dtype object and mark unlabelled rows with the integer -1.
+    <https://arxiv.org/abs/1903.11960>`_ (ICML 2019). As in `sklearn.semi_supervised`, `y` is -1 on unlabelled rows, as
+    a number or a text, or missing: None, NaN, pd.NA. What labels may be is said in `lds.data.labels.encode`.
 
     The labelled rows are shared out at random, class by class: `validation_fraction` of the labels of a class, at least
     one and never all, are held out, and go in turn to validation (they choose θ) and to early stopping (they choose the
@@ -127,7 +127,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: features, dense or sparse, shape [N, F].
-            y: labels, -1 where unlabelled, shape [N].
+            y: labels, -1 or missing where unlabelled, shape [N].
             graph: initial graph, a sparse adjacency of shape [N, N]: rows are joined where an entry in either direction
                 is not zero; a kNN graph when None.
 
@@ -136,8 +136,11 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: too few labels or classes.
         """
         arguments = self._arguments()
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32)
-        self.classes_, target = encode(y)
+        if y is None:  # scikit-learn says so in its own words.
+            validate_data(self, X, y)
+        classes, target = classes_of(y)
+        X, target = validate_data(self, X, _shaped_as(target, y), accept_sparse="csr", dtype=np.float32)
+        self.classes_ = classes
         if graph is None and arguments["n_neighbors"] >= X.shape[0]:
             raise InputError(
                 f"n_neighbors must be smaller than the number of rows, but n_neighbors={arguments['n_neighbors']} came "
@@ -213,6 +216,11 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             advice = "; for words, put TfidfTransformer before" if values["metric"] == "tfidf" else ""
             raise InputError(f'metric must be "cosine" or "minkowski", got {values["metric"]!r}{advice}')
         return values
+
+
+def _shaped_as(target: Array, y: Any) -> Array:
+    """Return the class numbers in the shape of y, of which scikit-learn warns where it is a column."""
+    return target[:, None] if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1 else target
 
 
 _OF_THE_LEARNER = (

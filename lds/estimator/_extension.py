@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.extmath import safe_sparse_dot
 
 from lds._random import EVALUATE, forked, reseed
+from lds._sparse import of_safe_size
 from lds.graph import Structure
 
 Array = npt.NDArray[np.float64]
@@ -52,7 +53,8 @@ class Extension:
         metric: str,
     ) -> None:
         self.weights = weights
-        self.nearest = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(X)
+        self.metric = metric
+        self.nearest = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(self._of_safe_size(X))
         self.first: Array = safe_sparse_dot(X, weights[0])  # x_j W_0, shape [N, H]
         self.graphs: list[tuple[Array, Array]] = []  # d_j^{-1/2} of shape [N], and h_j W_1 of shape [N, C]
         with forked():
@@ -66,9 +68,12 @@ class Extension:
                 hidden = np.maximum(scale[:, None] * (a @ inner + a.T @ inner + inner), 0)
                 self.graphs.append((scale, hidden @ weights[1]))
 
+    def _of_safe_size(self, X: Any) -> Any:
+        return of_safe_size(X) if self.metric == "cosine" else X
+
     def logits(self, X: Any) -> Array:
         """Return the logits of new rows, shape [M, C]."""
-        nearest = self.nearest.kneighbors(X, return_distance=False)
+        nearest = self.nearest.kneighbors(self._of_safe_size(X), return_distance=False)
         rows, k = nearest.shape
         starts = np.arange(0, rows * k + 1, k)
         own = safe_sparse_dot(X, self.weights[0]) / (1 + k)

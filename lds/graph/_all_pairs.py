@@ -11,7 +11,7 @@ from torch import Tensor
 from lds._memory import ROOM, too_large
 from lds.errors import InputError
 from lds.graph._factors import FactorAccumulator, FactorPairs, check_step
-from lds.graph._pairs import canonical_pairs
+from lds.graph._pairs import weighted_pairs
 from lds.graph._sampled import GraphTracer, SampledGraph
 from lds.graph._thinning import ThinningSampler, positions_above
 
@@ -42,6 +42,7 @@ class AllPairs:
         num_nodes: number of nodes N ≥ 1.
         edge_index: edges that start with probability 1, int64 of shape [2, E]; direction, duplicates and self loops
             do not matter.
+        probability: what the edges start with in place of 1, in [0, 1], of shape [E]; of two for a pair the larger.
         dtype: type of θ.
         device: device of θ; that of `edge_index` when None.
 
@@ -54,14 +55,16 @@ class AllPairs:
         num_nodes: int,
         edge_index: Tensor,
         *,
+        probability: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
         if num_nodes < 1:
             raise InputError(f"a structure needs at least one node, got num_nodes={num_nodes}")
-        self.require_room(num_nodes, dtype)
-        row, col = canonical_pairs(edge_index, num_nodes)
         device = edge_index.device if device is None else torch.device(device)
+        if device.type == "cpu":
+            self.require_room(num_nodes, dtype)
+        row, col, start = weighted_pairs(edge_index, num_nodes, probability, dtype)
         rows = min(_BLOCK_ROWS, num_nodes)
         starts = torch.arange(0, num_nodes, rows)
         stops = (starts + rows).clamp(max=num_nodes)
@@ -70,22 +73,25 @@ class AllPairs:
         self._rows = rows
         self._offsets = (sizes.cumsum(0) - sizes).to(device)
         self._flat = torch.zeros(int(sizes.sum()), dtype=dtype, device=device)
-        self._flat[self._positions(row.to(device), col.to(device))] = 1.0
-        self._refresh(float(row.numel()))
+        self._flat[self._positions(row.to(device), col.to(device))] = start.to(device)
+        self._refresh(float(start.sum(dtype=torch.float64)))
 
     @staticmethod
-    def require_room(num_nodes: int, dtype: torch.dtype) -> None:
-        """Refuse so many nodes if their θ does not fit into memory.
+    def require_room(num_nodes: int, dtype: torch.dtype, *, copies: int = 1) -> None:
+        """Refuse so many nodes if their θ does not fit into memory, as often as it is kept.
 
         Raises:
             InputError: it does not; the message has the sum.
         """
         pairs = num_nodes * (num_nodes - 1) // 2
-        if pairs * dtype.itemsize > ROOM:
+        needed = copies * pairs * dtype.itemsize
+        if needed > ROOM:
+            kept = "" if copies == 1 else f", kept {copies} times,"
             raise too_large(
-                f"{pairs} edge probabilities of {dtype.itemsize} bytes, on all pairs of {num_nodes} nodes",
-                pairs * dtype.itemsize,
-                "take CandidatePairs, or fewer nodes",
+                f"{pairs} edge probabilities of {dtype.itemsize} bytes, on all pairs of {num_nodes} nodes{kept}",
+                needed,
+                "learn on candidate pairs, edges=partial(CandidatePairs, candidates=…), or on the command line "
+                "--candidates knn:20,random:5,given",
             )
 
     @property

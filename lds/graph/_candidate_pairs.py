@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from lds.errors import InputError
 from lds.graph._factors import FactorAccumulator, FactorPairs, check_step
-from lds.graph._pairs import canonical_pairs
+from lds.graph._pairs import canonical_pairs, weighted_pairs
 from lds.graph._sampled import GraphTracer, SampledGraph
 
 
@@ -107,6 +107,7 @@ class CandidatePairs:
         num_nodes: number of nodes N ≥ 1.
         edge_index: edges that start with probability 1, int64 of shape [2, E].
         candidates: further pairs, which start with probability 0, int64 of shape [2, ·].
+        probability: what the edges start with in place of 1, in [0, 1], of shape [E].
         dtype: type of θ.
 
     Raises:
@@ -119,6 +120,7 @@ class CandidatePairs:
         edge_index: Tensor,
         *,
         candidates: Tensor | None = None,
+        probability: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         further = edge_index.new_empty(2, 0) if candidates is None else candidates.to(edge_index.device)
@@ -126,10 +128,15 @@ class CandidatePairs:
         self._row, self._col = canonical_pairs(torch.cat([edge_index, further], 1), num_nodes)
         if not self._row.numel():
             raise InputError("a structure on candidate pairs needs at least one pair, got none; name some candidates")
-        row, col = canonical_pairs(edge_index, num_nodes)
+        row, col, start = weighted_pairs(edge_index, num_nodes, probability, dtype)
         places = torch.searchsorted(self._row * num_nodes + self._col, row * num_nodes + col)
         self._theta = torch.zeros(self._row.shape, dtype=dtype, device=edge_index.device)
-        self._theta[places] = 1.0
+        self._theta[places] = start
+
+    @property
+    def pairs(self) -> Tensor:
+        """The candidates i < j, int64 of shape [2, C], in the order of `state`."""
+        return torch.stack([self._row, self._col])
 
     @property
     def expected_edges(self) -> float:

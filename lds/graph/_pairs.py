@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 from torch import Tensor
 
 from lds._checks import check_integers
-from lds._sparse import to_scipy
+from lds._sparse import of_safe_size, to_scipy
 from lds.errors import InputError
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+# From here on neighbours by cosine are found by the Euclidean distance on the sphere.
+_MANY = 20_000
 
 
 def canonical_pairs(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
@@ -36,12 +39,65 @@ def canonical_pairs(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]
     return key // num_nodes, key % num_nodes
 
 
+def weighted_pairs(
+    edge_index: Tensor, num_nodes: int, probability: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pairs of `canonical_pairs`, and the probabilities that they start from: 1, or the largest of theirs.
+
+    Raises:
+        InputError: as for `canonical_pairs`, or a probability is none, or there are not as many as edges.
+    """
+    row, col = canonical_pairs(edge_index, num_nodes)
+    if probability is None:
+        return row, col, torch.ones(row.shape, dtype=dtype, device=row.device)
+    low, high = (float(probability.min()), float(probability.max())) if probability.numel() else (0.0, 0.0)
+    if probability.shape != edge_index.shape[1:] or not 0 <= low <= high <= 1:
+        raise InputError(
+            f"probability must be {edge_index.shape[1]} numbers in [0, 1], one an edge, but shape "
+            f"{list(probability.shape)} from {low:g} to {high:g} came; scale it"
+        )
+    one, other = edge_index.min(0).values, edge_index.max(0).values
+    there = one != other
+    places = torch.searchsorted(row * num_nodes + col, (one * num_nodes + other)[there])
+    start = torch.zeros(row.shape, dtype=dtype, device=row.device)
+    return row, col, start.scatter_reduce(0, places, probability.to(start)[there], "amax")
+
+
+class WeightedPairs(NamedTuple):
+    """Pairs i < j with the probabilities that they start from.
+
+    Attributes:
+        pairs: int64 of shape [2, E].
+        probability: in [0, 1], of shape [E].
+    """
+
+    pairs: Tensor
+    probability: Tensor
+
+
 @dataclass(frozen=True)
 class GivenGraph:
-    """The edges that the data set brings."""
+    """The edges that the data set brings.
 
-    def __call__(self, data: Data) -> Tensor:
-        """Return the pairs i < j of the data's edges, int64 of shape [2, E].
+    Args:
+        weights: "initial" starts from the weights of the edges, in [0, 1], as probabilities, so that a learned graph
+            can be gone on from; "refuse" has learners refuse data with weights other than 1; "drop" takes the edges
+            alone.
+
+    Raises:
+        InputError: `weights` is none of these.
+    """
+
+    weights: Literal["refuse", "initial", "drop"] = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("refuse", "initial", "drop"):
+            raise InputError(f'weights must be "refuse", "initial" or "drop", got {self.weights!r}')
+
+    def __call__(self, data: Data) -> Tensor | WeightedPairs:
+        """Return the pairs i < j of the data's edges, int64 of shape [2, E]; with their weights where there are any.
+
+        Of two weights for a pair the larger counts.
 
         Raises:
             InputError: the data has no edges between different nodes.
@@ -52,7 +108,10 @@ class GivenGraph:
         pairs = torch.stack(canonical_pairs(data.edge_index, data.num_nodes))
         if pairs.numel() == 0:
             raise InputError(f"the data brings no edges to start from, only self loops; {advice}")
-        return pairs
+        if self.weights != "initial" or (weight := data.get("edge_weight")) is None:
+            return pairs
+        *_, probability = weighted_pairs(data.edge_index, data.num_nodes, weight, weight.dtype)
+        return WeightedPairs(pairs, probability)
 
 
 @dataclass(frozen=True)
@@ -90,11 +149,22 @@ class KNNGraph:
         if self.k >= data.num_nodes:
             raise InputError(f"k must be smaller than the number of nodes, {data.num_nodes}, got {self.k}")
         x, metric = _features(data.x), self.metric
+        if metric != "minkowski":
+            x = of_safe_size(x)
         if metric == "tfidf":
             x, metric = _rare_words_weighted(x), "cosine"
+        if metric == "cosine" and data.num_nodes > _MANY and (unit := _on_the_sphere(x)) is not None:
+            x, metric = unit, "minkowski"
         graph = kneighbors_graph(x, self.k, metric=metric, include_self=False).tocoo()
         edge_index = torch.stack([torch.from_numpy(graph.row), torch.from_numpy(graph.col)]).long()
         return torch.stack(canonical_pairs(edge_index.to(data.x.device), data.num_nodes))
+
+
+def initial_weights(graph: object) -> Literal["refuse", "initial", "drop"]:
+    """Return what becomes of weights of edges under this graph; your own function of the data sees them all."""
+    if isinstance(graph, GivenGraph):
+        return graph.weights
+    return "refuse" if graph is None or isinstance(graph, KNNGraph) else "initial"
 
 
 def random_pairs(num_nodes: int, count: int, *, seed: int) -> Tensor:
@@ -120,6 +190,18 @@ def _rare_words_weighted(x: Any) -> Any:
             'choose "cosine" or "minkowski"'
         )
     return TfidfTransformer().fit_transform(x)
+
+
+def _on_the_sphere(x: Any) -> Any:
+    """Return rows of length 1, between which the Euclidean distance orders as the cosine does; None for rows of zeros.
+
+    scikit-learn has trees and blocked products for the one, and sorts whole rows of distances for the other.
+    """
+    from sklearn.preprocessing import normalize
+
+    if issparse(x) or not x.any(1).all():
+        return None
+    return normalize(x)
 
 
 def _features(x: Tensor) -> Any:

@@ -76,8 +76,15 @@ class Fit:
         return self.logits.softmax(1)
 
     def predict(self) -> Tensor:
-        """Return the most probable class of all nodes, int64 of shape [N]."""
-        return self.logits.argmax(1)
+        """Return the most probable class of all nodes, in the numbers that `y` has if it has any, int64 [N]."""
+        classes, values = self.logits.argmax(1), self._task.class_values
+        return classes if values is None else values.to(classes.device)[classes]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the columns of `logits`; their numbers where the data named none."""
+        names = self._task.class_names
+        return [str(number) for number in range(self._task.num_classes)] if names is None else list(names)
 
     def graph(self, threshold: float | None = None, *, top_k: int | None = None, sample: int | None = None) -> Data:
         """Return the learned structure as a graph: edges by threshold, the strongest ones of each node, or a sample.

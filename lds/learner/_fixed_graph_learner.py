@@ -13,8 +13,9 @@ from torch import Tensor
 from lds._callbacks import Callback, Callbacks, EpochRecord
 from lds._checks import check_integers, check_sizes
 from lds._random import INIT, forked, mix, reseed
+from lds.data.prepare import ready
 from lds.errors import InputError
-from lds.graph import CandidatePairs, GivenGraph, SampledGraph
+from lds.graph import CandidatePairs, GivenGraph, SampledGraph, WeightedPairs, initial_weights
 from lds.graph._pairs import canonical_pairs
 from lds.hypergrad import record
 from lds.learner._fit import Fit
@@ -55,7 +56,7 @@ class FixedGraphLearner:
         InputError: an argument is out of range.
     """
 
-    graph: Callable[[Data], Tensor] | None = field(default_factory=GivenGraph)
+    graph: Callable[[Data], Tensor | WeightedPairs] | None = field(default_factory=GivenGraph)
     model: ModelFactory = GCN
     lr: float = 0.02
     weight_decay: float = 5e-4
@@ -80,9 +81,11 @@ class FixedGraphLearner:
         return fit
 
     def _train(self, data: Data, seed: int) -> Fit:
+        data = ready(data, weights=initial_weights(self.graph))
         task = Task(data, self.model, self.weight_decay)
         task.nodes["selection"] = torch.cat([task.nodes["val"], task.nodes["es"]])
         structure = self._structure(data, task)
+        task.check_structure(structure)
         seed = mix(seed, 1)
         with forked(task.cuda):
             reseed(seed, INIT, cuda=task.cuda)
@@ -117,7 +120,13 @@ class FixedGraphLearner:
 
     def _structure(self, data: Data, task: Task) -> CandidatePairs:
         if self.graph is not None:
-            return CandidatePairs(task.num_nodes, self.graph(data), dtype=task.dtype)
+            pairs = self.graph(data)
+            if not isinstance(pairs, Tensor):
+                raise InputError(
+                    "a fixed graph needs edges without weights, but weights to start from came; drop them, or "
+                    "learn the structure with StructureLearner (--method lds)"
+                )
+            return CandidatePairs(task.num_nodes, pairs, dtype=task.dtype)
         # A structure needs a pair; this one has probability 0.
         pair = torch.tensor([[0], [1]], device=task.device)
         return CandidatePairs(task.num_nodes, pair[:, :0], candidates=pair, dtype=task.dtype)

@@ -15,8 +15,9 @@ from lds._callbacks import Callback, Callbacks, EpochRecord, StepRecord
 from lds._checks import check, check_integers, check_sizes
 from lds._memory import ROOM, too_large
 from lds._random import EVALUATE, INIT, forked, mix, reseed
+from lds.data.prepare import ready
 from lds.errors import InputError
-from lds.graph import AllPairs, GivenGraph, Structure
+from lds.graph import AllPairs, GivenGraph, Structure, WeightedPairs, initial_weights
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
 from lds.learner._progress import Best, Progress, no_fit, report_explosion, reproducible
@@ -54,7 +55,8 @@ class StructureLearner:
         outer_lr: step size η_0 of θ; step k (from 0) uses η_0 / (1 + outer_lr_decay·k).
         outer_lr_decay: see `outer_lr`.
         learn_structure: False keeps θ at its initial value, all else the same (the `frozen` baseline).
-        graph: the initial graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own.
+        graph: the initial graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; it returns
+            pairs, which start with probability 1, or `WeightedPairs`.
         edges: the structure, (num_nodes, initial edges, dtype=) -> structure; `AllPairs` by default.
         model: factory of the graph network, (number of features, number of classes) -> module called with (x, graph).
         updater: inner updater Φ; `Adam(inner_lr, eps=1e-5)` when None.
@@ -79,7 +81,7 @@ class StructureLearner:
     outer_lr: float = 1.0
     outer_lr_decay: float = 1e-3
     learn_structure: bool = True
-    graph: Callable[[Data], Tensor] = field(default_factory=GivenGraph)
+    graph: Callable[[Data], Tensor | WeightedPairs] = field(default_factory=GivenGraph)
     edges: Callable[..., Structure] = AllPairs
     model: ModelFactory = GCN
     updater: Updater | None = None
@@ -118,7 +120,8 @@ class StructureLearner:
         """Learn a structure for one data set.
 
         Args:
-            data: PyG `Data` with x, y, edge_index and boolean train_mask, val_mask, es_mask, test_mask.
+            data: PyG `Data` with x, y, edge_index and train_mask, val_mask, es_mask, test_mask, in any form that
+                `lds.data.prepare` takes.
             seed: seed of all randomness; the same seed gives the same bits on the same machine.
             callbacks: told of every outer step and epoch, and of the moments that learning could be resumed from; each
                 may end learning, see `Callback`.
@@ -132,6 +135,7 @@ class StructureLearner:
             OuterStepError: a number is NaN or infinite; the error holds what it takes to run that step again.
         """
         listeners = Callbacks(callbacks)
+        data = ready(data, weights=initial_weights(self.graph))
         task = Task(data, self.model, self.weight_decay)
         outer = self._outer(task, data)
         if resume is None:
@@ -214,6 +218,7 @@ class StructureLearner:
         Raises:
             DataError, InputError: as for `fit`.
         """
+        data = ready(data, weights=initial_weights(self.graph))
         task = Task(data, self.model, self.weight_decay)
         outer = self._outer(task, data)
         if theta is not None:
@@ -225,9 +230,13 @@ class StructureLearner:
 
     def _outer(self, task: Task, data: Data) -> dict[str, Any]:
         """Return the outer variables at their initial values."""
-        if self.edges is AllPairs:
-            AllPairs.require_room(task.num_nodes, task.dtype)  # Before a graph of so many nodes is made.
-        outer: dict[str, Any] = {"structure": self.edges(task.num_nodes, self.graph(data), dtype=task.dtype)}
+        if self.edges is AllPairs and task.device.type == "cpu":
+            AllPairs.require_room(task.num_nodes, task.dtype, copies=2)  # Before a graph of so many nodes is made.
+        pairs = self.graph(data)
+        weighted = {} if isinstance(pairs, Tensor) else {"probability": pairs.probability}
+        pairs = pairs if isinstance(pairs, Tensor) else pairs.pairs
+        outer: dict[str, Any] = {"structure": self.edges(task.num_nodes, pairs, dtype=task.dtype, **weighted)}
+        task.check_structure(outer["structure"])
         if self.learn_inner_lr:
             a, b = _LR_RANGE
             share = (self.inner_lr - a) / (b - a)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from lds._memory import ROOM, too_large
 from lds._random import INIT, cuda_devices, forked, reseed
-from lds.data import MASKS, num_classes, validate
+from lds.data.splits import MASKS
 from lds.errors import InputError, NumericalError
-from lds.graph import SampledGraph, SparseMatrix
+from lds.graph import CandidateGraph, CandidatePairs, SampledGraph, SparseMatrix, Structure
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -31,17 +32,15 @@ class Task:
     """A model on one data set: its logits, its inner loss on the training nodes, its loss and accuracy on any split.
 
     Args:
-        data: features, labels and masks, see `lds.data.validate`.
+        data: features, labels and masks, as `lds.data.prepare` or `ready` returns them.
         model: factory, (number of features, number of classes) -> module called with (x, graph).
         weight_decay: coefficient λ of the penalty λ/2 ‖W‖² on the first weight matrix of the model.
 
     Raises:
-        DataError: the data is inconsistent.
         InputError: the model is no such factory.
     """
 
     def __init__(self, data: Data, model: ModelFactory, weight_decay: float) -> None:
-        validate(data)
         self.num_nodes: int = data.num_nodes
         self.device: torch.device = data.x.device
         self.cuda = cuda_devices([data.x])
@@ -53,13 +52,16 @@ class Task:
                 "model must be a factory, (number of features, number of classes) -> module, since every epoch starts "
                 f"from new weights, but {type(model).__name__} came; give its class, or a function that makes it"
             )
-        self.num_classes = num_classes(data)
+        self.num_classes: int = data.num_classes
+        # The integers that the classes had in the data, where these were others than 0 … C−1.
+        self.class_values: Tensor | None = data.get("class_values")
+        self.class_names: list[str] | None = data.get("class_names")
         logits = self.num_nodes * self.num_classes * self.dtype.itemsize
         if logits > ROOM:
             raise too_large(
                 f"logits of {self.num_nodes} nodes and {self.num_classes} classes",
                 logits,
-                "number the classes from 0 on",
+                "give labels of fewer classes",
             )
         self._model = partial(model, data.x.shape[1], self.num_classes)
         with forked(self.cuda):  # Neither draws the caller's random numbers nor has buffers that depend on them.
@@ -75,6 +77,11 @@ class Task:
         module = self._model()
         if not isinstance(module, nn.Module) or next(module.parameters(), None) is None:
             raise InputError(f"model must make a torch.nn.Module with parameters, got {type(module).__name__}")
+        if lazy := [name for name, value in module.named_parameters() if is_lazy(value)]:
+            raise InputError(
+                f"model must know its sizes when it is made, but {lazy[0]} waits for the first input; give the "
+                "number of features that the factory is called with in place of -1"
+            )
         return module.to(self.device, self.dtype)
 
     def initial_params(self) -> Params:
@@ -122,6 +129,33 @@ class Task:
                 "and class"
             )
         return result
+
+    def check_structure(self, structure: Structure) -> None:
+        """Check on a draw that the model takes a candidate that was not drawn for no edge: one comparison of logits.
+
+        Raises:
+            InputError: the model counts edges of weight 0.
+        """
+        if not isinstance(structure, CandidatePairs):
+            return
+        self.module.eval()
+        with forked(self.cuda), torch.no_grad():
+            reseed(INIT, cuda=self.cuda)
+            graph, params = structure.draw(), self.initial_params()
+            if bool(graph.drawn.all()):
+                return
+            logits = self.logits(params, graph)
+            there = self.logits(params, CandidateGraph(graph.num_nodes, graph.row, graph.col, graph.weight))
+        off = float((logits - there).abs().max())
+        # Sums in another order differ in their last digits.
+        if not off <= 1e-3 * max(float(there.abs().max()), 1e-3):
+            raise InputError(
+                "model must take an edge of weight 0 for no edge, since candidates that were not drawn have this "
+                f"weight, but logits change by {off:.2g} of {float(there.abs().max()):.2g} where these edges are "
+                "taken out, as with a mean over neighbours or an attention over edge attributes; take "
+                "lds.nn.SAGE, layers of lds.nn.gat.WeightedGATConv, or a model that multiplies every message by "
+                "its weight"
+            )
 
     def _check_buffers(self) -> None:
         for name, buffer in self.module.named_buffers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ class Backbone(nn.Module):
 
     The edge index lists every candidate, and the weights of those that were not drawn are 0. So the model must use the
     weights, and use its edges through them only: a plain mean over neighbours or a plain attention counts edges of
-    weight 0 too. `lds.nn.SAGE` and `lds.nn.gat.WeightedGATConv` are the versions that do not.
+    weight 0 too. `lds.nn.SAGE` and `lds.nn.gat.WeightedGATConv` are the versions that do not. Learners compare logits
+    with and without such edges once, on a first draw, and refuse a model that counts them.
 
     Use it as `model=Backbone.factory(lambda in_channels, out_channels: …)` together with `edges=CandidatePairs`.
 
@@ -28,13 +30,26 @@ class Backbone(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        if not isinstance(model, nn.Module):
+            raise InputError(f"a backbone is made of a torch.nn.Module, but {type(model).__name__} came; give a module")
         self.model = model
         for part in self.modules():
             _check(part)
+        _check_call(model)
 
     @classmethod
     def factory(cls, model: Callable[[int, int], nn.Module]) -> Callable[[int, int], Backbone]:
-        """Return a factory for `StructureLearner(model=…)` from one of the module alone."""
+        """Return a factory for `StructureLearner(model=…)` from one of the module alone.
+
+        Raises:
+            InputError: a module came, or nothing that can be called.
+        """
+        if isinstance(model, nn.Module) or not callable(model):
+            raise InputError(
+                "Backbone.factory needs a function, (number of features, number of classes) -> module, since "
+                f"every epoch starts from new weights, but {type(model).__name__} came; write lambda features, "
+                f"classes: {type(model).__name__}(…)"
+            )
         return lambda in_channels, out_channels: cls(model(in_channels, out_channels))
 
     def forward(self, x: Tensor, graph: CandidateGraph) -> Tensor:
@@ -45,8 +60,30 @@ class Backbone(nn.Module):
         """
         if not isinstance(graph, CandidateGraph):
             raise InputError("a backbone needs edge weights, which only edges=CandidatePairs has; set it")
-        logits: Tensor = self.model(x, graph.edge_index, edge_weight=graph.edge_weight)
+        try:
+            logits: Tensor = self.model(x, graph.edge_index, edge_weight=graph.edge_weight)
+        except TypeError as error:
+            if "edge_weight" in str(error):
+                raise _no_weights(type(self.model).__name__) from error
+            raise
         return logits
+
+
+def _check_call(model: nn.Module) -> None:
+    """Refuse a model that cannot be called with edge weights."""
+    try:
+        options = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if not any(option.kind is option.VAR_KEYWORD or option.name == "edge_weight" for option in options):
+        raise _no_weights(type(model).__name__)
+
+
+def _no_weights(name: str) -> InputError:
+    return InputError(
+        f"a backbone is called with (x, edge_index, edge_weight=…), but {name} takes no edge_weight; take lds.nn.SAGE, "
+        "layers of lds.nn.gat.WeightedGATConv, or a layer that has edge weights, such as GCNConv"
+    )
 
 
 def _check(part: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,19 +26,55 @@ class _Edge:
     initial: bool | None
 
 
-def neighbourhood(learned: SavedGraph, known: Known | None, node: int | None, name: str) -> list[Block]:
+@dataclass(frozen=True)
+class Names:
+    """What nodes and classes are called; by their numbers where the data named none."""
+
+    nodes: Sequence[str] | None = None
+    classes: Sequence[str] | None = None
+
+    def node(self, number: int) -> str:
+        """Return what to call a node."""
+        return str(number) if self.nodes is None else self.nodes[number]
+
+    def label(self, number: int) -> str:
+        """Return what to call a class; "none" where a node has none."""
+        if number < 0:
+            return "none"
+        return str(number) if self.classes is None or number >= len(self.classes) else self.classes[number]
+
+    def find(self, node: int | str, count: int) -> int:
+        """Return the number of a node that is given by name or number.
+
+        Raises:
+            InputError: there is no such node.
+        """
+        if self.nodes is not None and str(node) in self.nodes:
+            return list(self.nodes).index(str(node))
+        if not str(node).isdecimal() or not int(node) < count:
+            named = "" if self.nodes is None else f", or be one of {self.nodes[0]:.40} … {self.nodes[-1]:.40}"
+            raise InputError(f"node must lie in 0..{count - 1}{named}, got {node}")
+        return int(node)
+
+
+def neighbourhood(
+    learned: SavedGraph, known: Known | None, node: int | str | None, name: str, names: Names
+) -> list[Block]:
     """Return drawing and table of the strongest learned edges of a node.
 
     Raises:
         InputError: there is no such node.
     """
-    if node is not None and not 0 <= node < learned.num_nodes:
-        raise InputError(f"node must lie in 0..{learned.num_nodes - 1}, got {node}")
-    node, why = (node, "the node that was asked for") if node is not None else _choose(learned, known)
+    if node is not None:
+        node, why = names.find(node, learned.num_nodes), "the node that was asked for"
+    else:
+        node, why = _choose(learned, known)
     edges = _edges(learned, known, node)
     shown = edges[:_STRONGEST]
-    about = "" if known is None else f" (class {known.labels[node]}, {known.split[node] or 'no'} split)"
-    text = [f"Node {node}{about}: {why}."]
+    about = (
+        "" if known is None else f" (class {names.label(int(known.labels[node]))}, {known.split[node] or 'no'} split)"
+    )
+    text = [f"Node {names.node(node)}{about}: {why}."]
     if not edges:
         return [Text(f"{text[0]} It has no edge of probability above 0.01.")]
     text.append(
@@ -54,8 +91,8 @@ def neighbourhood(learned: SavedGraph, known: Known | None, node: int | None, na
             else "It started with no edge."
         )
     picture = Picture(
-        f"Neighbourhood of node {node}",
-        _draw(node, shown, known, name),
+        f"Neighbourhood of node {names.node(node)}",
+        _draw(node, shown, known, name, names),
         "A line is the wider, the more probable the edge"
         + (
             "; lines are full where the edge was there at the start, and dashed where it is new. Colour and shape "
@@ -64,7 +101,7 @@ def neighbourhood(learned: SavedGraph, known: Known | None, node: int | None, na
             else "."
         ),
     )
-    return [Text(" ".join(text)), Pictures([picture]), _table(node, shown, known)]
+    return [Text(" ".join(text)), Pictures([picture]), _table(node, shown, known, names)]
 
 
 def _choose(learned: SavedGraph, known: Known | None) -> tuple[int, str]:
@@ -100,7 +137,7 @@ def _edges(learned: SavedGraph, known: Known | None, node: int) -> list[_Edge]:
     return [_Edge(int(others[i]), float(probability[i]), None if initial is None else bool(initial[i])) for i in order]
 
 
-def _draw(node: int, edges: list[_Edge], known: Known | None, name: str) -> str:
+def _draw(node: int, edges: list[_Edge], known: Known | None, name: str, names: Names) -> str:
     def look(other: int) -> tuple[str, str]:
         label = 0 if known is None else int(known.labels[other])
         return SERIES[label % _COLOURS], MARKERS[label % len(MARKERS)]
@@ -118,7 +155,7 @@ def _draw(node: int, edges: list[_Edge], known: Known | None, name: str) -> str:
             axes.plot([0, x], [0, y], style, color=INK, alpha=0.55, linewidth=0.8 + 4 * edge.probability, zorder=1)
             colour, marker = look(edge.node)
             axes.plot(x, y, marker, color=colour, ms=11, mec=PAPER, mew=1, zorder=2)
-            axes.text(1.17 * x, 1.13 * y, str(edge.node), ha="center", va="center", fontsize=8)
+            axes.text(1.17 * x, 1.13 * y, _short(names.node(edge.node)), ha="center", va="center", fontsize=8)
         colour, marker = look(node)
         axes.plot(0, 0, marker, color=colour, ms=17, mec=INK, mew=1.5, zorder=3)
         if known is not None:
@@ -130,18 +167,30 @@ def _draw(node: int, edges: list[_Edge], known: Known | None, name: str) -> str:
                     color=SERIES[label % _COLOURS],
                     ms=7,
                     mec=PAPER,
-                    label=f"class {label}",
+                    label=_short(f"class {names.label(label)}", 30),
                 )
             figure.legend(loc="outside lower center", ncols=4)
-        return render(figure, name, f"Node {node} and its {len(edges)} strongest learned edges")
+        return render(figure, name, f"Node {names.node(node)} and its {len(edges)} strongest learned edges")
 
 
-def _table(node: int, edges: list[_Edge], known: Known | None) -> Table:
+def _short(text: str, most: int = 14) -> str:
+    """Return a text as matplotlib shows it, without its mathematics, and not longer than fits."""
+    return (text if len(text) <= most else f"{text[: most - 1]}…").replace("$", r"\$")
+
+
+def _table(node: int, edges: list[_Edge], known: Known | None, names: Names) -> Table:
     rows = []
     for edge in edges:
-        label, split = (NONE, NONE) if known is None else (str(known.labels[edge.node]), known.split[edge.node] or NONE)
+        label, split = (
+            (NONE, NONE)
+            if known is None
+            else (names.label(int(known.labels[edge.node])), known.split[edge.node] or NONE)
+        )
         origin = NONE if edge.initial is None else "initial" if edge.initial else "new"
-        rows.append([str(edge.node), f"{edge.probability:.3f}", origin, label, split])
+        rows.append([names.node(edge.node), f"{edge.probability:.3f}", origin, label, split])
     return Table(
-        f"Strongest edges of node {node}", ["neighbour", "probability", "edge", "class", "split"], rows, folded=True
+        f"Strongest edges of node {names.node(node)}",
+        ["neighbour", "probability", "edge", "class", "split"],
+        rows,
+        folded=True,
     )

@@ -12,7 +12,7 @@ from lds.ablate._ablation_folder import AblationFolder, read_ablation
 from lds.errors import InputError
 from lds.report._figures import accuracy_figure, cost_figures, curves, fidelity_figures, grid_curves
 from lds.report._learned_graph import Known, known, structure_blocks
-from lds.report._neighbourhood import neighbourhood
+from lds.report._neighbourhood import Names, neighbourhood
 from lds.report._numbers import count, mebibytes, percent, seconds, value
 from lds.report._page import Block, Facts, Part, Pictures, Section, Table, Text
 from lds.report._tables import (
@@ -25,7 +25,17 @@ from lds.report._tables import (
     version_table,
 )
 from lds.run._methods import METHOD
-from lds.run._reader import CONFIG, GRAPH, Run, SavedGraph, read_graph, read_run, source
+from lds.run._reader import (
+    CONFIG,
+    GRAPH,
+    Run,
+    SavedGraph,
+    read_class_names,
+    read_graph,
+    read_node_names,
+    read_run,
+    source,
+)
 from lds.sweep._grid_folder import GridFolder, read_grid
 from lds.sweep._ledger import LEDGER
 
@@ -37,11 +47,11 @@ class Options:
     """What the caller wants.
 
     Attributes:
-        node: whose neighbourhood to show; chosen when None.
+        node: whose neighbourhood to show, by number or name; chosen when None.
         data_root: folder of the data sets; that of the run when None.
     """
 
-    node: int | None
+    node: int | str | None
     data_root: str | None
 
 
@@ -199,8 +209,10 @@ def _structure(
         blocks = [
             Text(f"Classes and initial edges are not shown, since the data set cannot be loaded: {facts}. {advice}")
         ]
+    assert run.path is not None  # As there is a graph.
     try:
-        near = neighbourhood(graph, facts if isinstance(facts, Known) else None, options.node, f"{name}-node")
+        names = Names(read_node_names(run.path, graph.num_nodes), read_class_names(run.path))
+        near = neighbourhood(graph, facts if isinstance(facts, Known) else None, options.node, f"{name}-node", names)
     except InputError as error:
         raise InputError(f"{run.path}: {error}; choose another --node") from None
     return [Part("Learned structure", blocks), Part("Learned neighbourhood", near)]

@@ -16,7 +16,7 @@ def write_report(
     folders: Sequence[Path],
     out: Path,
     *,
-    node: int | None = None,
+    node: int | str | None = None,
     data_root: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Path:
@@ -25,7 +25,8 @@ def write_report(
     Args:
         folders: what `lds train`, `lds sweep` or `lds ablate` wrote; a section each.
         out: the page.
-        node: whose learned neighbourhood to show; when not given, the test node whose edges changed most.
+        node: whose learned neighbourhood to show, by number or name; when not given, the test node whose edges changed
+            most.
         data_root: folder of the data sets; when not given, that of the run, else $LDS_DATA_ROOT, else data/.
         force: replace a page that is there.
 

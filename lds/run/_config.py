@@ -24,11 +24,19 @@ class DataConfig:
 
     Args:
         dataset: name of a data set, see `lds data list`; or else give data.
-        data: file of your own data set, .pt, .npz or .csv, see `lds.data.read`.
-        label: data in .csv: column of the labels; label when not given.
-        id: data in .csv: column of the nodes' names; id, where there is such a column, when not given.
-        edges: data in .csv: file of edges; no edges when not given.
-        scale: data: none, standard (columns to mean 0 and deviation 1), or row (absolute values of a row to sum 1).
+        data: file of your own data set, such as .csv, .npz, .pt or .gml, see `lds.data.read`.
+        label: data in a table: column of the labels; label when not given.
+        id: data in a table: column of the nodes' names, "" for none; id, where there is such a column, when not given.
+        edges: data in a table: file of edges; no edges when not given.
+        sep: data in a text: what separates cells, one character, tab or space; found out when not given.
+        drop: data in a table: columns to leave out, apart by commas.
+        unlabelled: data: a text that marks unlabelled nodes, beside -1 and what is missing.
+        features: data: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
+            number of neighbours).
+        scale: data: none, unit (rows of length 1), standard (columns to mean 0 and deviation 1), or row (absolute
+            values of a row to sum 1).
+        weights: data: refuse weights of edges other than 1, or start θ from them (initial), or drop them.
+        split: which of several splits to take, where the data brings them; the first, 0, when not given.
         train_size: data without masks: nodes to train on; 10 % of the labelled ones when not given.
         val_size: data without masks: nodes for the outer objective; 10 % when not given.
         es_size: data without masks: nodes to stop early on; 10 % when not given.
@@ -43,7 +51,13 @@ class DataConfig:
     label: str | None = field(default=None, kw_only=True)
     id: str | None = field(default=None, kw_only=True)
     edges: str | None = field(default=None, kw_only=True)
-    scale: Literal["none", "standard", "row"] = field(default="none", kw_only=True)
+    sep: str | None = field(default=None, kw_only=True)
+    drop: str | None = field(default=None, kw_only=True)
+    unlabelled: str | None = field(default=None, kw_only=True)
+    features: Literal["given", "tfidf", "identity", "degree"] = field(default="given", kw_only=True)
+    scale: Literal["none", "unit", "standard", "row"] = field(default="none", kw_only=True)
+    weights: Literal["refuse", "initial", "drop"] = field(default="refuse", kw_only=True)
+    split: int | None = field(default=None, kw_only=True)
     train_size: int | None = field(default=None, kw_only=True)
     val_size: int | None = field(default=None, kw_only=True)
     es_size: int | None = field(default=None, kw_only=True)
@@ -63,7 +77,7 @@ class DataConfig:
                 raise InputError(f"a run is on dataset or data, but {self.dataset} and {self.data} came; drop one")
             return
         for option in fields(DataConfig):
-            if option.name not in ("dataset", "data_root") and getattr(self, option.name) != option.default:
+            if option.name not in ("dataset", "data_root", "split") and getattr(self, option.name) != option.default:
                 raise InputError(
                     f"{option.name} belongs to data, a file of your own, but dataset {self.dataset} came with it; "
                     "drop one"
@@ -90,6 +104,8 @@ class TrainConfig(DataConfig):
             gcn-rnd (gcn with random edges added in every step of training), ffnn (the same network without a graph), or
             frozen (like lds, or knn-lds where no graph is given, but θ is never updated).
         retain: share of the given edges to keep, in [0, 1].
+        candidates: pairs that θ is learned on, in place of all pairs: knn:K (the K nearest of each node), random:R (R
+            random ones a node), given (the edges of the data), apart by commas; memory grows with their number.
         tau: sets interval and horizon, where these are not given.
         interval: inner steps between two updates of θ.
         horizon: steps that the sweep goes back over; may be longer than the interval.
@@ -112,6 +128,7 @@ class TrainConfig(DataConfig):
 
     method: NetworkMethod = "lds"
     retain: float = 1.0
+    candidates: str | None = None
     tau: int = 5
     interval: int | None = None
     horizon: int | None = None
@@ -138,7 +155,30 @@ class TrainConfig(DataConfig):
             raise InputError(f"retain must lie in [0, 1], got {self.retain}")
         if self.hidden < 1:
             raise InputError(f"hidden must be at least 1, got {self.hidden}")
+        if self.candidates is not None:
+            parse_candidates(self.candidates)
         _refuse_of_other_methods(self, "random_edges")
+
+    def without_effect(self, *, has_edges: bool) -> list[str]:
+        """Return the options that were given, and that the method makes no use of on data with, or without, edges."""
+        method = METHOD[self.method]
+        graph, kinds = method.initial(has_edges=has_edges), dict(parse_candidates(self.candidates or ""))
+        learns = method.learner == "structure"
+        unused = []
+        if graph != "given" and not (learns and "given" in kinds):
+            unused += ["edges", "retain"]
+        if graph != "given":
+            unused.append("weights")
+        if graph != "knn":
+            unused.append("k")
+            if not (learns and "knn" in kinds):
+                unused.append("metric")
+        if not learns:
+            unused += ["candidates", *_OF_STRUCTURES]
+        if not method.learns_structure:
+            unused += ["horizon", "outer_lr", "learn_inner_lr", "noise"]
+        values = {option.name: option.default for option in fields(TrainConfig)}
+        return [name for name in dict.fromkeys(unused) if getattr(self, name) != values[name]]
 
 
 @dataclass(frozen=True)
@@ -189,6 +229,47 @@ class BaselineConfig(DataConfig):
         """The hyperparameters that were given."""
         values = {name: getattr(self, name) for name in METHOD[self.method].hyperparameters}
         return {name: value for name, value in values.items() if value is not None}
+
+
+# Of the methods that learn θ, or hold it.
+_OF_STRUCTURES = (
+    "tau",
+    "interval",
+    "horizon",
+    "outer_lr",
+    "learn_inner_lr",
+    "patience",
+    "max_epochs",
+    "samples",
+    "noise",
+)
+_CANDIDATES = ("knn", "random", "given")
+
+
+def parse_candidates(text: str) -> list[tuple[str, int]]:
+    """Return kinds of candidate pairs and their numbers a node, 0 for the given edges.
+
+    Raises:
+        InputError: the text is none of knn:K, random:R and given, apart by commas.
+    """
+    found: list[tuple[str, int]] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        kind, colon, number = part.partition(":")
+        whole = number.isascii() and number.isdecimal() and len(number) < 10 and int(number) > 0
+        if (
+            kind not in _CANDIDATES
+            or kind in dict(found)
+            or (bool(colon) == (kind == "given"))
+            or (colon and not whole)
+        ):
+            raise InputError(
+                "candidates must be some of knn:K, random:R and given, each once and apart by commas, got "
+                f"{part!r:.80}; write e.g. knn:20,random:5,given"
+            )
+        found.append((kind, int(number or 0)))
+    if text and not found:
+        raise InputError("candidates must name some pairs, got none; write e.g. knn:20,random:5,given")
+    return found
 
 
 def _refuse_of_other_methods(config: TrainConfig | BaselineConfig, name: str) -> None:

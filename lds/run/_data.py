@@ -25,13 +25,19 @@ def load_data(config: TrainConfig | BaselineConfig) -> Data:
     # The baselines of scikit-learn use no edges.
     retain = config.retain if isinstance(config, TrainConfig) else 1.0
     if config.data is None:
-        return load(config.source, root=config.data_root, retain=retain, seed=config.seed)
+        return load(config.source, root=config.data_root, retain=retain, split=config.split, seed=config.seed)
     return read(
         config.data,
         label=config.label,
         id=config.id,
         edges=config.edges,
+        sep=config.sep,
+        drop=config.drop,
+        unlabelled=config.unlabelled,
+        features=config.features,
         scale=config.scale,
+        weights=config.weights,
+        split=config.split,
         train_size=config.train_size,
         val_size=config.val_size,
         es_size=config.es_size,
@@ -41,12 +47,12 @@ def load_data(config: TrainConfig | BaselineConfig) -> Data:
 
 
 def fingerprint(data: Data) -> str:
-    """Return a text that tells data sets apart: SHA-256 over features, labels, edges and masks."""
+    """Return a text that tells data sets apart: SHA-256 over features, labels, edges with their weights, and masks."""
     from lds.data import MASKS
 
     digest = hashlib.sha256()
-    for name in ("x", "y", "edge_index", *MASKS):
-        if (value := data[name]) is not None:
+    for name in ("x", "y", "edge_index", "edge_weight", *MASKS):
+        if (value := data.get(name)) is not None:
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             for part in _parts(name, value):
                 digest.update(part.cpu().contiguous().numpy().tobytes())

@@ -13,11 +13,13 @@ from lds._files import write_atomically
 from lds.errors import InputError
 from lds.run._reader import (
     CHECKPOINT,
+    CLASS_NAMES,
     CONFIG,
     FAILURE,
     GRAPH,
     METRICS,
     NODE_NAMES,
+    PREDICTION_TABLE,
     PREDICTIONS,
     PROGRESS,
     RESULT,
@@ -27,7 +29,10 @@ from lds.run._reader import (
 _OWN_OF_OTHERS = (
     "results.jsonl", "results.csv", "sweep.yaml", "ablation.yaml", "ablation.csv", "fidelity.csv", "recommendation.json"
 )  # fmt: skip
-_OWN = {CONFIG, METRICS, RESULT, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, PROGRESS, FAILURE, *_OWN_OF_OTHERS}
+_OWN = {
+    CONFIG, METRICS, RESULT, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTION_TABLE,
+    PROGRESS, FAILURE, *_OWN_OF_OTHERS,
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data

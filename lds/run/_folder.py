@@ -39,10 +39,10 @@ GRAPH_THRESHOLD = 0.01
 
 
 class RunFolder(Callback):
-    """Writes one run: config.yaml, metrics.jsonl, checkpoint.pt, graph.npz and, last, result.json.
+    """Writes one run: config.yaml, metrics.jsonl, checkpoint.pt, graph.npz, predictions.csv and, last, result.json.
 
     A baseline of scikit-learn has no epochs and no graph: its predictions.npy stands instead of these. Where the data
-    names its nodes, node_names.json says who is who.
+    names its nodes, node_names.json says who is who, and class_names.json does so for classes.
 
     Nothing is written before the first outer step or epoch, so a run that fails on its input leaves nothing behind. Use
     it in a `with` statement: from the first file on, it keeps other processes out of the folder.
@@ -103,11 +103,16 @@ class RunFolder(Callback):
         append(self.path / METRICS, _line(record))
 
     def finish(
-        self, fit: Fit | EstimatorFit, result: Mapping[str, Any], node_names: Sequence[str] | None = None
+        self,
+        fit: Fit | EstimatorFit,
+        result: Mapping[str, Any],
+        node_names: Sequence[str] | None = None,
+        tables: Mapping[str, bytes] | None = None,
     ) -> dict[str, Any]:
         """Write what was fitted (checkpoint and learned graph, or predictions) and on which nodes, then the result.
 
         The configuration and the metrics are written again: whatever became of them since, they are those of the fit.
+        `tables` are further files for people and other programs, by their names.
         Returns the result with what ties the files to it, as it was written.
         """
         from lds.learner import Fit
@@ -121,6 +126,8 @@ class RunFolder(Callback):
         if node_names is not None:
             content = json.dumps(list(node_names), ensure_ascii=False)
             write_atomically(self.path / NODE_NAMES, (content + "\n").encode())
+        for name, table in (tables or {}).items():
+            write_atomically(self.path / name, table)
         tied = tie(self.path, self.config, result)
         write_atomically(self.path / RESULT, (json.dumps(tied, indent=2) + "\n").encode())
         for name in (PROGRESS, f".{PROGRESS}.tmp", FAILURE, f".{FAILURE}.tmp"):
@@ -143,9 +150,14 @@ class RunFolder(Callback):
     def _write_fit(self, fit: Fit) -> None:
         import torch
 
+        from lds.graph import CandidatePairs
+
         self._write_metrics(fit.history)
         buffer = io.BytesIO()
-        torch.save({"theta": fit.structure.state(), "params": fit.params, "logits": fit.logits}, buffer)
+        # Which pairs θ is of, where it is not of all.
+        pairs = {"pairs": fit.structure.pairs} if isinstance(fit.structure, CandidatePairs) else {}
+        saved = {"theta": fit.structure.state(), **pairs, "params": fit.params, "logits": fit.logits}
+        torch.save(saved, buffer)
         write_atomically(self.path / CHECKPOINT, buffer.getvalue())
         write_atomically(self.path / GRAPH, EXPORT_FORMATS["npz"](fit.graph(GRAPH_THRESHOLD)))
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from lds._callbacks import Callback
 from lds._memory import ROOM, too_large
-from lds.data import MASKS, validate
+from lds.data import MASKS
+from lds.data.prepare import ready
 from lds.errors import DataError, InputError
-from lds.graph import GivenGraph, KNNGraph
+from lds.graph import AllPairs, CandidatePairs, GivenGraph, KNNGraph, random_pairs
 from lds.learner import FixedGraphLearner, StructureLearner
 from lds.nn import GCN
-from lds.run._config import BaselineConfig, TrainConfig
+from lds.run._config import BaselineConfig, TrainConfig, parse_candidates
 from lds.run._methods import METHOD
 
 if TYPE_CHECKING:
@@ -51,7 +54,9 @@ def make_learner(
             weight_decay=config.weight_decay,
         )
     assert graph is not None  # θ needs a graph to start from.
+    candidates = candidate_pairs(config, data)
     return StructureLearner(
+        edges=AllPairs if candidates is None else partial(CandidatePairs, candidates=candidates),
         tau=config.tau,
         interval=config.interval,
         horizon=config.horizon,
@@ -75,7 +80,28 @@ def initial_graph(config: TrainConfig | BaselineConfig, data: Data) -> GivenGrap
     if kind == "knn":
         assert isinstance(config, TrainConfig)
         return KNNGraph(config.k, config.metric)
-    return None if kind is None else GivenGraph()
+    return None if kind is None else GivenGraph(config.weights)
+
+
+def candidate_pairs(config: TrainConfig, data: Data) -> Tensor | None:
+    """Return the pairs that a configuration names as candidates, int64 of shape [2, C]; None for all pairs.
+
+    Raises:
+        InputError: there are no edges to take, or not as many random pairs.
+    """
+    if config.candidates is None:
+        return None
+    found = []
+    for kind, number in parse_candidates(config.candidates):
+        if kind == "knn":
+            found.append(KNNGraph(number, config.metric)(data))
+        elif kind == "random":
+            found.append(random_pairs(data.num_nodes, number * data.num_nodes, seed=config.seed))
+        elif data.edge_index.numel():
+            found.append(data.edge_index)
+        else:
+            raise InputError("candidates given are the edges of the data, but it brings none; leave given out")
+    return torch.cat(found, 1)
 
 
 @dataclass(frozen=True)
@@ -87,12 +113,14 @@ class EstimatorFit:
         predicted: the predicted ones, shape [N].
         log_probabilities: of the true classes, shape [N]; None for an estimator without probabilities.
         nodes: the nodes of every split.
+        probabilities: of all classes, shape [N, C]; None for an estimator without probabilities.
     """
 
     labels: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     log_probabilities: npt.NDArray[np.float64] | None
     nodes: dict[str, npt.NDArray[np.bool_]]
+    probabilities: npt.NDArray[np.float64] | None = None
 
     outer_epochs = 0
     outer_steps = 0
@@ -138,7 +166,7 @@ class EstimatorLearner:
                 apart.
             InputError: there are fewer nodes than neighbours.
         """
-        validate(data)
+        data = ready(data, weights=self.config.weights)
         x, y = _features(data), data.y.numpy()
         nodes = {name.removesuffix("_mask"): data[name].numpy() for name in MASKS}
         estimator = _estimator(self.config, seed)
@@ -146,11 +174,13 @@ class EstimatorLearner:
         self._check(y, train)
         if METHOD[self.config.method].transductive:
             estimator.fit(x, np.where(train, y, -1))
-            return EstimatorFit(y, estimator.transduction_, _logs(estimator, estimator.label_distributions_, y), nodes)
+            full = _of_all_classes(estimator, estimator.label_distributions_, data.num_classes)
+            return EstimatorFit(y, estimator.transduction_, _logs(full, y), nodes, full)
         estimator.fit(x[train], y[train])
         # Support vectors come without probabilities.
         probability = estimator.predict_proba(x) if hasattr(estimator, "predict_proba") else None
-        return EstimatorFit(y, estimator.predict(x), _logs(estimator, probability, y), nodes)
+        full = _of_all_classes(estimator, probability, data.num_classes)
+        return EstimatorFit(y, estimator.predict(x), _logs(full, y), nodes, full)
 
     def _check(self, y: npt.NDArray[np.int64], train: npt.NDArray[np.bool_]) -> None:
         method, neighbors = self.config.method, self.config.n_neighbors
@@ -196,18 +226,24 @@ def _features(data: Data) -> Any:
     return normalize(csr_matrix(x)) if np.count_nonzero(x) < _SPARSE * x.size else x
 
 
-def _logs(estimator: Any, probability: Any, y: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+def _of_all_classes(estimator: Any, probability: Any, classes: int) -> npt.NDArray[np.float64] | None:
+    """Return probabilities with a column for every class, 0 for those that the training nodes lack."""
+    if probability is None:
+        return None
+    if 8 * len(probability) * classes > ROOM:
+        raise too_large(
+            f"probabilities of {len(probability)} nodes and {classes} classes",
+            8 * len(probability) * classes,
+            "give labels of fewer classes",
+        )
+    full = np.zeros((len(probability), classes))
+    full[:, estimator.classes_] = probability
+    return full
+
+
+def _logs(probability: npt.NDArray[np.float64] | None, y: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
     """Return the logarithms of the probabilities of the true classes, of no less than machine precision."""
     if probability is None:
         return None
-    classes = int(y.max()) + 1
-    if 8 * y.size * classes > ROOM:
-        raise too_large(
-            f"probabilities of {y.size} nodes and {classes} classes",
-            8 * y.size * classes,
-            "number the classes from 0 on",
-        )
-    full = np.zeros((y.size, classes))
-    full[:, estimator.classes_] = probability
-    found: npt.NDArray[np.float64] = np.log(full[np.arange(y.size), y].clip(np.finfo(np.float64).eps))
+    found: npt.NDArray[np.float64] = np.log(probability[np.arange(y.size), y].clip(np.finfo(np.float64).eps))
     return found

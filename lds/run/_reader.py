@@ -40,14 +40,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from lds.graph import Structure
+    from lds.graph import CandidatePairs, Structure
 
 # The files of a run folder, and its folder of event files for TensorBoard.
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES = "checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json"
+CLASS_NAMES, PREDICTION_TABLE = "class_names.json", "predictions.csv"
 PROGRESS, FAILURE, TENSORBOARD = "progress.pt", "failure.pt", "tensorboard"
 # What a run that has ended ties to its result. All but the metrics may be removed, to save room.
-_TIED = (METRICS, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES)
+_TIED = (METRICS, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTION_TABLE)
 # Of a configuration: where the data lies, which may change. What it holds may not.
 PLACES = ("data_root", "data", "edges")
 
@@ -407,7 +408,10 @@ def _structure_of(folder: Path, *, has_theta: bool) -> Structure:
     pairs = torch.from_numpy(graph.pairs)
     if not has_theta:
         return CandidatePairs(graph.num_nodes, pairs)
-    theta = _read_theta(folder / CHECKPOINT, graph.num_nodes)
+    saved = _read_checkpoint(folder / CHECKPOINT)
+    if "pairs" in saved:
+        return _on_candidates(saved, graph.num_nodes)
+    theta = _checked_theta(saved, graph.num_nodes * (graph.num_nodes - 1) // 2)
     structure = AllPairs(graph.num_nodes, pairs[:, :0], dtype=theta.dtype)
     if theta.numel() != (needed := structure.state().numel()):
         raise DataError(f"θ has {theta.numel()} numbers, not {needed}")
@@ -415,24 +419,76 @@ def _structure_of(folder: Path, *, has_theta: bool) -> Structure:
     return structure
 
 
-def _read_theta(path: Path, num_nodes: int) -> Tensor:
-    """Return θ of a checkpoint; only its length is left to be checked by the structure that takes it."""
+def _on_candidates(saved: dict[str, Any], num_nodes: int) -> CandidatePairs:
+    """Return a structure on the candidate pairs of a checkpoint."""
     import torch
 
+    from lds.graph import CandidatePairs
+
+    pairs = saved["pairs"]
+    if (
+        not isinstance(pairs, torch.Tensor)
+        or not is_plain(pairs)
+        or pairs.dtype != torch.int64
+        or pairs.shape[:1] != (2,)
+    ):
+        raise DataError("the candidate pairs are no plain tensor of two rows")
+    if pairs.ndim != 2 or not pairs.numel() or not bool(((pairs >= 0) & (pairs < num_nodes)).all()):
+        raise DataError(f"the candidate pairs are not all of the {num_nodes} nodes")
+    theta = _checked_theta(saved, pairs.shape[1])
+    structure = CandidatePairs(num_nodes, pairs[:, :0], candidates=pairs, dtype=theta.dtype)
+    if not torch.equal(structure.pairs, pairs) or theta.numel() != pairs.shape[1]:
+        raise DataError(f"θ has {theta.numel()} numbers for {pairs.shape[1]} candidate pairs, which are not in order")
+    structure.restore_(theta)
+    return structure
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         saved = load_tensors(path, "cpu")
     except OSError as error:
         raise DataError(reason(error)) from error
-    theta = saved.get("theta") if isinstance(saved, dict) else None
+    if not isinstance(saved, dict):
+        raise DataError("θ is no plain tensor")
+    return saved
+
+
+def _checked_theta(saved: dict[str, Any], least: int) -> Tensor:
+    """Return θ of a checkpoint; only its exact length is left to be checked by the structure that takes it."""
+    import torch
+
+    theta = saved.get("theta")
     if not isinstance(theta, torch.Tensor) or not is_plain(theta):
         raise DataError("θ is no plain tensor")
     # Before θ of so many nodes is made.
-    whole = theta.ndim == 1 and 2 * theta.numel() >= num_nodes * (num_nodes - 1)
+    whole = theta.ndim == 1 and theta.numel() >= least
     if theta.dtype not in (torch.float32, torch.float64) or not whole:
-        raise DataError(f"θ is {theta.dtype} of shape {tuple(theta.shape)} for {num_nodes} nodes")
+        raise DataError(f"θ is {theta.dtype} of shape {tuple(theta.shape)}, not of {least} pairs or more")
     if not bool(((theta >= 0) & (theta <= 1)).all()):
         raise DataError("θ has values outside of [0, 1]")
     return theta
+
+
+def read_class_names(folder: Path) -> list[str] | None:
+    """Return the names of the classes of a run, in the order of their numbers; None where its data named none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / CLASS_NAMES
+    if not path.exists():
+        return None
+    try:
+        names: list[str] = parse_json(read_file(path))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError("it is no list of texts")
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"{path} must hold the names of the classes as a run saved them, but {reason(error)}; "
+            "run again, or remove it to have numbers"
+        ) from error
+    _check_of_run(folder, CLASS_NAMES)
+    return names
 
 
 def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
@@ -452,15 +508,20 @@ def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
             f"{path} must hold the names of the nodes as a run saved them, but {reason(error)}; "
             "run again, or remove it to have numbers"
         ) from error
-    if (folder / RESULT).exists():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnverifiedWarning)  # `read_structure` says so.
-            read_result(folder, [NODE_NAMES])
+    _check_of_run(folder, NODE_NAMES)
     return names
 
 
+def _check_of_run(folder: Path, name: str) -> None:
+    """Refuse a file that has changed since the run ended."""
+    if (folder / RESULT).exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnverifiedWarning)  # Who reads the run says so.
+            read_result(folder, [name])
+
+
 def _check_names(names: Any, num_nodes: int) -> None:
-    from lds.data.own._parts import name_fault
+    from lds.data.prepare import name_fault
 
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError("it is no list of texts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,19 @@ from lds.run._config import BaselineConfig, TrainConfig
 from lds.run._data import fingerprint, load_data
 from lds.run._environment import peak_rss_mb, threads, versions
 from lds.run._folder import RunFolder
-from lds.run._reader import CONFIG, RESULT, TENSORBOARD, check_unchanged, config_of, read_result
+from lds.run._predictions import class_names, names_json, predictions_csv
+from lds.run._reader import (
+    CLASS_NAMES,
+    CONFIG,
+    PREDICTION_TABLE,
+    RESULT,
+    TENSORBOARD,
+    check_unchanged,
+    config_of,
+    read_result,
+)
+
+_log = logging.getLogger("lds.run")
 
 
 class ProgressBar(Callback):
@@ -71,6 +84,7 @@ def train(
     *,
     progress: bool = True,
     log: Literal["tensorboard"] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train as configured, write the run folder `out`, and return what its result.json holds.
 
@@ -84,6 +98,7 @@ def train(
         out: the run folder; must be new or empty.
         progress: show a progress bar.
         log: write event files for TensorBoard to `out`/tensorboard, too; a baseline of scikit-learn has none to write.
+        callbacks: told of the run too, see `lds.learner.Callback`.
 
     Raises:
         InputError: a value of the configuration is out of range, the folder is taken or cannot be made, or TensorBoard
@@ -94,10 +109,16 @@ def train(
         StorageError: a file cannot be written.
     """
     with RunFolder(out, config.as_dict()) as folder:
-        return _run(config, folder, progress=progress, log=log)
+        return _run(config, folder, progress=progress, log=log, further=callbacks)
 
 
-def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, progress: bool = True) -> dict[str, Any]:
+def resume(
+    out: Path,
+    *,
+    config: TrainConfig | BaselineConfig | None = None,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Go on with a run that was cut off, to the same bits, or return the result of one that has ended.
 
     A run of which nothing was saved, or that learns no structure, starts again. Where it wrote event files for
@@ -107,6 +128,7 @@ def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, pro
         out: the run folder.
         config: that of the run, but for the place of its data; what the folder holds when None.
         progress: show a progress bar.
+        callbacks: told of the run too.
 
     Raises:
         InputError: there is no run in the folder, or one of another configuration, version or data set, or another
@@ -120,7 +142,8 @@ def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, pro
     with RunFolder(out, config.as_dict(), resumed=True) as folder:
         if (out / RESULT).exists():  # Another process ended the run meanwhile.
             return read_result(out)
-        return _run(config, folder, progress=progress, log="tensorboard" if (out / TENSORBOARD).exists() else None)
+        log: Literal["tensorboard"] | None = "tensorboard" if (out / TENSORBOARD).exists() else None
+        return _run(config, folder, progress=progress, log=log, further=callbacks)
 
 
 def train_once(config: TrainConfig | BaselineConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -140,6 +163,7 @@ def _run(
     *,
     progress: bool,
     log: Literal["tensorboard"] | None,
+    further: Sequence[Callback],
 ) -> dict[str, Any]:
     # Here, and not above: the command line must answer without torch. An import that is cut off may say so in a
     # traceback of its own.
@@ -156,10 +180,14 @@ def _run(
     callbacks: list[Callback] = [
         folder,
         ProgressBar(f"{config.method} on {config.source}", max_epochs, hide=not progress),
+        *further,
     ]
     if log is not None:
         callbacks.append(TensorBoard(folder.path / TENSORBOARD))
     data = load_data(config)
+    if isinstance(config, TrainConfig):
+        for name in config.without_effect(has_edges=data.edge_index.numel() > 0):
+            _log.warning("%s has no effect with method %s", name, config.method)
     learner = make_learner(config, data)
     saved, spent = read_progress(folder.path, folder.config, data)
     if saved is None and (folder.path / CONFIG).exists():  # Else the two have been compared.
@@ -193,4 +221,7 @@ def _run(
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)
-    return folder.finish(fit, result, data.get("node_names"))
+    tables = {PREDICTION_TABLE: predictions_csv(fit, data)}
+    if (names := class_names(data)) is not None:
+        tables[CLASS_NAMES] = names_json(names)
+    return folder.finish(fit, result, data.get("node_names"), tables)

@@ -17,7 +17,19 @@ from lds.run import BaselineConfig, TrainConfig, load_data
 from lds.run._config import DataConfig
 from lds.run._data import fingerprint
 from lds.run._methods import METHOD
-from lds.run._reader import CHECKPOINT, CONFIG, GRAPH, METRICS, NODE_NAMES, PREDICTIONS, Run, for_ledger, read_run
+from lds.run._reader import (
+    CHECKPOINT,
+    CLASS_NAMES,
+    CONFIG,
+    GRAPH,
+    METRICS,
+    NODE_NAMES,
+    PREDICTION_TABLE,
+    PREDICTIONS,
+    Run,
+    for_ledger,
+    read_run,
+)
 from lds.sweep._ledger import LEDGER, Outcome, outcome_of, read_ledger, warn_of_old_lines, whole_lines
 from lds.sweep._spec import Spec, folder_name, identity, key
 from lds.sweep._worker import Failure
@@ -26,7 +38,7 @@ SPEC = "sweep.yaml"
 TABLE = "results.csv"
 RUNS = "runs"
 # What a run folder holds beyond its configuration, metrics and result.
-_BULK = (CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES)
+_BULK = (CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTION_TABLE)
 
 
 def read_results(path: Path | str) -> list[Outcome]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from lds.data import complete_masks
+from lds.data.masks import INDICES
+from lds.data.prepare import ready
 from lds.errors import DataError
+from lds.graph import initial_weights
 from lds.learner import StructureLearner, check_criterion
 
 
@@ -15,7 +20,9 @@ class LearnStructure(BaseTransform):  # type: ignore[misc]  # torch_geometric ha
 
     Use it as any transform of torch_geometric, or, since it trains, as the `pre_transform` of a data set, which keeps
     the outcome. Masks that are missing are made, see `lds.data.complete_masks`: without `es_mask`, half of `val_mask`
-    becomes it. Attributes of the old edges, `edge_attr` and others named `edge_…`, are dropped.
+    becomes it. Labels become class numbers, see `lds.data.prepare`, with `class_names` where these are others than the
+    numbers. Attributes of the old edges, `edge_attr` and others named `edge_…`, are dropped; an `edge_weight` other
+    than 1 is refused, unless the learner starts from it, `graph=GivenGraph(weights="initial")`.
 
     Args:
         learner: what learns the structure; `StructureLearner()`, which starts from the data's edges, when None.
@@ -52,8 +59,17 @@ class LearnStructure(BaseTransform):  # type: ignore[misc]  # torch_geometric ha
                 "LearnStructure needs a torch_geometric Data, one graph with nodes of one kind, but "
                 f"{type(data).__name__} came; call it on each graph"
             )
-        data.update(complete_masks(data, seed=self.seed))
-        graph = self.learner.fit(data, seed=self.seed).graph(self.threshold, top_k=self.top_k)
+        masks = complete_masks(data, seed=self.seed)
+        # What a learner takes, of which the labels and masks stay: other models take no texts and gaps either.
+        known = copy(data)
+        known.update(masks)
+        known = ready(known, weights=initial_weights(self.learner.graph))
+        graph = self.learner.fit(known, seed=self.seed).graph(self.threshold, top_k=self.top_k)
+        for name in INDICES:
+            data.pop(name, None)
+        data.update(masks | {"y": known.y})
+        if known.get("class_names") is not None:
+            data.class_names = known.class_names
         data.num_nodes = graph.num_nodes  # Without old edges, a node that has no new one still counts.
         for name in data.to_dict():
             if name.startswith("edge_") or name == "adj_t":

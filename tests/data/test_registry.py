@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from lds.data import DATASETS, data_root, fetch, listing, load, verify
+from lds.data.named import NAMED
 from lds.errors import DataError, InputError
 
-NAMES = ["cora", "citeseer", "pubmed", "wine", "breast_cancer", "digits", "iris"]
+NAMES = ["cora", "citeseer", "pubmed", "wine", "breast_cancer", "digits", "iris", *NAMED]
 
 
 def test_the_names() -> None:
@@ -20,8 +21,8 @@ def test_the_names() -> None:
 @pytest.mark.parametrize("call", [load, fetch, verify])
 def test_an_unknown_name_lists_the_known_ones(call: type) -> None:
     with pytest.raises(DataError) as error:
-        call("karate")
-    assert str(error.value) == f"name must be one of {', '.join(NAMES)}, but 'karate' came"
+        call("nope")
+    assert str(error.value) == f"name must be one of {', '.join(NAMES)}, but 'nope' came"
 
 
 def test_the_root_is_the_argument_then_the_variable_then_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +64,7 @@ def test_the_global_random_state_stays(data_root: Path, name: str) -> None:
 def test_the_listing_says_what_is_there(tmp_path: Path) -> None:
     lines = listing(tmp_path)
     assert [line.name for line in lines] == NAMES
-    assert [line.name for line in lines if line.present] == NAMES[3:]
+    assert [line.name for line in lines if line.present] == [*NAMES[3:7], "karate"]
     assert (lines[1].nodes, lines[1].edges, lines[1].features, lines[1].classes) == (3327, 4552, 3703, 6)
     assert "Planetoid" in lines[0].origin
     assert lines[3].origin == "built into scikit-learn"

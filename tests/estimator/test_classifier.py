@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 import lds
 from lds import LDSClassifier
-from lds.errors import DataError, InputError
+from lds.errors import InputError
 from lds.graph import KNNGraph
 from lds.learner import StructureLearner
 
@@ -118,9 +118,16 @@ def test_labels_of_a_string_dtype_are_all_labels():
     X, _, truth = problem()
     names = np.array(["ant", "bee", "cat"])[truth]
     assert classifier().fit(X, names).score(X, names) > 0.9
-    names[5:] = "-1"
-    with pytest.raises(DataError, match="integer -1, but the string"):
-        classifier().fit(X, names)
+
+
+@pytest.mark.parametrize("mark", ["-1", "", "NA", "nan"])
+def test_texts_that_leave_a_row_unlabelled(mark):
+    X, y, truth = problem()
+    names = np.array(["ant", "bee", "cat"])[truth]
+    names[y == -1] = mark
+    model = classifier().fit(X, names)
+    assert model.classes_.tolist() == ["ant", "bee", "cat"]
+    same(model, classifier().fit(X, y))
 
 
 def test_a_label_of_minus_one_is_never_predicted(fitted):

@@ -62,8 +62,6 @@ HANDLED = {
     "all features zero": lambda: changed(x=lambda d: d.x * 0),
     "equal rows": lambda: changed(x=lambda d: d.x[:1].repeat(N, 1)),
     "one feature": lambda: changed(x=lambda d: d.x[:, :1]),
-    "one class only": lambda: changed(y=lambda d: d.y * 0, num_classes=lambda d: 1),
-    "one class of two": lambda: changed(y=lambda d: d.y * 0),
     "a class without nodes": lambda: changed(num_classes=lambda d: 5),
     **{
         f"a class missing from {mask}": lambda mask=mask: changed(y=lambda d: torch.where(d[mask], 0, d.y))
@@ -96,6 +94,11 @@ def test_the_way_an_edge_is_written_does_not_matter(name, case):
 
 
 REFUSED = {
+    "one class only": (
+        lambda: changed(y=lambda d: d.y * 0, num_classes=lambda d: 1),
+        "labels must be of at least 2 classes, but 1 came",
+    ),
+    "one class of two": (lambda: changed(y=lambda d: d.y * 0), "labels must be of at least 2 classes, but 1 came"),
     "NaN features": (lambda: changed(x=lambda d: d.x / (NODES > 20)[:, None] * 0), "x must be finite, but NaN"),
     "infinite features": (lambda: changed(x=lambda d: d.x / (NODES > 20)[:, None]), "x must be finite, but NaN or inf"),
     "no features": (lambda: changed(x=lambda d: d.x[:, :0]), "x must have nodes and features"),

@@ -142,3 +142,47 @@ def test_hypergradient_equals_the_dense_oracle():
         {"structure": structure_of()},
     )
     check(problem, Adam(0.05), steps=3)
+
+
+class Attention(torch.nn.Module):
+    """Takes edge weights, as attributes of edges: those of weight 0 count."""
+
+    def __init__(self, features, classes):
+        super().__init__()
+        self.layer = gnn.GATConv(features, classes, edge_dim=1)
+
+    def forward(self, x, edge_index, edge_weight):
+        return self.layer(x, edge_index, edge_weight[:, None])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [lambda f, c: gnn.GraphConv(f, c, aggr="mean"), lambda f, c: gnn.GraphConv(f, c, aggr="max"), Attention],
+    ids=["mean", "max", "attention"],
+)
+def test_edges_of_weight_zero_must_not_count(model):
+    data = blocks()
+    candidates = partial(CandidatePairs, candidates=random_pairs(data.num_nodes, 200, seed=0))
+    learner = StructureLearner(model=Backbone.factory(model), edges=candidates, max_epochs=1)
+    before = torch.get_rng_state()
+    with pytest.raises(InputError, match=r"must take an edge of weight 0 for no edge, .*WeightedGATConv"):
+        learner.fit(data)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("layer", [gnn.GATConv, gnn.GATv2Conv, gnn.SAGEConv, gnn.TransformerConv])
+def test_layers_without_edge_weights(layer):
+    with pytest.raises(
+        InputError, match=rf"{layer.__name__} takes no edge_weight; take lds.nn.SAGE, .*WeightedGATConv"
+    ):
+        Backbone(layer(4, 2))
+
+
+def test_modules_that_are_no_factory_or_have_no_sizes():
+    with pytest.raises(InputError, match=r"Backbone.factory needs a function, .* but GCN came; write lambda features"):
+        Backbone.factory(gnn.GCN(4, 8, 2, 2))
+    with pytest.raises(InputError, match=r"a backbone is made of a torch\.nn.Module, but int came"):
+        Backbone(3)
+    learner = StructureLearner(model=Backbone.factory(lambda f, c: gnn.GCN(-1, 8, 2, c)), edges=CandidatePairs)
+    with pytest.raises(InputError, match=r"must know its sizes when it is made, but .* waits for the first input"):
+        learner.fit(blocks())

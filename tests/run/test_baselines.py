@@ -135,7 +135,7 @@ def test_run_folder(tmp_path, method):
     assert (result["es_loss"] is None) == (method == "svm")
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
     names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
-    assert names == {"config.yaml", "predictions.npy", "result.json"}
+    assert names == {"config.yaml", "predictions.csv", "predictions.npy", "result.json"}
     data = load("wine", seed=3)
     right = np.load(tmp_path / "run" / "predictions.npy") == data.y.numpy()
     assert right[data.test_mask.numpy()].mean() == pytest.approx(result["test_accuracy"])

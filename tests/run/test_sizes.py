@@ -12,6 +12,7 @@ from lds.errors import DataError, InputError
 from lds.graph import AllPairs
 from lds.learner import StructureLearner
 from lds.nn import GCN, SAGE
+from lds.run._learner import _of_all_classes
 from lds.run._reader import read_graph
 from tests.learner.problems import blocks
 
@@ -40,11 +41,20 @@ def test_structures_and_networks(name):
     assert "\n" not in str(error.value)
 
 
-def test_a_learner_says_so_of_classes():
+def test_a_learner_says_so_of_classes(monkeypatch):
     data = blocks()
     data.num_classes = 2**31 - 1
-    with pytest.raises(InputError, match=r"logits of 48 nodes and 2147483647 classes must fit into memory"):
+    with pytest.raises(DataError, match=r"at most the number of nodes, 48, but 2147483647 came"):
         StructureLearner().fit(data)
+    monkeypatch.setattr("lds.learner._task.ROOM", 300)
+    with pytest.raises(InputError, match=r"logits of 48 nodes and 2 classes must fit into memory"):
+        StructureLearner().fit(blocks())
+
+
+def test_a_baseline_says_so_of_classes(monkeypatch):
+    monkeypatch.setattr("lds.run._learner.ROOM", 500)
+    with pytest.raises(InputError, match=r"probabilities of 48 nodes and 3 classes must fit into memory"):
+        _of_all_classes(None, np.zeros((48, 3)), 3)
 
 
 def test_no_graph_is_made_of_nodes_that_cannot_be_learned(monkeypatch):
@@ -52,7 +62,7 @@ def test_no_graph_is_made_of_nodes_that_cannot_be_learned(monkeypatch):
         raise AssertionError("made")
 
     monkeypatch.setattr("lds.graph._all_pairs.ROOM", 1000)
-    with pytest.raises(InputError, match="1128 edge probabilities of 4 bytes, on all pairs of 48 nodes"):
+    with pytest.raises(InputError, match="on all pairs of 48 nodes, kept 2 times, must fit into memory"):
         StructureLearner(graph=graph).fit(blocks())
 
 

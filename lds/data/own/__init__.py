@@ -1,5 +1,5 @@
-"""A user's own data: a PyTorch Geometric `Data` in a .pt file, arrays in a .npz file, or a table in a .csv file."""
+"""A user's own data: readers of formats, which only take parts out of files; `lds.data.prepare` makes data of them."""
 
-from lds.data.own._read import Scale, read
+from lds.data.own._read import read
 
-__all__ = ["Scale", "read"]
+__all__ = ["read"]

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from lds._sparse import from_scipy, to_scipy
-from lds.data.edges import retain_edges
-from lds.data.masks import complete_masks
-from lds.data.own._csv import read_csv
+from lds.data.edges import Weights
+from lds.data.features import Features, Scale
+from lds.data.own._benchmarks import GEOM_GCN, read_content, read_geom_gcn
+from lds.data.own._csv import read_parquet, read_text
+from lds.data.own._edges import read_edges
+from lds.data.own._mat import read_mat
+from lds.data.own._networkx import nodes_of, read_networkx
 from lds.data.own._npz import read_npz
 from lds.data.own._pt import read_pt
+from lds.data.own._table import Columns, check_has_features
+from lds.data.own._text import check_sep
+from lds.data.prepare import describe, prepare
 from lds.data.splits import check_seed
-from lds.data.validation import num_classes, validate
 from lds.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-Scale = Literal["none", "standard", "row"]
-_SUFFIXES = (".pt", ".npz", ".csv")
+_log = logging.getLogger("lds.data")
+
+_ARRAYS = (".pt", ".npz", ".mat")
+_TEXTS = (".csv", ".tsv", ".txt", ".data")
+_TABLES = (*_TEXTS, ".parquet")
+_GRAPHS = (".gml", ".graphml")
+_CITATIONS = (".content",)
+_SUFFIXES = (*_ARRAYS, *_TABLES, *_GRAPHS, *_CITATIONS)
+# The options that only some formats have.
+_OWNERS = {
+    "label": (*_TABLES, *_GRAPHS),
+    "id": _TABLES,
+    "edges": _TABLES,
+    "sep": _TEXTS,
+    "drop": (*_TABLES, *_GRAPHS),
+}
 
 
 def read(
@@ -32,7 +50,13 @@ def read(
     label: str | None = None,
     id: str | None = None,
     edges: str | os.PathLike[str] | None = None,
+    sep: str | None = None,
+    drop: str | Sequence[str] | None = None,
+    unlabelled: str | None = None,
+    features: Features = "given",
     scale: Scale = "none",
+    weights: Weights = "refuse",
+    split: int | None = None,
     train_size: int | None = None,
     val_size: int | None = None,
     es_size: int | None = None,
@@ -41,27 +65,37 @@ def read(
 ) -> Data:
     """Read a user's own data set, with the masks that it lacks made; the result is as that of `lds.data.load`.
 
-    No code in a file is ever run: pickled objects other than tensors and a PyTorch Geometric `Data` are refused.
+    The reader of a format only takes the parts out of the file; what they may be, and become, is said in
+    `lds.data.prepare`, whatever the format. No code in a file is ever run.
 
-    * .pt: `torch.save` of a `Data`, or of a dict, with x, y and, if there are any, edge_index and masks.
-    * .npz: x [N, F], or x_data, x_indices, x_indptr and x_shape, the parts of a scipy CSR matrix; y [N], integers, or
-      texts that name the classes; edge_index [2, E], train_mask, val_mask, es_mask, test_mask and num_classes if there
-      are any.
-    * .csv: a line of column names, then one line per node: the label, features that are numbers, and masks (0 or 1,
-      False or True) under their names, if there are any. A label that is empty, nan or -1 (or -1.0) leaves a node
-      unlabelled; 2.0 is the class 2. Names of nodes become `data.node_names`.
+    * .csv, .tsv, .txt, .parquet: a line of column names, then one line per node: the label, features that are numbers
+    or
+      False and True, and masks under their names, if there are any. Names of nodes become `data.node_names`.
+    * .npz, .mat: x [N, F], or x_data, x_indices, x_indptr and x_shape, the parts of a scipy CSR matrix; y; edge_index
+      [2, E], or an adjacency adj; and the other parts by their names. Also under the names of gnn-benchmark (attr_*,
+      adj_*, labels), nettack, the heterophilous graphs (node_features, edges, train_masks), OGB (node_feat, train_idx),
+      and LINKX (A, local_info).
+    * .pt: `torch.save` of a `Data`, or of a dict, with these parts.
+    * .gml, .graphml: a graph of networkx, attributes of nodes as the columns of a table.
+    * .content: papers of LINQS, with .cites beside it; out1_node_feature_label.txt of geom-gcn, or its folder, with
+      edges and splits beside it.
 
-    x becomes float32, sparse where it was sparse; edges lose direction, duplicates and self loops. Edges have no
-    weights: an `edge_weight` is refused. Texts that name classes become `data.class_names`.
+    What was read is told to the logger "lds.data", level INFO, in a line, with how nodes are matched.
 
     Args:
         path: the file.
-        label: .csv: column of the labels, "label" when None.
-        id: .csv: column of the nodes' names, for `edges`; "id" where there is such a column when None. Without one the
-            nodes are numbered from 0, in the order of their lines.
-        edges: .csv: file of edges, a line of column names, then two nodes a line; no edges when None. A third column,
-            weight, may hold nothing but 1.
-        scale: "standard" brings columns to mean 0 and deviation 1, "row" the absolute values of a row to sum 1.
+        label: tables and graphs: column of the labels, "label" when None.
+        id: tables: column of the nodes' names, for `edges`; "id" where there is such a column when None. Without one,
+            or with "", the nodes are numbered from 0, in the order of their lines.
+        edges: tables: file of edges, two nodes a line, or an adjacency (.mtx, or .npz of scipy), or a graph of networkx
+            (.gml, .graphml, .edgelist); no edges when None. A third column is a weight.
+        sep: texts: what separates cells, one character, or "tab" or "space"; found out when None.
+        drop: tables and graphs: columns to leave out; in one text, apart by commas.
+        unlabelled: see `lds.data.prepare`, as for `features`, `scale`, `weights` and `split`.
+        features: which features.
+        scale: how to scale them.
+        weights: what to do with weights of edges.
+        split: which of several splits.
         train_size: see `lds.data.complete_masks`, as for `val_size` and `es_size`.
         val_size: nodes for the outer objective.
         es_size: nodes to stop early on.
@@ -73,71 +107,62 @@ def read(
         InputError: an argument is out of range, or belongs to another format.
     """
     path = Path(path)
+    if path.is_dir() and (path / GEOM_GCN).exists():
+        path = path / GEOM_GCN
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
-        raise InputError(f"data must be a .pt, .npz or .csv file, got {path}; convert or rename it")
-    if scale not in ("none", "standard", "row"):
-        raise InputError(f'scale must be "none", "standard" or "row", got {scale!r}')
-    seed = check_seed(seed)
-    for name, value in (("label", label), ("id", id), ("edges", edges)):
-        if value is not None and suffix != ".csv":
-            raise InputError(f"{name} belongs to a .csv file, but {path} came with {name}={str(value)!r}; drop it")
+        raise InputError(
+            f"data must be a {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]} file, got {path}; convert or rename it"
+        )
+    geom_gcn = path.name == GEOM_GCN
+    for name, value in (("label", label), ("id", id), ("edges", edges), ("sep", sep), ("drop", drop)):
+        if value is not None and (suffix not in _OWNERS[name] or geom_gcn):
+            owner = ", ".join(_OWNERS[name])
+            raise InputError(f"{name} belongs to a {owner} file, but {path} came with {name}={str(value)!r}; drop it")
+    seed, sep = check_seed(seed), check_sep(sep)
+    dropped = tuple(part.strip() for part in drop.split(",")) if isinstance(drop, str) else tuple(drop or ())
+    wanted = Columns("label" if label is None else label, id, dropped)
     try:
-        if suffix == ".csv":
-            data = read_csv(path, label, id, edges)
+        if geom_gcn:
+            parts, matched, split = read_geom_gcn(path, split), "named by the column node_id", None
+        elif suffix in _TABLES:
+            parts, matched = _table(path, suffix, wanted, sep, None if edges is None else Path(edges))
+        elif suffix in _GRAPHS:
+            nodes, found = nodes_of(read_networkx(path), path, wanted)
+            parts, matched = nodes.parts | found, "named by the file"
+        elif suffix in _CITATIONS:
+            parts, matched = read_content(path), "named by the first column"
         else:
-            data = read_pt(path) if suffix == ".pt" else read_npz(path)
-        _complete(data, scale, {"train_size": train_size, "val_size": val_size, "es_size": es_size}, seed)
+            parts = {".pt": read_pt, ".npz": read_npz, ".mat": read_mat}[suffix](path)
+            matched = "numbered from 0 by their rows"
+        others = parts.pop("others", [])
+        if suffix not in _ARRAYS:
+            check_has_features(path, parts, features)
+        data = prepare(
+            parts,
+            scale=scale,
+            features=features,
+            unlabelled=unlabelled,
+            weights=weights,
+            split=split,
+            train_size=train_size,
+            val_size=val_size,
+            es_size=es_size,
+            retain=retain,
+            seed=seed,
+        )
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check the path and its rights") from error
-    except DataError as error:
+    except InputError as error:
         if str(path) in str(error) or (edges is not None and str(edges) in str(error)):
             raise
-        raise DataError(f"{path}: {error}") from error
-    if retain != 1.0 and data.edge_index.numel() == 0:
-        raise InputError(f"{path} has no edges to delete, but retain={retain} came; leave it at 1.0")
-    data.edge_index = retain_edges(data.edge_index, data.num_nodes, retain, seed)
+        raise type(error)(f"{path}: {error}") from error
+    left_out = f"; not used: {', '.join(others)}" if others else ""
+    _log.info("%s: %s; nodes are %s%s", path, describe(data, split=split, source=parts), matched, left_out)
     return data
 
 
-def _complete(data: Data, scale: Scale, sizes: dict[str, int | None], seed: int) -> None:
-    """Bring x, y and edges to their types, and make the masks.
-
-    Raises:
-        DataError: the data is inconsistent.
-    """
-    if isinstance(data.x, Tensor) and not data.x.is_complex():
-        data.x = data.x.float()
-        if data.x.layout == torch.sparse_coo:
-            data.x = data.x.coalesce()
-    if isinstance(data.y, Tensor):
-        data.y = data.y.flatten() if data.y.dim() == 2 and data.y.size(1) == 1 else data.y
-        data.y = data.y.long() if data.y.dtype == torch.bool else data.y
-    if data.get("edge_index") is None:
-        data.edge_index = torch.empty(2, 0, dtype=torch.long)
-    # The masks are made from labels that passed the checks; then all is checked again, with the masks.
-    validate(data, masks=False)
-    data.y = data.y.long()
-    if (classes := data.y[data.y >= 0].unique()).numel() < 2:
-        raise DataError(
-            f"labels must be of at least 2 classes, but {classes.numel()} came (-1 marks unlabelled nodes); label nodes"
-        )
-    data.num_nodes, data.num_classes = data.x.size(0), num_classes(data)
-    data.update(complete_masks(data, **sizes, seed=seed))
-    validate(data)
-    data.x = _scaled(data.x, scale)
-
-
-def _scaled(x: Tensor, scale: Scale) -> Tensor:
-    from sklearn.preprocessing import StandardScaler, normalize
-
-    if scale == "none":
-        return x
-    if x.layout == torch.strided:
-        values = x.numpy()
-        # Transductive: the features of every node are known in training, so all rows set the scale.
-        scaled = StandardScaler().fit_transform(values) if scale == "standard" else normalize(values, norm="l1")
-        return torch.from_numpy(scaled)
-    if scale == "standard":
-        raise DataError('scale="standard" would make sparse features dense; take scale="row", or make them dense')
-    return from_scipy(normalize(to_scipy(x.to_sparse_csr()), norm="l1"))
+def _table(path: Path, suffix: str, wanted: Columns, sep: str | None, edges: Path | None) -> tuple[dict[str, Any], str]:
+    nodes = read_parquet(path, wanted) if suffix == ".parquet" else read_text(path, wanted, sep)
+    parts = nodes.parts if edges is None else nodes.parts | read_edges(edges, nodes, sep, path)
+    return parts, nodes.matched

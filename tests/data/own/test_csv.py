@@ -69,12 +69,12 @@ def test_masks(tmp_path, bits):
     [
         (["b", "", "a", " b "], [1, -1, 0, 1], ["a", "b"]),
         (["10", "9", "-1", "10"], [1, 0, -1, 1], ["9", "10"]),
-        (["10", "9", "x", ""], [0, 1, 2, -1], ["10", "9", "x"]),
         (["1", "01", "1", "1"], [1, 0, 1, 1], ["01", "1"]),
         (["10.0", "9.00", "-1.0", "10"], [1, 0, -1, 1], ["9", "10"]),
-        (["1.0", "1.5", "nan", "-1e0"], [0, 1, -1, -1], ["1", "1.5"]),
-        (["v1.0", "1.", "NaN", "1.0.0"], [2, 0, -1, 1], ["1.", "1.0.0", "v1.0"]),
-        (["-2", "-1.5", "-01", "-1"], [1, 0, -1, -1], ["-1.5", "-2"]),
+        (["1.0", "2", "nan", "-1e0"], [0, 1, -1, -1], ["1", "2"]),
+        (["v1.0", "v1", "NaN", "1.0.0"], [2, 1, -1, 0], ["1.0.0", "v1", "v1.0"]),
+        (["b", "NA", "a", "None"], [1, -1, 0, -1], ["a", "b"]),
+        (["True", "null", "False", "<NA>"], [1, -1, 0, -1], ["False", "True"]),
     ],
 )
 def test_labels(tmp_path, labels, numbers, names):
@@ -97,11 +97,13 @@ GOOD = ["label,f,g", *["a,1,2", "b,3,4"] * 6]
     ("place", "line", "message"),
     [
         (0, "", "must have a column 'label'|must begin"),
-        (0, "y,f,g", "must have a column 'label' with the labels, but has y, f, g; name the right one with label"),
-        (0, "label;f;g", "has label;f;g; name the right one with label, and put commas between cells"),
+        (0, "y,f,g", "must have a column 'label' with the labels, but has y, f, g; name the right one with label, or"),
+        (3, "1.5,1,2", "must be all numbers or all texts, but the text 'a' came among numbers"),
+        (3, "?,1,2", "but '\\?' came among texts in 1 rows, the first row 2; .*unlabelled='\\?'"),
+        (0, "label;f;g", "line 2: a line must have 3 cells, .* or name what separates cells with sep"),
         (0, "label,f,f", "must name every column once, but 'f' came"),
         (0, "label,f,", r"must name every column, but column 3 has no name; .* to_csv\(…, index=False\)"),
-        (0, "label,id,train_mask", "has only label, id, train_mask|must be its own"),
+        (0, "label,id,train_mask", "must be its own|train_mask must be 0 or 1"),
         (3, "a,1", "line 4: a line must have 3 cells, as the first has, but 2 came"),
         (3, "a,1,2,3", "line 4: a line must have 3 cells, as the first has, but 4 came"),
         (3, "a,1,red", "line 4: g must be a finite number, but 'red' came"),
@@ -126,7 +128,7 @@ def test_damage(tmp_path, place, line, message):
         (b"", "must begin with a line of column names, but is empty"),
         (b"\n\n", "must begin with a line of column names, but is empty"),
         (b"label,f\n", "must have a line a node"),
-        (b"label\na\nb\n", "must have columns of features, but has only label"),
+        (b"label\na\nb\n", "must have columns of features, but has none; add some, or make them with features"),
         (b"label,f\n\xff\xfe,1\n", "must be text in UTF-8"),
         (b"label,f\na,1\nb,\0\n", "must be"),
         (b"label,f\n" + b"a,1\n" * 20, "labels must be of at least 2 classes, but 1 came"),
@@ -152,24 +154,25 @@ def test_content(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("0", "1"), ("1", "2")], "must begin with two column names, such as source,target, but begins with an edge"),
-        ([("source", "target"), ("0", "48")], "line 2: '48' must be one of the 48 nodes, 0 … 47; correct it"),
+        ([("0", "1"), ("1", "48")], "line 2: '48' must be one of the 48 nodes, 0 … 47, numbered from 0 by their lines"),
+        ([("source", "target"), ("0", "48")], "line 2: '48' must be one of the 48 nodes, 0 … 47, .*; correct it"),
+        ([("48", "49"), ("0", "1")], "line 1: '48' must be one of the 48 nodes"),
         ([("source", "target"), ("0", "-1")], "line 2: '-1' must be one of the 48 nodes"),
         ([("source", "target", "year"), ("0", "1", "1")], "must have two columns, the nodes of an edge, and may have"),
         ([("a", "b", "weight", "weigh"), ("0", "1", "1", "1")], "and may have a third, weight, but has a, b, weight"),
-        ([("a", "b", "weight"), ("0", "1", "1"), ("0", "2", "0.5")], "line 3: weight must be 1, .* but '0.5' came"),
+        ([("a", "b", "weight"), ("0", "1", "1"), ("0", "2", "0.5")], "edge_weight must be 1 .* but 0.5 came"),
         ([("a", "b", "weight"), ("0", "1", "")], "line 2: weight must be 1, since every edge .* but '' came"),
-        ([("0", "1", "weight"), ("1", "2", "1")], "must begin with two column names"),
+        ([("0", "1", "weight"), ("1", "2", "1")], "line 1: weight must be 1, since every edge .* but 'weight' came"),
         ([("source",), ("0",)], "must have two columns"),
         ([("source", "target"), ("0",)], "line 2: a line must have 2 cells"),
-        ([], "must begin with a line of column names, but is empty"),
+        ([], "must hold edges, two nodes a line, but is empty"),
     ],
 )
 def test_edges(tmp_path, rows, message):
     path = write(tmp_path / "e.csv", *rows)
     with pytest.raises(DataError, match=message) as caught:
         read(table(tmp_path / "a.csv"), edges=path)
-    assert str(caught.value).startswith(str(path))
+    assert str(path.parent) in str(caught.value)
 
 
 def test_no_such_file(tmp_path):

@@ -3,9 +3,10 @@
 import os
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import Batch, Data, HeteroData
 
 from lds.data import MASKS, read
 from lds.errors import DataError
@@ -60,21 +61,23 @@ def test_no_code_runs(tmp_path, where):
     ("saved", "message"),
     [
         (torch.ones(3), "must hold a torch_geometric Data or a dict, but holds a Tensor; save one graph"),
-        ([DATA], "but holds a list; save one graph"),
+        ([DATA], "holds a list of graph and slices, as processed/data.pt"),
         ((DATA, {}), "but holds a tuple"),
-        (HeteroData(), "must hold a torch_geometric Data of tensors"),
+        (HeteroData(), "must hold a torch_geometric Data of tensors .* holds a HeteroData .*to_homogeneous"),
+        (Batch.from_data_list([DATA, DATA]), "holds a Batch of graphs .*; save one of batch.to_data_list"),
+        (Data(x=DATA.x, y=DATA.y, ids=np.arange(48)), "holds a numpy array .*torch.from_numpy"),
         (Data(), r"data.x must hold the features \[N, F\], but it is missing; set it"),
         (Data(x=DATA.x), "data.y must hold the labels"),
-        (Data(x=DATA.x, y=DATA.y.float()), r"y must be integer \[48\]"),
+        (Data(x=DATA.x, y=DATA.y + 0.5), "y must name classes, but measurements came"),
         (Data(x=[1.0], y=DATA.y), "x must be a tensor, but a list came; convert it"),
-        (Data(x=DATA.x, y=DATA.y, edge_index=DATA.edge_index, edge_weight=torch.ones(3)), "but edge_weight came"),
+        (Data(x=DATA.x, y=DATA.y, edge_index=DATA.edge_index, edge_weight=torch.ones(3)), "edge_weight must be"),
         (Data(edge_index=DATA.edge_index, edge_weight=torch.ones(3)), "has no x and no y, like a graph of lds export"),
-        (Data(x=DATA.x, edge_weight=torch.ones(3)), "but has no y, like a graph of lds export; save x and y of your"),
-        (Data(x=DATA.x, y=DATA.y, adj_t=torch.eye(48).to_sparse()), "but adj_t came; keep the edges that count"),
+        (Data(x=DATA.x, edge_weight=torch.ones(3)), "data.y must hold the labels"),
+        (Data(x=DATA.x, y=DATA.y, adj_t=torch.eye(9).to_sparse()), r"adj_t must be an adjacency \[48, 48\]"),
         (Data(x=DATA.x, y=DATA.y, train_mask=torch.ones(48, 10, dtype=torch.bool)), "are missing; add or drop masks"),
         (Data(x=DATA.x, y=DATA.y, **{name: torch.ones(48, dtype=torch.bool) for name in MASKS}), "disjoint"),
-        (Data(x=DATA.x, y=DATA.y, **{name: torch.ones(48, dtype=torch.uint8) for name in MASKS}), "must be bool"),
-        (Data(x=torch.complex(DATA.x, DATA.x), y=DATA.y), "x must be floating"),
+        (Data(x=DATA.x, y=DATA.y, **{name: torch.full((48,), 2) for name in MASKS}), "must be bool .*, or 0 and 1"),
+        (Data(x=torch.complex(DATA.x, DATA.x), y=DATA.y), "x must be numbers"),
         (Data(x=DATA.x.to_sparse_csc(), y=DATA.y), "x must be a dense, COO or CSR tensor"),
     ],
 )

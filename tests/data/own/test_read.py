@@ -49,11 +49,11 @@ def test_retain(path):
     ("options", "message"),
     [
         ({"retain": 1.5}, "retain must be a share of edges"),
-        ({"scale": "log"}, 'scale must be "none", "standard" or "row", got \'log\''),
+        ({"scale": "log"}, 'scale must be "none", "unit", "standard" or "row", got \'log\''),
         ({"seed": -1}, "seed must be an integer from 0"),
-        ({"label": "y"}, "label belongs to a .csv file, but .* came with label='y'; drop it"),
-        ({"id": "y"}, "id belongs to a .csv file"),
-        ({"edges": "y"}, "edges belongs to a .csv file"),
+        ({"label": "y"}, "label belongs to a .csv, .* file, but .* came with label='y'; drop it"),
+        ({"id": "y"}, "id belongs to a .csv, .* file"),
+        ({"edges": "y"}, "edges belongs to a .csv, .* file"),
     ],
 )
 def test_options_out_of_range(path, options, message):
@@ -63,13 +63,15 @@ def test_options_out_of_range(path, options, message):
 
 def test_no_edges_to_delete(tmp_path):
     np.savez(tmp_path / "a.npz", x=DATA.x, y=DATA.y)
-    with pytest.raises(InputError, match=r"a\.npz has no edges to delete, but retain=0\.5 came; leave it at 1\.0"):
+    with pytest.raises(
+        InputError, match=r"a\.npz: the data has no edges to delete, but retain=0\.5 came; leave it at 1\.0"
+    ):
         read(tmp_path / "a.npz", retain=0.5)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a", "a.pt.gz"])
 def test_other_formats(tmp_path, name):
-    with pytest.raises(InputError, match=r"data must be a \.pt, \.npz or \.csv file, got"):
+    with pytest.raises(InputError, match=r"data must be a \.pt, \.npz, .* file, got"):
         read(tmp_path / name)
 
 
