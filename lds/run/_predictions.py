@@ -7,8 +7,6 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
@@ -32,6 +30,8 @@ def predictions_csv(fit: Fit | EstimatorFit, data: Data) -> bytes:
 
     Nodes and classes have their names, or numbers; what is unlabelled, or in no split, has an empty cell.
     """
+    import numpy as np
+
     from lds.data import MASKS
     from lds.learner import Fit
 

@@ -188,6 +188,50 @@ def hostile_npz(folder: Path) -> Contents:
     return [("data.npz", content) for content in made] + [("data.npz", c) for _, c in huge_npz(good_arrays(), "x")]
 
 
+def make_graph(folder: Path) -> None:
+    """A graph of networkx and its edges as other files."""
+    import networkx
+    import scipy.io
+
+    graph = networkx.Graph()
+    for node in range(48):
+        graph.add_node(f"n{node}", kind="abc"[int(DATA.y[node])], f=float(DATA.x[node, 0]), g=float(DATA.x[node, 1]))
+    graph.add_edges_from((f"n{a}", f"n{b}") for a, b in DATA.edge_index.T.tolist())
+    networkx.write_gml(graph, folder / "data.gml")
+    networkx.write_graphml_xml(graph, folder / "data.graphml")
+    adjacency = scipy.sparse.csr_array((np.ones(DATA.edge_index.shape[1]), DATA.edge_index.numpy()), shape=(48, 48))
+    scipy.io.mmwrite(folder / "edges.mtx", adjacency)
+    scipy.io.savemat(
+        folder / "data.mat",
+        {"node_feat": DATA.x.numpy(), "label": DATA.y.numpy(), "edge_index": DATA.edge_index.numpy()},
+    )
+    make_csv(folder)
+
+
+def hostile_graph(folder: Path) -> Contents:
+    bomb = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">' + "".join(
+        f'<!ENTITY {chr(98 + i)} "{f"&{chr(97 + i)};" * 10}">' for i in range(9)
+    )
+    xml = [
+        b"", b"<graphml/>", b"<graphml><graph/></graphml>", (bomb + "]><graphml>&j;</graphml>").encode(), b"<a" *
+        10_000, (folder / "data.graphml").read_bytes().replace(b"double", b"boolean"), pickle.dumps(Trap()),
+    ]  # fmt: skip
+    gml = [
+        b"", b"graph [ ]", b"graph [ node [ id 0 ] ]", b"graph [ " * 5000, b"graph [ node [ id " + b"9" * 5000 +
+        b" ] ]", b"\xff\xfe", b'graph [ node [ id 0 label "a" ] node [ id 1 label "a" ] ]', pickle.dumps(Trap()),
+    ]  # fmt: skip
+    head = b"%%MatrixMarket matrix coordinate real general\n"
+    matrices = [
+        b"",
+        head,
+        head + b"48 48 1\n1 99 1\n",
+        head + b"999999999 999999999 1\n1 1 1\n",
+        b"48 48",
+        head + b"-1 2 3\n",
+    ]
+    return [("data.graphml", c) for c in xml] + [("data.gml", c) for c in gml] + [("edges.mtx", c) for c in matrices]
+
+
 def make_csv(folder: Path) -> None:
     names = [f"n{i}" for i in range(48)]
     rows = [",".join([n, str(int(y)), *(f"{v:.3g}" for v in x)]) for n, y, x in zip(names, DATA.y, DATA.x, strict=True)]

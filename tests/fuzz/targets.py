@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from tests.fuzz.own import (
     good_arrays,
     good_parts,
     hostile_csv,
+    hostile_graph,
     hostile_npz,
     hostile_planetoid,
     hostile_pt,
     make_csv,
+    make_graph,
     make_planetoid,
     read_planetoid,
 )
@@ -72,6 +75,14 @@ TARGETS = {
         hostile_npz),
         Target("own-csv", ("data.csv", "edges.csv"), make_csv, lambda f: read(f / "data.csv", edges=f / "edges.csv"),
         hostile_csv),
+        Target("own-gml", ("data.gml",), make_graph, lambda f: read(f / "data.gml", label="kind"),
+        lambda f: [pair for pair in hostile_graph(f) if pair[0] == "data.gml"]),
+        Target("own-graphml", ("data.graphml",), make_graph, lambda f: read(f / "data.graphml", label="kind"),
+        lambda f: [pair for pair in hostile_graph(f) if pair[0] == "data.graphml"]),
+        Target("own-mat", ("data.mat",), make_graph, lambda f: read(f / "data.mat"),
+        lambda _: [("data.mat", c) for c in (b"", b"MATLAB 5.0 MAT-file" + bytes(200), pickle.dumps([1]))]),
+        Target("own-mtx", ("edges.mtx",), make_graph, lambda f: read(f / "data.csv", edges=f / "edges.mtx"),
+        lambda f: [pair for pair in hostile_graph(f) if pair[0] == "edges.mtx"]),
         Target("spec", ("spec.yaml",), _write("spec.yaml", SPEC.encode), read_spec,
         lambda _: [("spec.yaml", c) for c in yaml_bombs("name")]),
         Target("config", ("config.yaml",), _write("config.yaml", lambda: yaml.safe_dump(COMMAND.as_dict()).encode()),

@@ -16,7 +16,8 @@ from tests.fuzz import faulty
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz.py"
 TARGETS = [
-    "planetoid", "planetoid-trusted", "own-pt", "own-npz", "own-csv", "spec", "config", "command-line", "progress",
+    "planetoid", "planetoid-trusted", "own-pt", "own-npz", "own-csv", "own-gml", "own-graphml", "own-mat",
+    "own-mtx", "spec", "config", "command-line", "progress",
     "failure", "finished", "sweep", "report", "ablation", "disk",
 ]  # fmt: skip
 
