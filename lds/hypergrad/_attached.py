@@ -7,20 +7,21 @@ values of one step.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeAlias
 
 import optree
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lds._random import SPOT, reseed
 from lds._updater import State
@@ -254,6 +255,48 @@ class Spot(Watcher):
         self._last = self._final = None
         product = Product(later, costate, increments)
         spot_check(dynamics, t, step, final, product, kinked=self._walk.kinked)
+
+
+# How often a problem was met, by what it looks like; of the latest ones.
+_MET: dict[Hashable, int] = {}
+_MOST = 4096
+
+
+def is_due(dynamics: Dynamics) -> bool:
+    """Tell whether to look at the values of a step of a problem that is solved again and again, as `unroll` is.
+
+    It is at the first, second, fourth, eighth, … time: a slip is in the code, which is met in the first call, and the
+    look would take a good part of the time of a few steps. Problems are told apart by the code of the objective and of
+    the updater, by the flags that they hold, and by the kinds of their tensors.
+    """
+    look = tuple(map(_trait, (inspect.unwrap(dynamics.inner), dynamics.updater))), tuple(dynamics.spec.paths)
+    if len(_MET) > _MOST:
+        _MET.clear()
+    times = _MET[look] = _MET.get(look, 0) + 1
+    return times & (times - 1) == 0
+
+
+def _trait(value: Any, depth: int = 3) -> Hashable:
+    """Return what a problem is told by of a value that its functions hold."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype, value.requires_grad
+    if isinstance(value, nn.Module):
+        return type(value), value.training
+    if not depth:
+        return str(type(value))
+    if isinstance(value, partial):
+        return tuple(_trait(x, depth - 1) for x in (value.func, *value.args, *value.keywords.values()))
+    if inspect.ismethod(value):
+        return value.__func__.__code__, _trait(value.__self__, depth - 1)
+    if inspect.isfunction(value):
+        held: list[Any] = list(value.__defaults__ or ())
+        for cell in value.__closure__ or ():
+            with suppress(ValueError):  # Empty as yet.
+                held.append(cell.cell_contents)
+        return value.__code__, *(_trait(x, depth - 1) for x in held)
+    return type(value), *(_trait(x, depth - 1) for x in getattr(value, "__dict__", {}).values())
 
 
 @dataclass(frozen=True)

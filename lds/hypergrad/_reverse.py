@@ -27,7 +27,7 @@ from torch import Tensor
 from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, forked, reseed
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._attached import Attached, Spot, Walk
+from lds.hypergrad._attached import Attached, Spot, Walk, is_due
 from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics, remaining_share
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph, checked
 from lds.hypergrad._guards import (
@@ -238,7 +238,8 @@ class UsualWatchers(Watchers):
         self.attached = Attached()
         walk = Walk()
         watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, walk, self.attached]
-        if repeats and trajectory.begin == 0:  # Once a trajectory, not once for each recording that it goes on by.
+        # Once a trajectory, not once for each recording that it goes on by.
+        if repeats and trajectory.begin == 0 and (not trajectory.dynamics.attached or is_due(trajectory.dynamics)):
             watchers.append(Spot(walk))
         tape = trajectory.segments[-1].tape if trajectory.segments else None
         if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.

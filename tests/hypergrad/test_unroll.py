@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lds._random import INIT, STEP, forked, reseed
-from lds.errors import InputError, NumericalError, PremiseWarning, ReplayError
+from lds.errors import DerivativeWarning, InputError, NumericalError, PremiseWarning, ReplayError
 from lds.hypergrad import (
     Binomial,
     Checkpoint,
@@ -25,6 +25,7 @@ from lds.hypergrad import (
     KeepStates,
     Offload,
     Reverse,
+    _attached,
     functional,
     hypergradient,
     record,
@@ -845,3 +846,31 @@ class TestParamsGrad:
         _ = result.params_grad
         assert kept() <= before - 1
         assert before <= 6
+
+
+class TestSpotCheck:
+    """The look at the values is taken at the first, second, fourth, … time that a problem is met."""
+
+    def setup_method(self):
+        _attached._MET.clear()
+
+    def run(self, cut=False, calls=()):
+        def inner(w, o):
+            calls and calls[0].append(1)
+            return (w - o).square().sum() + ((w.detach() if cut else w) * w).square().sum()
+
+        theta = torch.tensor(0.3, dtype=DOUBLE, requires_grad=True)
+        w0 = torch.ones(2, dtype=DOUBLE)
+        unroll(inner, w0, theta, updater=SGD(0.1), steps=3).sum().backward()
+
+    def test_is_rare_in_a_loop(self):
+        calls = []
+        for _ in range(9):
+            self.run(calls=[calls])
+        assert len(calls) == 9 * 3 + 4  # At times 1, 2, 4 and 8.
+
+    def test_a_flag_makes_another_problem(self):
+        for _ in range(4):
+            self.run()
+        with pytest.warns(DerivativeWarning):
+            self.run(cut=True)
