@@ -101,10 +101,13 @@ def test_the_place_of_the_data_may_change(run):
     assert resume(run) == json.loads((run / "result.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "graph.npz", "metrics.jsonl", "node_names.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoint.pt", "graph.npz", "metrics.jsonl", "predictions.csv", "node_names.json", "class_names.json"],
+)
 def test_a_file_of_another_run(root, run, capsys, monkeypatch, name):
-    if name == "node_names.json":
-        (run / name).write_text(json.dumps([f"n{i}" for i in range(178)]))
+    if name.endswith("_names.json"):
+        (run / name).write_text(json.dumps([f"n{i}" for i in range(178 if name == "node_names.json" else 3)]))
         message = "must be a file of its folder, but the folder ended without it"
     else:
         other = next(path for path in (root / "sweep" / "runs").iterdir() if "knn-lds" in path.name)
@@ -122,7 +125,7 @@ def test_an_edited_result(run, capsys, monkeypatch, name):
 
 
 def test_files_that_were_removed_to_save_room(run):
-    for name in ("checkpoint.pt", "graph.npz"):
+    for name in ("checkpoint.pt", "graph.npz", "predictions.csv"):
         (run / name).unlink()
     assert resume(run)["outer_epochs"] == 2
     assert len(read_run(run).epochs) == 2

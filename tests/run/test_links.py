@@ -146,9 +146,13 @@ def test_no_ordinary_file(run, name, kind, capsys):
 @pytest.mark.parametrize("argv", [
     ["train", "--data", "it.csv", "--out", "o"], ["train", "--data", "it.npz", "--out", "o"],
     ["train", "--data", "it.pt", "--out", "o"], ["train", "--config", "it", "--out", "o"], ["sweep", "it"],
+    *(["train", "--data", f"it.{suffix}", "--out", "o"] for suffix in ("tsv", "mat", "gml", "graphml", "content")),
+    *(["train", "--edges", f"it.{suffix}", "--data", "nodes.csv", "--out", "o"]
+      for suffix in ("csv", "npz", "mtx", "gml", "graphml", "edgelist")),
 ])  # fmt: skip
 def test_a_fifo_in_place_of_a_users_file(tmp_path, monkeypatch, argv, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "nodes.csv").write_text("label,x\na,1\nb,2\n")
     os.mkfifo(next(arg for arg in argv if arg.startswith("it")))
     assert command(*argv) == 2
     assert "it is a FIFO, a socket or a device, and no ordinary file" in capsys.readouterr().err
