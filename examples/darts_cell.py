@@ -41,7 +41,7 @@ TRAIN, VALIDATION, TEST = slice(0, 200), slice(200, 300), slice(300, None)
 BOTH = slice(0, 300)
 NODES, WIDTH = 3, 6
 RATE = 0.1
-SCALES = [10.0**k for k in range(-6, 2)]  # ε ‖v‖; DARTS has 0.01.
+SCALES = [10.0**k for k in range(-6, 1)]  # ε ‖v‖; DARTS has 0.01.
 EDGES = [(i, j) for j in range(1, NODES + 1) for i in range(j)]  # Node 0 is the input of the cell.
 
 Cell = dict[tuple[int, int], str]  # The operation of each edge that is there.
@@ -81,13 +81,14 @@ class Network(nn.Module):
         weights = None if alpha is None else alpha.softmax(1)
         for j in range(1, NODES + 1):
             node = torch.zeros_like(nodes[0])
-            for i in range(j):
-                operations = self.edges[f"{i}{j}"] if f"{i}{j}" in self.edges else ()  # noqa: SIM401
-                for k, operation in enumerate(operations):
-                    y = operation(nodes[i])
-                    node = node + (y if weights is None else weights[EDGES.index((i, j)), k] * y)
+            for row, (i, end) in enumerate(EDGES):
+                if end == j and f"{i}{j}" in self.edges:
+                    for column, operation in enumerate(self.edges[f"{i}{j}"].children()):
+                        y = operation(nodes[i])
+                        node = node + (y if weights is None else weights[row, column] * y)
             nodes.append(node)
-        return self.head(torch.cat([node.mean((2, 3)) for node in nodes[1:]], 1))
+        logits: Tensor = self.head(torch.cat([node.mean((2, 3)) for node in nodes[1:]], 1))
+        return logits
 
 
 def decide(alpha: Tensor) -> Cell:
@@ -101,23 +102,24 @@ def decide(alpha: Tensor) -> Cell:
 
 
 @torch.no_grad()
-def mixed_by_differences(
-    inner: Objective, outer_objective: Objective, w: PyTree, alpha: Tensor, scale: float
-) -> Tensor:
-    """Return DARTS' estimate of the product, with ε = scale/‖v‖."""
+def mixed_by_differences(inner: Objective, outer_objective: Objective, w: PyTree, alpha: Tensor) -> list[Tensor]:
+    """Return DARTS' estimate of the product, for each ε."""
     grads = gradient(inner, w, alpha)
-    after = {name: x - RATE * grads[name] for name, x in w.items()}
-    v = gradient(outer_objective, after, alpha)
-    epsilon = scale / float(torch.cat([x.flatten() for x in v.values()]).norm())
-    plus, minus = ({name: x + sign * epsilon * v[name] for name, x in w.items()} for sign in (1, -1))
-    above, below = (gradient(lambda alpha, w: inner(w, alpha), alpha, w) for w in (plus, minus))
-    return -RATE * (above - below) / (2 * epsilon)
+    v = gradient(outer_objective, {name: x - RATE * grads[name] for name, x in w.items()}, alpha)
+    size = float(torch.cat([x.flatten() for x in v.values()]).norm())
+    products = []
+    for epsilon in (scale / size for scale in SCALES):
+        plus, minus = ({name: x + sign * epsilon * v[name] for name, x in w.items()} for sign in (1, -1))
+        above, below = (gradient(lambda alpha, w: inner(w, alpha), alpha, w) for w in (plus, minus))
+        products.append(-RATE * (above - below) / (2 * epsilon))
+    return products
 
 
 def mixed_exactly(inner: Objective, outer_objective: Objective, w: PyTree, alpha: Tensor) -> Tensor:
     """Return the product: what the hypergradient of one step has beside the direct gradient."""
     call = partial(hypergradient, inner, outer_objective, w, alpha, updater=SGD(RATE), steps=1)
-    return call(method=Reverse(horizon=1)).grad - call(method=Reverse(horizon=0)).grad
+    product: Tensor = call(method=Reverse(horizon=1)).grad - call(method=Reverse(horizon=0)).grad
+    return product
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -152,15 +154,24 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
         alpha = 1e-3 * torch.randn(len(EDGES), len(OPERATIONS) + 1)
         optimizer = torch.optim.Adam([alpha], lr=0.05, betas=(0.5, 0.999), weight_decay=1e-3)
-        problem = {"updater": training(RATE), "batches": Batches((x[TRAIN], y[TRAIN]), batch_size=50), "seed": seed}
-        state, path = None, []
+        batches, state, path = Batches((x[TRAIN], y[TRAIN]), batch_size=50), None, []
         for _ in range(args.search_steps):
-            one = Reverse(horizon=horizon)
-            result = hypergradient(inner, validation_loss, params, alpha, steps=1, method=one, state=state, **problem)
+            result = hypergradient(
+                inner,
+                validation_loss,
+                params,
+                alpha,
+                updater=training(RATE),
+                steps=1,
+                method=Reverse(horizon=horizon),
+                seed=seed,
+                state=state,
+                batches=batches,
+            )
             state, alpha.grad = result.state, result.grad
             optimizer.step()
             path.append(alpha.softmax(1))
-        return alpha, path, state.params
+        return alpha, path, result.params
 
     def accuracy(cell: Cell, seed: int) -> float:
         """Train a network with the cell on training and validation digits; return its test accuracy."""
@@ -209,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         alpha, _, weights = searches["second order"][0]
         point = loss(slice(0, 50)), loss(VALIDATION), {n: w.to(dtype) for n, w in weights.items()}, alpha.to(dtype)
         exact = mixed_exactly(*point)
-        errors[dtype] = [float((mixed_by_differences(*point, s) - exact).norm() / exact.norm()) for s in SCALES]
+        errors[dtype] = [float((p - exact).norm() / exact.norm()) for p in mixed_by_differences(*point)]
     figures["difference_error"] = errors[torch.float32][SCALES.index(0.01)]
     figures["difference_error_double"] = min(errors[torch.float64])
     print(f"DARTS' difference of the Hessian product against the exact one: {figures['difference_error']:.1e}", end="")
