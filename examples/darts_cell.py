@@ -10,8 +10,8 @@ weighted by softmax(α). Weights w lower the training loss, α the validation lo
 One call gives both: `hypergradient(..., steps=1)` takes the step and returns the derivative, and the next call goes on
 from its state; DARTS takes the step a second time, with the new α. With `Reverse(horizon=0)` it is the direct gradient,
 which is DARTS of first order. The derivative of second order has the product −η ∂²L/∂α∂w · ∂F/∂w, exact here; DARTS
-takes a central difference of ∇_α L for it, at w ± εv with v = ∂F/∂w and ε = 0.01/‖v‖. Both are compared once, at other ε
-too, in single and in double precision.
+takes a central difference of ∇_α L for it, at w ± εv with v = ∂F/∂w and ε = 0.01/‖v‖. Both are compared once, at other
+ε too, in single and in double precision.
 
 In the end each node keeps the best operation of its two strongest edges. The networks found are trained anew on
 training and validation digits together, next to cells drawn from the same space at random, and to the cell that one
