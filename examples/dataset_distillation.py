@@ -133,8 +133,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     print(f"learned rates {', '.join(format(float(outer['lr']), '.2f') for outer in distilled)}")
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    *rows, right = figure.subplot_mosaic([[i, "curves"] for i in range(3)], width_ratios=[1.7, 1]).values()
-    for axes, name in zip(rows, ("distilled", "class means", "real, at random"), strict=True):
+    shown = ["distilled", "class means", "real, at random"]
+    panels = figure.subplot_mosaic([[name, "curves"] for name in shown], width_ratios=[1.7, 1])
+    right = panels["curves"]
+    for name in shown:
+        axes = panels[name]
         images = sets[name][0]["images"].reshape(10, 8, 8)
         strip = nn.functional.pad(images, (0, 1), value=torch.nan).permute(1, 0, 2).reshape(8, 90)[:, :-1]
         axes.imshow(strip.numpy(), cmap="Greys", vmin=-1, vmax=2)
