@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     figures = {name: float(values.mean()) for name, values in found.items()}
     for name, values in found.items():
         spread = f" ± {100 * values.std():.1f}" if len(values) > 1 else ""
-        print(f"{name}: test accuracy {100 * values.mean():.1f}{spread} % over {len(values)} cells")
+        print(f"{name}: test accuracy {100 * values.mean():.1f}{spread} % over {len(values)} networks")
         kept = Counter(operation for cell in cells[name] for operation in cell.values())
         print(
             "   kept " + ", ".join(f"{operation} {100 * n / kept.total():.0f} %" for operation, n in kept.most_common())
