@@ -8,6 +8,15 @@ from collections.abc import Callable
 from lds.errors import InputError
 
 
+def text_fault(text: str) -> str | None:
+    """Return what keeps a text from being a name or a path; None where nothing does."""
+    if "\0" in text:
+        return "holds a NUL character"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "is no text in UTF-8"
+    return None
+
+
 def check_integers(owner: object, *names: str) -> None:
     """Raise InputError unless these attributes are integers ≥ 1."""
     for name in names:

@@ -1,8 +1,15 @@
-"""Files that are whole or not there, and that one process writes at a time."""
+"""Files that are whole or not there, that one process writes at a time, and that are what they seem to be.
+
+A folder may come from elsewhere: what it holds is neither read nor written through links, and a FIFO or a device in the
+place of a file is refused, not waited for. Windows has no flag for that: there, a link is looked for before a file is
+opened, and a link that is made in the moment between is followed.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -17,17 +24,89 @@ if sys.platform != "win32":
 
 # A process that is being killed, with the one that started it, lets go of its folder within moments.
 PATIENCE_SECONDS = 10.0
+# A FIFO is opened at once, and refused; Windows opens files as texts unless it is told not to.
+_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_LINK = "it is a link, and what it leads to is left alone"
+
+
+def open_file(path: Path, flags: int, *, links: bool = False) -> int:
+    """Return the descriptor of an ordinary file.
+
+    Args:
+        path: the file.
+        flags: those of `os.open`; where they create, the file may be missing.
+        links: follow links: for files that a user names, not for those that a folder holds.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, or no ordinary file; `strerror` says so.
+    """
+    if not links and path.is_symlink():
+        raise OSError(errno.ELOOP, _LINK)
+    with suppress(FileNotFoundError):
+        _check_kind(os.stat(path))  # Some devices act when they are opened.
+    try:
+        descriptor = os.open(path, flags | _FLAGS | (0 if links else _NO_LINKS), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not links:
+            raise OSError(errno.ELOOP, _LINK) from error
+        raise
+    try:
+        _check_kind(os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_file(path: Path, *, links: bool = False) -> bytes:
+    """Return what an ordinary file holds.
+
+    Args:
+        path: the file.
+        links: as for `open_file`.
+
+    Raises:
+        OSError: as for `open_file`, or it cannot be read.
+    """
+    with os.fdopen(open_file(path, os.O_RDONLY, links=links), "rb") as file:
+        return file.read()
+
+
+def _check_kind(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a FIFO, a socket or a device, and no ordinary file")
+
+
+def refuse_links(folder: Path, *parts: str) -> Path:
+    """Return a folder in a folder, unless it is a link: what a folder from elsewhere links to is left alone.
+
+    Raises:
+        InputError: the folder, or one between the two, is a link.
+    """
+    for part in parts:
+        folder = folder / part
+        if folder.is_symlink():
+            raise InputError(f"{folder} must be a folder, but is a link, which is not followed; put the folder there")
+    return folder
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the whole new file or what was there before.
+    """Write a file so that a crash leaves the whole new file or what was there before; links are not followed.
 
     Raises:
         StorageError: the file cannot be written: the disk is full, or the folder read-only or gone.
     """
     temporary = temporary_of(path)
     try:
-        with temporary.open("wb") as file:
+        if not path.is_symlink():  # A link is replaced, and not followed.
+            with suppress(FileNotFoundError):
+                _check_kind(os.stat(path))
+        if os.path.lexists(temporary):  # What a process that was killed left, or a link that somebody put there.
+            temporary.unlink()
+        with os.fdopen(open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -57,13 +136,13 @@ def make_folder(path: Path) -> None:
 
 
 def append(path: Path, line: str) -> None:
-    """Append a line to a file; a crash may leave a part of it, without its end.
+    """Append a line to a file; a crash may leave a part of it, without its end. Links are not followed.
 
     Raises:
         StorageError: the file cannot be written.
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with os.fdopen(open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -106,6 +185,12 @@ def release(descriptor: int) -> None:
     os.close(descriptor)
 
 
+def lock_of(folder: Path) -> Path:
+    """Return the file beside a folder that keeps other processes out of it."""
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.lock")
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder, by a lock on a file beside it that goes with the last of them.
@@ -114,7 +199,7 @@ def alone(folder: Path) -> Iterator[None]:
         InputError: another process is at work in the folder, or the file cannot be written.
     """
     folder = folder.resolve()
-    path = folder.with_name(f".{folder.name}.lock")
+    path = lock_of(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path)
@@ -136,7 +221,7 @@ def _acquire(path: Path) -> int | None:
     """Return the descriptor of the locked file, or None where another process kept it to the end of our patience."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
         if lock(descriptor):
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor

@@ -6,10 +6,13 @@ run again with the same three draws the same dropout masks, samples and minibatc
 
 from __future__ import annotations
 
+import ctypes
 import random
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,9 +53,58 @@ def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:
     np.random.seed(seed & 0xFFFFFFFF)
 
 
-# The generators belong to the whole process: threads that seed them take turns. A thread of autograd's own, which runs
-# the backward of `unroll` on a GPU, does not wait: whoever waits for it may have the turn.
+# The generators belong to the whole process: threads that seed them take turns.
 _TURN = threading.RLock()
+
+
+class _NumpyState:
+    """Saves and restores numpy's global generator.
+
+    numpy copies the state of its generator number by number, which takes as long as some steps of a small problem. Its
+    memory, to which `BitGenerator.ctypes` points, is copied at once. What is not in there is a normal number that
+    `randn` has in reserve; so that is done only where nothing was drawn since it was seeded, as where nobody uses it.
+    """
+
+    # 624 numbers of 32 bits, and the place of the next one.
+    SIZE = 4 * 625
+    # That place, as long as nothing was drawn: by `seed`, and of a generator that nobody seeded.
+    FRESH = (624, 623)
+
+    def __init__(self) -> None:
+        self._plain = b""  # The memory when it was last known that there is no number in reserve.
+
+    def save(self) -> bytes | dict[str, Any]:
+        """Return the state."""
+        generator = _bit_generator()
+        if not isinstance(generator, np.random.MT19937):
+            return self._whole()
+        memory = ctypes.string_at(generator.ctypes.state_address, self.SIZE)
+        if memory == self._plain:
+            return memory
+        whole = self._whole()
+        if whole["has_gauss"]:
+            return whole
+        if int.from_bytes(memory[-4:], sys.byteorder) in self.FRESH:
+            self._plain = memory
+        return whole
+
+    def restore(self, state: bytes | dict[str, Any]) -> None:
+        """Return to a state that was saved."""
+        if isinstance(state, bytes):
+            np.random.seed(0)  # Leaves no number in reserve.
+            ctypes.memmove(_bit_generator().ctypes.state_address, state, self.SIZE)
+        else:
+            np.random.set_state(state)
+
+    def _whole(self) -> dict[str, Any]:
+        return dict(np.random.get_state(legacy=False))
+
+
+def _bit_generator() -> Any:
+    return np.random.get_bit_generator()  # type: ignore[attr-defined]
+
+
+_NUMPY = _NumpyState()
 
 
 @contextmanager
@@ -71,7 +123,7 @@ def _forked(cuda: frozenset[int]) -> Iterator[None]:
     torch_state = torch.default_generator.get_state()
     cuda_states = {device: torch.cuda.get_rng_state(device) for device in cuda}
     python_state = random.getstate()
-    numpy_state = np.random.get_state()
+    numpy_state = _NUMPY.save()
     try:
         yield
     finally:
@@ -79,4 +131,4 @@ def _forked(cuda: frozenset[int]) -> Iterator[None]:
         for device, state in cuda_states.items():
             torch.cuda.set_rng_state(state, device)
         random.setstate(python_state)
-        np.random.set_state(numpy_state)
+        _NUMPY.restore(numpy_state)

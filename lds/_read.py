@@ -12,12 +12,14 @@ import io
 import json
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from lds._files import open_file, read_file
 from lds.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, npt.NDArray[np.generic]]
 
+# In what torch.load says: how its check is switched off, and where to ask for that.
+_ADVICE = re.compile("weights_only|safe_globals|trusted|issue")
+# Of a figure in a file: its square, and sums of these, are finite. Of a count: every integer up to it is a float.
+_MOST = 1e100
+_MOST_COUNTED = 2**53
 # Of a YAML file, its aliases written out: a grid of thousands of runs has some hundred.
 _YAML_NODES = 100_000
 _YAML_DIGITS = 100
@@ -67,6 +74,16 @@ def parse_yaml(text: str) -> Any:
         return yaml.safe_load(text)
 
 
+def goes_beyond(text: str | bytes) -> bool:
+    """Tell whether a text begins with a JSON value and goes on after it; one that was cut off does not."""
+    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    try:
+        _, end = json.JSONDecoder().raw_decode(decoded)
+    except (ValueError, RecursionError):
+        return False
+    return bool(decoded[end:])
+
+
 class Line(NamedTuple):
     """One line of a file.
 
@@ -98,7 +115,7 @@ def read_text(path: Path) -> str:
         DataError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file(path).decode("utf-8")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
     except UnicodeDecodeError as error:
@@ -135,7 +152,7 @@ def read_jsonl(path: Path) -> Lines:
         try:
             values = parse_json(line)
         except DataError as error:
-            if number == len(lines):
+            if number == len(lines) and not goes_beyond(line):
                 return Lines(whole, torn=True)
             raise DataError(f"{where} must be a JSON object, but {_place(error)[1]}; mend or drop the line") from error
         whole.append(Line(where, _mapping(values, where)))
@@ -194,9 +211,31 @@ def number_of(values: Mapping[str, Any], name: str, where: str) -> float:
     if value is None or value == "":
         return math.nan
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where} needs a number as {name}, but holds {value!r:.80}") from None
+    check_figure(number, name, where)
+    return number
+
+
+def check_figure(value: Any, name: str, where: str, *, counted: bool = False) -> None:
+    """Refuse a finite number beyond what can be added up, squared and drawn.
+
+    Args:
+        value: the number; anything else is none of this check's business.
+        name: what to call it in messages.
+        where: the place in a file, for messages.
+        counted: whether it counts or numbers something, so that it is an index, too.
+
+    Raises:
+        DataError: it is beyond.
+    """
+    most = _MOST_COUNTED if counted else _MOST
+    if isinstance(value, int | float) and most < abs(value) < math.inf:
+        shown = f"{value:.3g}" if isinstance(value, float) else f"a number of {value.bit_length()} bits"
+        raise DataError(
+            f"{where} needs a number of at most {float(most):.0e} in size as {name:.80}, but holds {shown}; run again"
+        )
 
 
 def _mapping(values: Any, where: str) -> Mapping[str, Any]:
@@ -215,7 +254,9 @@ def _place(error: DataError) -> tuple[int, str]:
 
 
 def load_tensors(path: Path, map_location: str | None = None) -> Any:
-    """Return what torch.save wrote to a file: numbers, texts, tensors, and lists and dicts of them.
+    """Return what torch.save wrote to a file of a folder: numbers, texts, tensors, and lists and dicts of them.
+
+    Its checksums are looked at, which torch does not do.
 
     Raises:
         DataError: the file is damaged, or holds anything else; the message is the reason alone.
@@ -225,15 +266,14 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
 
     try:
         # All at once: what fails from here on is damage, and no disk.
-        file = io.BytesIO(path.read_bytes())
+        file = io.BytesIO(read_file(path))
     except MemoryError as error:
         raise _no_memory() from error
     with _damage():
         archive = zipfile.is_zipfile(file)
     if not archive:  # Nor the format of torch < 1.6: nothing guards it against damage.
         raise DataError("it is not what torch.save writes")
-    check_unpacked(file)
-    file.seek(0)
+    check_archive(file)
     with checked_sparse():
         try:
             return torch.load(file, map_location=map_location, weights_only=True)
@@ -241,9 +281,15 @@ def load_tensors(path: Path, map_location: str | None = None) -> Any:
         except Exception as error:
             if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
                 raise _no_memory() from error
-            # Without torch's advice on how to run the code of such a file.
-            text = str(error).rpartition("WeightsUnpickler error: ")[2].partition(". Please use")[0]
-            raise DataError(reason(Exception(text) if text else error)) from error
+            raise DataError(without_advice(error)) from error
+
+
+def without_advice(error: Exception) -> str:
+    """Return the reason of torch.load in one line, without its advice on how to run the code of such a file."""
+    lines = str(error).rpartition("WeightsUnpickler error: ")[2].splitlines()
+    told = [line.partition(". Please use")[0].strip() for line in lines]
+    sober = [line for line in told if line and not _ADVICE.search(line)]
+    return reason(Exception(sober[0].rstrip("."))) if sober else "it holds what could run code"
 
 
 def is_plain(tensor: Tensor, *, sparse: bool = False) -> bool:
@@ -264,6 +310,20 @@ def checked_sparse() -> AbstractContextManager[Any]:
     return torch.sparse.check_sparse_tensor_invariants(enable=True)  # type: ignore[no-untyped-call]
 
 
+def check_archive(file: BinaryIO) -> None:
+    """Refuse a zip archive with a member that differs from its checksum: torch does not look at these.
+
+    Raises:
+        DataError: there is one, or the archive is no whole one; the message is the reason alone.
+    """
+    check_unpacked(file)
+    with _damage(), zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise DataError(f"{damaged[:80]} in it differs from its checksum")
+    file.seek(0)
+
+
 def check_unpacked(file: BinaryIO) -> None:
     """Refuse a zip archive that declares to be far larger unpacked than it is, before any of it is unpacked.
 
@@ -279,8 +339,12 @@ def check_unpacked(file: BinaryIO) -> None:
         )
 
 
-def load_arrays(path: Path) -> Arrays:
-    """Return the arrays that numpy.savez wrote to a file.
+def load_arrays(path: Path, *, links: bool = False) -> Arrays:
+    """Return the arrays that numpy.savez wrote to a file; numpy looks at their checksums.
+
+    Args:
+        path: the file.
+        links: follow links: for files that a user names, not for those that a folder holds.
 
     Raises:
         DataError: the file is damaged, or holds anything else, such as Python objects; the message is the reason alone.
@@ -288,7 +352,7 @@ def load_arrays(path: Path) -> Arrays:
     """
     import numpy as np
 
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path, os.O_RDONLY, links=links), "rb") as file:
         check_unpacked(file)  # So the archive is whole enough to be opened.
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
@@ -332,7 +396,10 @@ def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
         there = member.file_size - file.tell()
-    size = dtype.itemsize * math.prod(shape)
+    count = math.prod(shape)
+    if dtype.itemsize == 0 and count > 0:  # However many: no byte stands for them, and memory would.
+        raise DataError(f"{member.filename} declares shape {str(shape)[:80]} of {dtype}, which takes no room in a file")
+    size = dtype.itemsize * count
     if not dtype.hasobject and (min(shape, default=0) < 0 or size != there):  # numpy refuses objects itself.
         raise DataError(f"{member.filename} declares shape {str(shape)[:80]} of {dtype}, but holds {there} bytes")
 

@@ -41,6 +41,24 @@ class State(NamedTuple):
     step: int = 0
 
 
+class WithBuffers(NamedTuple):
+    """Params of a module with the buffers that the state carries along; what `functional(…, buffers=True)` returns.
+
+    Attributes:
+        params: the trainable parameters by name, which the updater trains.
+        buffers: the persistent buffers by name, such as BatchNorm's running statistics, which the calls of a step
+            renew. Integers, such as `num_batches_tracked`, are float64 here.
+    """
+
+    params: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
+def trained(params: PyTree) -> PyTree:
+    """Return the params without buffers."""
+    return params.params if isinstance(params, WithBuffers) else params
+
+
 @runtime_checkable
 class Updater(Protocol):
     """One step of inner optimization, w_{t+1} = Φ(w_t, θ), as two pure methods; no base class is needed."""
@@ -78,8 +96,11 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
     create_graph = torch.is_grad_enabled()
     leaves, spec = optree.tree_flatten(params)
     with torch.enable_grad():
-        # Views, so that the paths that lead to params by what the objective captures do not count.
-        leaves = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        if not all(x.requires_grad for x in leaves):
+            leaves = [x if x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        if not getattr(inner, "captures_nothing", False):
+            # Views, so that the paths that lead to params by what the objective captures do not count.
+            leaves = [x.view_as(x) for x in leaves]
         loss = inner(spec.unflatten(leaves), outer)
         found: Sequence[Tensor | None] = [None] * len(leaves)
         if loss.requires_grad:  # Of a tensor that is no param, perhaps: a module's own weight.

@@ -65,5 +65,9 @@ class DerivativeWarning(PremiseWarning):
     """The vector-Jacobian product of an inner step is not the derivative of its values."""
 
 
+class UnverifiedWarning(UserWarning):
+    """A folder of an earlier version has no sums, so that nobody can tell whether its files have changed."""
+
+
 class HypergradientCheckError(LDSError, AssertionError):
     """A hypergradient is not the derivative of the outer objective."""

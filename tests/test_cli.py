@@ -93,6 +93,8 @@ class TestTrain:
         first, again = (json.loads((f / "result.json").read_text()) for f in (folder, tmp_path / "again"))
         for name in ("seconds", "peak_rss_mb", "versions"):
             first.pop(name), again.pop(name)
+        # That of the result itself, with its measured seconds.
+        assert first["sums"].pop("result.json") != again["sums"].pop("result.json")
         assert first == again
         for name in ("metrics.jsonl", "config.yaml"):
             assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lds._files import make_folder, write_atomically
 from lds._statistics import Mean, PairedDifference, mean, paired
+from lds._sums import sums_of_files, with_sum
 from lds.errors import InputError
 from lds.run import TrainConfig
 from lds.run._methods import METHOD
@@ -169,6 +170,8 @@ class Ablation:
     def write(self, folder: Path) -> None:
         """Write ablation.csv, fidelity.csv and recommendation.json; without a curve, or runs, the last two are removed.
 
+        The recommendation comes last, with the sums of the others: where it is missing, they may not belong together.
+
         Raises:
             InputError: the folder cannot be made.
             StorageError: a file cannot be written.
@@ -182,14 +185,17 @@ class Ablation:
                 ["depth", "relative_error", "cosine", "costate_norm"],
                 [[depth, *values] for depth, values in enumerate(columns)],
             )
-        if self.rows:
-            contents[RECOMMENDATION] = json.dumps(asdict(self.recommendation()), indent=2, ensure_ascii=False) + "\n"
-        for name in (ROWS, FIDELITY, RECOMMENDATION):
-            if name in contents:
-                write_atomically(folder / name, contents[name].encode())
-            else:
-                # Of an earlier time: it would contradict the others.
+        # Of an earlier time, they would contradict the others.
+        for name in (RECOMMENDATION, FIDELITY):
+            if name not in contents:
                 (folder / name).unlink(missing_ok=True)
+        for name, content in contents.items():
+            write_atomically(folder / name, content.encode())
+        if self.rows:
+            recommendation: dict[str, Any] = asdict(self.recommendation())
+            recommendation["sums"] = sums_of_files(folder, (ROWS, FIDELITY))
+            text = json.dumps(with_sum(recommendation), indent=2, ensure_ascii=False)
+            write_atomically(folder / RECOMMENDATION, (text + "\n").encode())
 
     def _close(self, horizon: int, best: int) -> bool:
         shortfall = self.difference(best, horizon, "es_accuracy").difference

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from lds._files import make_folder, write_atomically
-from lds._read import parse_yaml, read_csv, read_json, read_yaml, reason
+from lds._files import make_folder, read_file, refuse_links, write_atomically
+from lds._read import check_figure, parse_yaml, read_csv, read_json, read_yaml, reason
+from lds._sums import check_files, check_sum, check_yaml_sum, warn_unverified, yaml_with_sum
 from lds.ablate._ablation import FIDELITY, RECOMMENDATION, ROWS, Ablation, AblationConfig, Row
 from lds.errors import DataError, InputError
 from lds.sweep._grid_folder import GridFolder, read_grid
@@ -19,6 +18,7 @@ from lds.sweep._ledger import LEDGER
 if TYPE_CHECKING:
     from lds.hypergrad import TruncationCurve
 
+_AGAIN = "put it back, or run the same lds ablate again"
 CONFIG = "ablation.yaml"
 RUNS = "sweep"
 CURVES = "fidelity"
@@ -55,19 +55,46 @@ def read_ablation(path: Path) -> AblationFolder:
 
     rows = _rows(path / ROWS) if there(ROWS) else ()
     curve = _curve(path / FIDELITY) if there(FIDELITY) else None
-    grids = [folder for folder in (path / RUNS, path) if (folder / LEDGER).exists()]
-    return AblationFolder(
-        path,
-        config=read_yaml(path / CONFIG) if there(CONFIG) else {},
-        outcome=Ablation(rows, curve),
-        recommendation=read_json(path / RECOMMENDATION) if there(RECOMMENDATION) else None,
-        grid=read_grid(grids[0]) if grids else None,
-    )
+    grids = [folder for folder in (refuse_links(path, RUNS), path) if (folder / LEDGER).exists()]
+    config = read_yaml(path / CONFIG) if there(CONFIG) else {}
+    if config and not check_yaml_sum(path / CONFIG, config, _AGAIN) and rows:
+        warn_unverified(path / CONFIG)
+    recommendation = read_json(path / RECOMMENDATION) if there(RECOMMENDATION) else None
+    tied = bool(rows) and _is_tied(path, recommendation)
+    grid = read_grid(grids[0]) if grids else None
+    if tied and grid is not None:
+        _check_rows(path / ROWS, rows, grid)
+    return AblationFolder(path, config, Ablation(rows, curve), recommendation, grid)
+
+
+def _is_tied(path: Path, recommendation: Mapping[str, Any] | None) -> bool:
+    """Refuse tables that have changed since the recommendation was written; tell whether it has their sums."""
+    if recommendation is None or not check_sum(recommendation, str(path / RECOMMENDATION), _AGAIN):
+        warn_unverified(path)  # Or `lds ablate` is just at work, or was cut off.
+        return False
+    if not isinstance(sums := recommendation.get("sums"), dict):
+        raise DataError(f"{path / RECOMMENDATION} must hold the sums of the tables, but has none; {_AGAIN}")
+    check_files(path, sums, (ROWS, FIDELITY), needed=(ROWS, FIDELITY))
+    return True
+
+
+def _check_rows(path: Path, rows: Sequence[Row], grid: GridFolder) -> None:
+    """Refuse a table of other runs than those of the ledger."""
+    runs = {(run.config.get("horizon"), run.seed): run for run in grid.done}
+    for row in rows:
+        run = runs.get((row.horizon, row.seed))
+        if run is None or run.figure("test_accuracy") != row.test_accuracy:
+            raise DataError(
+                f"{path} must be of the runs in {grid.path / LEDGER}, but that of horizon {row.horizon} and seed "
+                f"{row.seed} is another one there; {_AGAIN}"
+            )
 
 
 def _rows(path: Path) -> tuple[Row, ...]:
     rows = read_csv(path, [field.name for field in fields(Row)])
     for row in rows:
+        for name in ("horizon", "seed"):
+            check_figure(row[name], name, str(path), counted=True)
         if not (row["horizon"].is_integer() and row["seed"].is_integer()):
             raise DataError(
                 f"{path} needs integers as horizon and seed, but holds {row['horizon']}, {row['seed']}; run again"
@@ -94,17 +121,17 @@ def claim(config: AblationConfig, out: Path) -> None:
         grown = ("horizons", "seeds", "fidelity_steps")
         if not isinstance(found, dict) or any(found.get(name) != mine[name] for name in mine if name not in grown):
             raise InputError(f"{out} holds an ablation of another configuration; choose another --out")
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(file.name != f".{CONFIG}.tmp" for file in out.iterdir()):  # So a first file is cut off.
         raise InputError(
             f"{out} must be new, empty or the folder of an ablation, but holds files; choose another --out"
         )
     make_folder(out)
-    write_atomically(path, yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
+    write_atomically(path, yaml_with_sum(config.as_dict()))
 
 
 def _read_config(path: Path) -> Any:
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(read_file(path).decode("utf-8"))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
     except (UnicodeDecodeError, DataError) as error:

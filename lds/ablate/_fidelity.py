@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lds._files import make_folder, write_atomically
+from lds._files import make_folder, read_file, write_atomically
+from lds._memory import ROOM, too_large
 from lds._read import load_tensors, parse_json
+from lds._sums import SUM, check_sum, with_sum
 from lds.ablate._ablation import AblationConfig
 from lds.errors import DataError
 from lds.run import TrainConfig, load_data
 from lds.run._data import fingerprint
-from lds.run._reader import CHECKPOINT
+from lds.run._reader import CHECKPOINT, read_result
 from lds.sweep import Engine, Job
 from lds.sweep._spec import folder_name, identity
 
@@ -54,6 +56,11 @@ def fidelity(
     from lds.hypergrad import truncation_curve
 
     problem = learner.problem(data, steps=steps, seed=seed, theta=theta)
+    weights = sum(value.nbytes for value in problem.params.values())
+    if steps * weights > ROOM:
+        raise too_large(
+            f"{steps} recorded steps of {weights} bytes of weights", steps * weights, "compare on fewer fidelity steps"
+        )
     trajectory = problem.record(horizon=None)
     return truncation_curve(trajectory, problem.outer_objective, noise=learner.noise)
 
@@ -127,7 +134,7 @@ def curves(
     ):
         for job, reply in replies:
             if reply.error is None:
-                content = {"data": data[job.name]} | asdict(reply.result)
+                content = with_sum({"data": data[job.name]} | asdict(reply.result))
                 write_atomically(files[job.name], json.dumps(content).encode())
                 found[job.name] = reply.result
             else:
@@ -141,11 +148,15 @@ def _read(path: Path, steps: int, data: str) -> TruncationCurve | None:
     from lds.hypergrad import TruncationCurve
 
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_file(path))
     except (OSError, DataError):
         return None
     names = [field.name for field in fields(TruncationCurve)]
-    if not isinstance(content, dict) or content.keys() != {"data", *names} or content["data"] != data:
+    if not isinstance(content, dict) or content.keys() - {SUM} != {"data", *names} or content["data"] != data:
+        return None
+    try:
+        check_sum(content, str(path), "it is computed again")
+    except DataError:
         return None
     columns = [content[name] for name in names]
     if not all(isinstance(c, list) and len(c) == steps + 1 and all(map(_is_plain, c)) for c in columns):
@@ -165,5 +176,8 @@ def _curve(run: TrainConfig, steps: int, checkpoint: Path | None) -> TruncationC
     data = load_data(run)
     learner = make_learner(run, data)
     assert isinstance(learner, StructureLearner)
-    theta = None if checkpoint is None else load_tensors(checkpoint)["theta"]
+    theta = None
+    if checkpoint is not None:
+        theta = load_tensors(checkpoint)["theta"]
+        read_result(checkpoint.parent, [checkpoint.name])  # It is that of the run.
     return fidelity(learner, data, steps=steps, seed=run.seed, theta=theta)

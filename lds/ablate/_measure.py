@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lds._files import alone
+from lds._files import alone, refuse_links
 from lds.ablate._ablation import Ablation, AblationConfig, Row
 from lds.ablate._ablation_folder import CURVES, RUNS, claim
 from lds.ablate._fidelity import average, curves
@@ -62,6 +62,8 @@ def ablate(
     load_data(replace(config.train, data_root=data_root))
     with alone(out):
         claim(config, out)
+        for name in (RUNS, CURVES):
+            refuse_links(out, name)
         outcomes = run_sweep(
             _spec(config), out / RUNS, engine, retry_failed=True, data_root=data_root, progress=progress
         )

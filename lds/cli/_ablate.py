@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
     if result.rows:
         recommendation = result.recommendation()
         print(f"recommended horizon: {recommendation.horizon}: {recommendation.reason}")
-    write_report([out], out / "report.html", data_root=config.train.data_root)
+    write_report([out], out / "report.html", data_root=config.train.data_root, force=True)
     print(f"report {out / 'report.html'}")
     for line in result.left_out:
         print(f"lds: warning: {line}", file=sys.stderr)

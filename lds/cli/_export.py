@@ -35,12 +35,14 @@ def run(options: Namespace) -> int:
     """Write the file, print its path, return the exit code."""
     from lds.learner import extract
     from lds.run import export_graph, read_node_names, read_structure
+    from lds.run._export import refuse_taken
 
     if options.seed is not None and not options.sample:
         raise InputError(f"--seed belongs to --sample, but --seed {options.seed} came without it; add or drop one")
     sample = (options.seed or 0) if options.sample else None
     folder = Path(options.folder)
     out = folder / f"learned_graph.{options.format}" if options.out is None else Path(options.out)
+    refuse_taken(out, force=options.force)  # Before anything is read.
     graph = extract(read_structure(folder), options.threshold, top_k=options.top_k, sample=sample)
     if (names := read_node_names(folder, graph.num_nodes)) is not None:
         graph.node_names = names

@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
         "--node", type=int, default=None, help="node whose learned neighbourhood to show; chosen when not given"
     )
     parser.add_argument("--data-root", type=str, default=None, help="folder of the data sets")
+    parser.add_argument("--force", action="store_true", help="replace the file of --out where it is there")
     commands.add_subcommand("report", parser)
 
 
@@ -31,6 +32,8 @@ def run(options: Namespace) -> int:
     if options.out is None and len(folders) > 1:
         raise InputError(f"--out is needed for a page on {len(folders)} folders; name the file, e.g. report.html")
     out = folders[0] / "report.html" if options.out is None else Path(options.out)
-    write_report(folders, out, node=options.node, data_root=options.data_root)
+    # The page in the folder is ours to write anew.
+    force = options.force or options.out is None
+    write_report(folders, out, node=options.node, data_root=options.data_root, force=force)
     print(f"report {out}")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -54,34 +53,22 @@ def run(options: Namespace) -> int:
     failed, log = values.pop("replay_failure"), values.pop("log")
     if failed is not None:
         _check_alone("--replay-failure", failed, values, resume=folder, out=out, log=log)
-        with warnings_in_a_line():
-            print(replay_failure(Path(failed), config=_moved(failed, values["data_root"])))
+        print(replay_failure(Path(failed), config=_moved(failed, values["data_root"])))
         return 0
     if folder is not None:
         _check_alone("--resume", folder, values, out=out, log=log)
         out = folder
-        with warnings_in_a_line(), _what_is_saved(Path(out)):
+        with _what_is_saved(Path(out)):
             result = resume(Path(folder), config=_moved(folder, values["data_root"]), progress=progress)
     else:
         source = values["dataset"] if values["data"] is None else values["data"]
         for name, value in (("--dataset or --data", source), ("--out", out)):
             if value is None:
                 raise InputError(f"{name} is needed, or --resume with the folder of a run")
-        with warnings_in_a_line(), _what_is_saved(Path(out)):
+        with _what_is_saved(Path(out)):
             result = train(TrainConfig(**values), Path(out), progress=progress, log=log)
     print(f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs; run folder {out}")
     return 0
-
-
-@contextmanager
-def warnings_in_a_line() -> Iterator[None]:
-    """Have warnings look like the messages of the command line, without the line of code that they come from."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *args, **kwargs: f"lds: warning: {message}\n"
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
 
 
 @contextmanager

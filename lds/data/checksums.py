@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lds._files import read_file, write_atomically
 from lds.errors import DataError
 
 State = Literal["ok", "missing", "wrong checksum", "no checksum known"]
@@ -98,14 +98,12 @@ def recorded(sums: Path) -> dict[str, str]:
 def record(sums: Path, new: Mapping[str, str]) -> None:
     """Add sums to a SHA256SUMS file, in one atomic step."""
     merged = recorded(sums) | dict(new)
-    draft = sums.with_name(f"{sums.name}.{os.getpid()}.tmp")
-    draft.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(merged.items())), encoding="utf-8")
-    draft.replace(sums)
+    write_atomically(sums, "".join(f"{digest}  {name}\n" for name, digest in sorted(merged.items())).encode())
 
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_file(path, links=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

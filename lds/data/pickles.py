@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from lds._files import read_file
 from lds._read import reason
 from lds.errors import DataError
 
@@ -38,7 +39,7 @@ def require_plain(path: Path) -> None:
     """
     from scipy.sparse import csr_matrix
 
-    content = path.read_bytes()
+    content = read_file(path, links=True)
     try:
         puts = (int(number or 0) for step, number, _ in pickletools.genops(content) if "PUT" in step.name)
         beyond = next((place for place in puts if place > len(content)), None)

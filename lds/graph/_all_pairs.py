@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lds._memory import ROOM, too_large
 from lds.errors import InputError
 from lds.graph._factors import FactorAccumulator, FactorPairs, check_step
 from lds.graph._pairs import canonical_pairs
@@ -45,7 +46,7 @@ class AllPairs:
         device: device of θ; that of `edge_index` when None.
 
     Raises:
-        InputError: an index is out of range.
+        InputError: an index is out of range, or θ does not fit into memory.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class AllPairs:
     ) -> None:
         if num_nodes < 1:
             raise InputError(f"a structure needs at least one node, got num_nodes={num_nodes}")
+        self.require_room(num_nodes, dtype)
         row, col = canonical_pairs(edge_index, num_nodes)
         device = edge_index.device if device is None else torch.device(device)
         rows = min(_BLOCK_ROWS, num_nodes)
@@ -70,6 +72,21 @@ class AllPairs:
         self._flat = torch.zeros(int(sizes.sum()), dtype=dtype, device=device)
         self._flat[self._positions(row.to(device), col.to(device))] = 1.0
         self._refresh(float(row.numel()))
+
+    @staticmethod
+    def require_room(num_nodes: int, dtype: torch.dtype) -> None:
+        """Refuse so many nodes if their θ does not fit into memory.
+
+        Raises:
+            InputError: it does not; the message has the sum.
+        """
+        pairs = num_nodes * (num_nodes - 1) // 2
+        if pairs * dtype.itemsize > ROOM:
+            raise too_large(
+                f"{pairs} edge probabilities of {dtype.itemsize} bytes, on all pairs of {num_nodes} nodes",
+                pairs * dtype.itemsize,
+                "take CandidatePairs, or fewer nodes",
+            )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +27,10 @@ class Product(NamedTuple):
     normalised: bool
 
 
+class _Record(list[Product]):
+    """The products that were made with a graph; a list, but one that can be referred to weakly."""
+
+
 class SampledGraph:
     r"""An undirected graph without self loops that a model uses through products only.
 
@@ -41,7 +46,9 @@ class SampledGraph:
     def __init__(self, num_nodes: int, row: Tensor, col: Tensor, weight: Tensor) -> None:
         self.num_nodes = num_nodes
         self.row, self.col, self.weight = row, col, weight
-        self._products: list[Product] | None = None
+        # Who keeps the record, and who adds to it: see `_in_autograd`.
+        self._kept: _Record | None = None
+        self._record: weakref.ref[_Record] | None = None
 
     @property
     def num_edges(self) -> int:
@@ -79,16 +86,16 @@ class SampledGraph:
 
     def matmul(self, m: Tensor) -> Tensor:
         """Return A M for M of shape [N, r]."""
-        return self._multiply(self.adjacency, m, self.matmul, normalised=False)
+        return self._multiply(self.adjacency, m, normalised=False)
 
     def propagate(self, m: Tensor) -> Tensor:
         """Return Â M for M of shape [N, r], the propagation of a GCN."""
-        return self._multiply(self.normalised, m, self.propagate, normalised=True)
+        return self._multiply(self.normalised, m, normalised=True)
 
     def traced(self) -> SampledGraph:
         """Return this graph with an empty record of products, to which every product adds itself."""
         graph = copy(self)
-        graph._products = []
+        graph._start_record()
         return graph
 
     def take_products(self) -> list[Product]:
@@ -97,9 +104,9 @@ class SampledGraph:
         Raises:
             InputError: an operand or a result was changed in place after the product.
         """
-        assert self._products is not None
-        # Cleared: graph, record and autograd nodes refer to each other in a cycle that only a garbage collection frees.
-        products, self._products = self._products, []
+        products = self._kept
+        assert products is not None
+        self._start_record()
         for product in products:
             if (product.operand._version, product.result._version) != product.versions:
                 raise InputError(
@@ -110,19 +117,35 @@ class SampledGraph:
 
     def product_edges(self) -> Sequence[GradientEdge]:
         """Return the gradient edges of all products so far, the inputs of the vector-Jacobian product."""
-        return [product.edge for product in self._products or ()]
+        return [product.edge for product in self._kept or ()]
 
-    def _multiply(self, csr: Tensor, m: Tensor, transpose: Callable[[Tensor], Tensor], *, normalised: bool) -> Tensor:
+    def _start_record(self) -> None:
+        self._kept = _Record()
+        self._record = weakref.ref(self._kept)
+
+    def _in_autograd(self) -> SampledGraph:
+        """Return this graph for autograd to hold, which adds to the record and does not keep it.
+
+        The record refers to the nodes of autograd, and they to the graph of their products. Kept there, the record
+        would close a cycle through C++, which no garbage collection finds: what a failed step leaves would stay.
+        """
+        graph = copy(self)
+        graph._kept = None
+        return graph
+
+    def _multiply(self, csr: Tensor, m: Tensor, *, normalised: bool) -> Tensor:
+        graph = self if self._kept is None else self._in_autograd()
+        transpose = graph.propagate if normalised else graph.matmul
+        record = None if self._record is None else self._record()
         # Backward passes inside a step, for the gradient of the inner objective, make products that count too; those
         # of the sweep do not, and run without gradients.
-        if self._products is None or not torch.is_grad_enabled():
+        if record is None or not torch.is_grad_enabled():
             return multiply(csr, m, transpose)
         if not m.requires_grad:
             m = m.detach().requires_grad_()  # Not the result: a leaf of autograd must not be changed in place.
         result = multiply(csr, m, transpose)
         versions = (m._version, result._version)
-        edge = get_gradient_edge(result)
-        self._products.append(Product(edge, m.detach(), result.detach(), versions, normalised))
+        record.append(Product(get_gradient_edge(result), m.detach(), result.detach(), versions, normalised))
         return result
 
 

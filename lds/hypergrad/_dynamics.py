@@ -102,6 +102,14 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
         except TypeError:
             _check_arguments(function, name, batch)
             raise
+        except RuntimeError as error:
+            if "is not differentiable with respect to argument" not in str(error):
+                raise
+            raise InputError(
+                f"the {name} must be differentiable in all that it computes from, but torch has no derivative here: "
+                f"{error}; write it with other operations, such as (weight[y] * cross_entropy(x, y, "
+                "reduction='none')).mean() for learned weights of classes"
+            ) from error
         except StopIteration as error:
             raise InputError(
                 f"the {name} ran off the end of an iterator: it is called once a step, and again where a step is run "
@@ -285,6 +293,7 @@ class Dynamics:
             loss = value.detach()
             return value
 
+        inner.captures_nothing = True  # type: ignore[attr-defined]  # That depends on this step's state.
         state = self.spec.unflatten(leaves, self.start + t)
         reseed(self.seed, self.start + t, stream, cuda=self.cuda)
         try:

@@ -14,21 +14,19 @@ import optree
 import torch
 from torch import Tensor
 
-from lds._random import STEP, forked, reseed
-from lds._updater import Objective, PyTree, State, gradient
+from lds._random import forked
+from lds._updater import Objective, PyTree, State, WithBuffers, gradient, trained
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._attached import Attached, frames_of_ours, walk_step
+from lds.hypergrad._attached import Attached, Product, frames_of_ours, spot_check, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
-from lds.hypergrad._dynamics import Costate, Dynamics, StepGraph
+from lds.hypergrad._dynamics import Costate, Dynamics, StateSpec, Step
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
-from lds.hypergrad._module import WithBuffers, trained
-from lds.hypergrad._outer import Accumulators, differentiable, is_differentiable
+from lds.hypergrad._outer import Accumulators, detached, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, later_gradient_norm
 from lds.hypergrad._reverse import first_costate, pull_back
 from lds.hypergrad._solvers import (
     Dense,
     Matrix,
-    Product,
     Solution,
     Solve,
     conjugate_gradients,
@@ -196,15 +194,18 @@ class Implicit:
         with forked(dynamics.cuda):
             costate = first_costate(dynamics, final, outer_objective, sums, watch)
             system = (StepSystem if self.solver == "fixed_point" else GradientSystem)(dynamics, final, trajectory.steps)
-            if not dynamics.outer.random:
-                walk_step(dynamics, system.graph)
+            kinked = walk_step(dynamics, system.graph, foreign=not dynamics.outer.random)
             b = system.flat(costate[: len(system.graph.leaves)])
             tol = math.sqrt(torch.finfo(b.dtype).eps) if self.tol is None else self.tol
             solve, product = self._solver(system.matrix, b)
             solution = self._refined(solve, product, b, tol) if bool(b.any()) else _nothing(b)
             direction, length = system.displacement(solution.rate, lambda x: self._refined(solve, product, x, ROUGH))
-            pull_back(system.graph, system.cotangents(solution.vector), sums.current, to_state=False)
+            later = system.cotangents(solution.vector)
+            pulled = Product(later, *pull_back(system.graph, later, sums.current))
             grad = sums.value()
+            if bool(solution.vector.isfinite().all()):
+                results = detached(system.graph.results)
+                spot_check(system.dynamics, trajectory.steps, system.step, results, pulled, kinked=kinked)
         ahead = _Ahead.of(begin, final, direction, length)
         diagnostics = ImplicitDiagnostics(
             inner_losses=trajectory.inner_losses,
@@ -229,7 +230,7 @@ class Implicit:
         zeros = partial(optree.tree_map, torch.zeros_like, final.params)
         return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, zeros)
 
-    def _solver(self, matrix: Matrix, b: Tensor) -> tuple[Solve, Product]:
+    def _solver(self, matrix: Matrix, b: Tensor) -> tuple[Solve, Callable[[Tensor], Tensor]]:
         """Return the solver, and the product with the matrix that it solves for."""
         if self.solver == "cg":
             return partial(conjugate_gradients, matrix), matrix
@@ -245,7 +246,7 @@ class Implicit:
 
         return neumann, matrix
 
-    def _refined(self, solve: Solve, product: Product, b: Tensor, tol: float) -> Solution:
+    def _refined(self, solve: Solve, product: Callable[[Tensor], Tensor], b: Tensor, tol: float) -> Solution:
         if self.solver == "dense":
             return solve(b, tol, self.max_iterations)
         return refined(solve, product, b, tol, self.max_iterations)
@@ -294,12 +295,21 @@ def _floor(curvature: tuple[float, float], rate: float, b: Tensor) -> float:
 
 
 class _System:
-    """A function of the leaves of w_T and of θ by its graph, and the transpose of its Jacobian on flat vectors."""
+    """A map of w_T and θ by its graph, and the transpose of its Jacobian on flat vectors.
 
-    def __init__(self, graph: StepGraph, symmetric: bool) -> None:
-        self.graph = graph
-        self._can = [is_differentiable(x) for x in graph.leaves]
-        self._inputs = list(compress(graph.leaves, self._can))
+    Args:
+        dynamics: the map, bound as a step of Φ is.
+        state: where to linearise it.
+        steps: the step that would come next.
+        symmetric: whether the Jacobian is.
+    """
+
+    def __init__(self, dynamics: Dynamics, state: State, steps: int, *, symmetric: bool) -> None:
+        self.dynamics = dynamics
+        self.graph = dynamics.linearise(steps, dynamics.spec.flatten(state))
+        self.step = Step(detached(self.graph.leaves), self.graph.draws)
+        self._can = dynamics.spec.differentiable
+        self._inputs = list(compress(self.graph.leaves, self._can))
         self.matrix = Matrix(self._transpose, symmetric)
 
     def flat(self, leaves: Sequence[Any]) -> Tensor:
@@ -327,18 +337,25 @@ class _System:
         return self.flat([next(found) if can else None for can in self._can])
 
 
+class _InnerGradient:
+    """w ↦ ∇_w L(w, θ), bound and looked at as a step is."""
+
+    def init(self, params: PyTree) -> PyTree:
+        """Return no slots."""
+        return ()
+
+    def step(self, state: State, outer: PyTree, inner: Objective) -> State:
+        """Return the inner gradient."""
+        return State(gradient(inner, state.params, outer))
+
+
 class GradientSystem(_System):
     """∇_w L(w_T, θ); its Jacobian is the Hessian."""
 
-    @torch.enable_grad()
     def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
-        leaves, spec = optree.tree_flatten(final.params)
-        leaves = differentiable(leaves)
-        tracers, outer = dynamics.outer.trace(dynamics.draws(steps))
-        inner = dynamics.objective(steps)
-        reseed(dynamics.seed, final.step, STEP, cuda=dynamics.cuda)
-        grads = gradient(inner, optree.tree_unflatten(spec, leaves), outer)
-        super().__init__(StepGraph(leaves, tracers, optree.tree_leaves(grads)), symmetric=True)
+        params = State(final.params, (), final.step)
+        gradient_map = replace(dynamics, updater=_InnerGradient(), spec=StateSpec(params))
+        super().__init__(gradient_map, params, steps, symmetric=True)
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:
         """Return what to pull back to θ: −v."""
@@ -363,8 +380,7 @@ class StepSystem(_System):
     """Φ(w_T, θ), of the whole state."""
 
     def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
-        leaves = dynamics.spec.flatten(final)
-        super().__init__(dynamics.linearise(steps, leaves), symmetric=False)
+        super().__init__(dynamics, final, steps, symmetric=False)
         self._num_weights = sum(x.numel() for x in optree.tree_leaves(trained(final.params)))
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:

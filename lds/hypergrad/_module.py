@@ -9,33 +9,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, NamedTuple, cast, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
-from lds._updater import Objective, PyTree, State, Updater
+from lds._updater import Objective, PyTree, State, Updater, WithBuffers
 from lds.errors import InputError
-
-
-class WithBuffers(NamedTuple):
-    """Params of a module with the buffers that the state carries along; what `functional(…, buffers=True)` returns.
-
-    Attributes:
-        params: the trainable parameters by name, which the updater trains.
-        buffers: the persistent buffers by name, such as BatchNorm's running statistics, which the calls of a step
-            renew. Integers, such as `num_batches_tracked`, are float64 here.
-    """
-
-    params: dict[str, Tensor]
-    buffers: dict[str, Tensor]
-
-
-def trained(params: PyTree) -> PyTree:
-    """Return the params without buffers."""
-    return params.params if isinstance(params, WithBuffers) else params
 
 
 @overload

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lds._random import INIT, STEP, cuda_devices, forked, reseed
-from lds._updater import InnerObjective, Objective, PyTree, State, Updater, as_updater, gradient
+from lds._updater import InnerObjective, Objective, PyTree, State, Updater, WithBuffers, as_updater, gradient, trained
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
 from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
-from lds.hypergrad._module import BufferUpdater, WithBuffers, trained
+from lds.hypergrad._module import BufferUpdater
 from lds.hypergrad._outer import Outer, copied, is_differentiable
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape

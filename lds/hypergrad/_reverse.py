@@ -18,17 +18,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, compress, islice, repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import optree
 import torch
 from torch import Tensor
 
 from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, forked, reseed
-from lds._updater import Objective, PyTree, State
+from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._attached import Attached, Spot, Walk
-from lds.hypergrad._diagnostics import HypergradientResult, SweepDiagnostics, remaining_share
+from lds.hypergrad._attached import Attached, Spot, Walk, is_due
+from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics, remaining_share
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph, checked
 from lds.hypergrad._guards import (
     NOBODY,
@@ -43,13 +43,14 @@ from lds.hypergrad._guards import (
     check_count,
     check_grad,
     check_memory,
+    check_method,
     check_noise,
     check_unchanged,
     explosion,
     faults,
 )
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
-from lds.hypergrad._record import Problem, Trajectory, close, later_gradient_norm
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close, later_gradient_norm, no_inner
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape
@@ -237,7 +238,8 @@ class UsualWatchers(Watchers):
         self.attached = Attached()
         walk = Walk()
         watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, walk, self.attached]
-        if repeats and trajectory.begin == 0:  # Once a trajectory, not once for each recording that it goes on by.
+        # Once a trajectory, not once for each recording that it goes on by.
+        if repeats and trajectory.begin == 0 and (not trajectory.dynamics.attached or is_due(trajectory.dynamics)):
             watchers.append(Spot(walk))
         tape = trajectory.segments[-1].tape if trajectory.segments else None
         if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.
@@ -406,3 +408,87 @@ class Reverse:
             explodes_at=explosion(notes.param_norms),
         )
         return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, params_grad)
+
+
+D = TypeVar("D", bound=Diagnostics)
+
+
+@overload
+def hypergradient(
+    inner: InnerObjective | None,
+    outer_objective: Objective,
+    params: PyTree,
+    outer: PyTree,
+    *,
+    updater: Updater,
+    steps: int,
+    method: None = None,
+    seed: int = 0,
+    state: State | None = None,
+    batches: object = None,
+) -> HypergradientResult[SweepDiagnostics]: ...
+
+
+@overload
+def hypergradient(
+    inner: InnerObjective | None,
+    outer_objective: Objective,
+    params: PyTree,
+    outer: PyTree,
+    *,
+    updater: Updater,
+    steps: int,
+    method: Method[D],
+    seed: int = 0,
+    state: State | None = None,
+    batches: object = None,
+) -> HypergradientResult[D]: ...
+
+
+def hypergradient(
+    inner: InnerObjective | None,
+    outer_objective: Objective,
+    params: PyTree,
+    outer: PyTree,
+    *,
+    updater: Updater,
+    steps: int,
+    method: Method[Any] | None = None,
+    seed: int = 0,
+    state: State | None = None,
+    batches: object = None,
+) -> HypergradientResult[Any]:
+    r"""Return the gradient of the outer objective after unrolled inner optimization.
+
+    .. math:: \frac{d}{d\theta} F(w_T(\theta), \theta), \qquad w_{t+1} = \Phi(w_t, \theta)
+
+    Nothing is written to `.grad`, and no tensor of the caller is changed.
+
+    Args:
+        inner: inner objective L, (params, outer) -> scalar tensor; with `batches`, (params, outer, batch); None where Φ
+            is a map that asks for none.
+        outer_objective: F, (params, outer) -> scalar tensor.
+        params: pytree of floating-point tensors w_0.
+        outer: pytree of the outer variables θ; those that nothing depends on get zeros.
+        updater: Φ, see `lds.updaters.Updater`.
+        steps: number of inner steps T.
+        method: how to differentiate: `Reverse`, `Forward`, `Implicit` or `FiniteDifference`; `Reverse()`, the full
+            sweep, when None.
+        seed: seed of the randomness inside Φ and inside F, and of the order of batches. Two calls with one seed see the
+            same noise and the same batches: in an outer loop, give each call a seed of its own, or go on with `state`.
+        state: a state to go on from instead of `params` (warm start), which goes on with its noise and batches too.
+        batches: minibatches, one a step, for the inner objective: a sequence of them, `Batches`, or a
+            `torch.utils.data.DataLoader` of a map-style dataset. That of a step is a function of the seed and of
+            `State.step`.
+
+    Raises:
+        InputError: an argument, an objective or Φ is not what it must be; see `record` and `sweep`.
+        NumericalError: an objective, a costate or the hypergradient is NaN or infinite; the message names the step, the
+            variable, and the last norms that were finite.
+        ReplayError: a recomputed inner step differs from the recorded one.
+    """
+    if method is None:
+        method = Reverse()
+    check_method(method)
+    problem = Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, state, batches)
+    return method.solve(problem)

@@ -130,6 +130,7 @@ class Progress:
             least=_like("least", found["least"], 0.0),
             failures=_count("failures", found["failures"]),
         )
+        _check_history(progress)
         outer["structure"].restore_(theta)
         return progress
 
@@ -187,7 +188,7 @@ def _state(value: object, params: Params, updater: Updater) -> State:
     paths, wanted, structure = optree.tree_flatten_with_path(like)
     leaves = _list("the state", found["leaves"])
     if len(leaves) != len(wanted):
-        raise _no_fit(f"the state has {len(leaves)} parts, not {len(wanted)}")
+        raise no_fit(f"the state has {len(leaves)} parts, not {len(wanted)}")
     leaves = [_like(str(path), *pair) for path, *pair in zip(paths, leaves, wanted, strict=True)]
     tree: Any = optree.tree_unflatten(structure, leaves)
     return State(tree[0], tree[1], _count("step", found["step"]))
@@ -198,7 +199,7 @@ def _best(value: object, params: Params, theta: Tensor) -> Best:
     weights = _mapping("its weights", found["params"], params)
     logits = found["logits"]
     if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == 2):
-        raise _no_fit("logits are no matrix")
+        raise no_fit("logits are no matrix")
     return Best(
         params={name: _like(name, weights[name], like) for name, like in params.items()},
         logits=logits,
@@ -208,26 +209,39 @@ def _best(value: object, params: Params, theta: Tensor) -> Best:
     )
 
 
+def _check_history(progress: Progress) -> None:
+    """Refuse counters that no training leads to."""
+    ended = len(progress.history)
+    if [record.epoch for record in progress.history] != list(range(1, ended + 1)):
+        raise no_fit("the epochs are not numbered from 1 on")
+    if (progress.best is None) != (ended == 0):
+        raise no_fit(f"{ended} epochs have ended, and {'none' if progress.best is None else 'one'} was the best")
+    if progress.stale > max(ended - 1, 0):
+        raise no_fit(f"the accuracy has not risen for {progress.stale} epochs, of {ended}")
+    if ended and progress.outer_step < progress.history[-1].outer_step:
+        raise no_fit(f"{progress.outer_step} outer steps are fewer than those of the epochs that have ended")
+
+
 def _epoch_record(value: object) -> EpochRecord:
     found = _mapping("an epoch", value, [part.name for part in fields(EpochRecord)])
     for name, number in found.items():
         if not isinstance(number, int | float):
-            raise _no_fit(f"{name} of an epoch is a {type(number).__name__}")
+            raise no_fit(f"{name} of an epoch is a {type(number).__name__}")
     return EpochRecord(**found)
 
 
 def _mapping(name: str, value: object, keys: Collection[str]) -> Mapping[str, Any]:
     """Return the value if it is a mapping with these keys and no others."""
     if not isinstance(value, Mapping):
-        raise _no_fit(f"{name} is a {type(value).__name__}, not a dict")
+        raise no_fit(f"{name} is a {type(value).__name__}, not a dict")
     if value.keys() != set(keys):
-        raise _no_fit(f"{name} has {', '.join(map(str, value)):.80}, not {', '.join(keys)}")
+        raise no_fit(f"{name} has {', '.join(map(str, value)):.80}, not {', '.join(keys)}")
     return value
 
 
 def _list(name: str, value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise _no_fit(f"{name} is a {type(value).__name__}, not a list")
+        raise no_fit(f"{name} is a {type(value).__name__}, not a list")
     return value
 
 
@@ -235,25 +249,26 @@ def _like(name: str, value: object, like: Any, *, finite: bool = False) -> Any:
     """Return the value if it is of the kind of another one."""
     if not isinstance(like, Tensor):
         if type(value) is not type(like):
-            raise _no_fit(f"{name} is a {type(value).__name__}, not a {type(like).__name__}")
+            raise no_fit(f"{name} is a {type(value).__name__}, not a {type(like).__name__}")
         return value
     if not isinstance(value, Tensor) or value.is_nested or value.is_meta:
-        raise _no_fit(f"{name} is a {type(value).__name__}, not a tensor of numbers")
+        raise no_fit(f"{name} is a {type(value).__name__}, not a tensor of numbers")
     kind, wanted = ((x.dtype, tuple(x.shape), x.layout) for x in (value, like))
     if kind != wanted:
-        raise _no_fit(f"{name} is {kind}, not {wanted}")
+        raise no_fit(f"{name} is {kind}, not {wanted}")
     if finite and not bool(value.isfinite().all()):
-        raise _no_fit(f"{name} holds NaN or infinity")
+        raise no_fit(f"{name} holds NaN or infinity")
     return value
 
 
 def _count(name: str, value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 31:
-        raise _no_fit(f"{name} is {value!r:.80}, not a count")
+        raise no_fit(f"{name} is {value!r:.80}, not a count")
     return value
 
 
-def _no_fit(why: str) -> InputError:
+def no_fit(why: str) -> InputError:
+    """Return what to raise where something does not belong to what is resumed."""
     return InputError(
         "what to resume from must be that of the same learner on the same data, but it does not fit: "
         f"{' '.join(why.split())[:200]}"

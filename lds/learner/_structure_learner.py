@@ -13,12 +13,13 @@ from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord, StepRecord
 from lds._checks import check, check_integers, check_sizes
+from lds._memory import ROOM, too_large
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, Structure
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
-from lds.learner._progress import Best, Progress, report_explosion, reproducible
+from lds.learner._progress import Best, Progress, no_fit, report_explosion, reproducible
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
@@ -137,6 +138,8 @@ class StructureLearner:
             progress = Progress(outer)
         else:
             progress = Progress.load(resume, outer, _initial_params(task, seed), as_updater(self._updater()))
+            if self.max_epochs is not None and len(progress.history) > self.max_epochs:
+                raise no_fit(f"{len(progress.history)} epochs have ended, more than max_epochs, {self.max_epochs}")
         with listeners.running(tuple(progress.history), progress.outer_step):
             stop = False
             while not stop and progress.stale < self.patience and len(progress.history) != self.max_epochs:
@@ -153,6 +156,14 @@ class StructureLearner:
         epoch, structure = progress.epoch, progress.outer["structure"]
         seed = mix(seed, epoch)
         params = _initial_params(task, seed)
+        weights = sum(value.nbytes for value in params.values())
+        recorded = min(self._reach, max(self._interval, self.inner_steps + self._interval))
+        if recorded * weights > ROOM:
+            raise too_large(
+                f"{recorded} recorded steps of {weights} bytes of weights",
+                recorded * weights,
+                "lower tau or the horizon",
+            )
         # A sweep over earlier windows needs iterates that no dump holds: only the start of the epoch can be saved.
         start = progress.dump_if_possible() if self._reach > self._interval else None
         stop = False
@@ -214,6 +225,8 @@ class StructureLearner:
 
     def _outer(self, task: Task, data: Data) -> dict[str, Any]:
         """Return the outer variables at their initial values."""
+        if self.edges is AllPairs:
+            AllPairs.require_room(task.num_nodes, task.dtype)  # Before a graph of so many nodes is made.
         outer: dict[str, Any] = {"structure": self.edges(task.num_nodes, self.graph(data), dtype=task.dtype)}
         if self.learn_inner_lr:
             a, b = _LR_RANGE

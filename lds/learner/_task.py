@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lds._memory import ROOM, too_large
 from lds._random import INIT, cuda_devices, forked, reseed
 from lds.data import MASKS, num_classes, validate
 from lds.errors import InputError, NumericalError
@@ -53,6 +54,13 @@ class Task:
                 f"from new weights, but {type(model).__name__} came; give its class, or a function that makes it"
             )
         self.num_classes = num_classes(data)
+        logits = self.num_nodes * self.num_classes * self.dtype.itemsize
+        if logits > ROOM:
+            raise too_large(
+                f"logits of {self.num_nodes} nodes and {self.num_classes} classes",
+                logits,
+                "number the classes from 0 on",
+            )
         self._model = partial(model, data.x.shape[1], self.num_classes)
         with forked(self.cuda):  # Neither draws the caller's random numbers nor has buffers that depend on them.
             reseed(INIT, cuda=self.cuda)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lds._memory import ROOM, too_large
 from lds.errors import InputError
 from lds.graph import SampledGraph, SparseMatrix
 
@@ -118,12 +119,22 @@ def _layer_shapes(in_channels: int, hidden_channels: int, out_channels: int, num
     """Return the (input, output) widths of every layer.
 
     Raises:
-        InputError: num_layers or hidden_channels is not positive.
+        InputError: num_layers or hidden_channels is not positive, or the weights do not fit into memory.
     """
     for name, value in (("num_layers", num_layers), ("hidden_channels", hidden_channels)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    return list(pairwise([in_channels, *[hidden_channels] * (num_layers - 1), out_channels]))
+    shapes = list(pairwise([in_channels, *[hidden_channels] * (num_layers - 1), out_channels]))
+    # In single precision, with their gradients.
+    weights = sum(rows * columns for rows, columns in shapes)
+    if 8 * weights > ROOM:
+        raise too_large(
+            f"{weights} weights of 4 bytes, from {in_channels} features over {hidden_channels} hidden units to "
+            f"{out_channels} classes, and their gradients",
+            8 * weights,
+            "take fewer hidden units, features or classes",
+        )
+    return shapes
 
 
 def _check_dropout(p: float) -> float:

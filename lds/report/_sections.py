@@ -233,7 +233,11 @@ def read_folder(path: Path) -> Folder:
         InputError: there is no such folder, or its files say nothing.
         DataError: a file is malformed.
     """
-    if not path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise InputError(f"{path} must be a folder of a run, a sweep or an ablation, but {error.strerror}") from error
+    if not is_folder:
         came = "a file" if path.exists() else "nothing"
         raise InputError(f"{path} must be a folder of a run, a sweep or an ablation, but {came} is there")
     if (path / ROWS).exists() or (path / ABLATION).exists():

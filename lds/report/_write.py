@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lds._files import make_folder, write_atomically
 from lds.errors import InputError
+from lds.run._export import refuse_taken
 
 
 def write_report(
@@ -17,6 +18,7 @@ def write_report(
     *,
     node: int | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    force: bool = False,
 ) -> Path:
     """Write one HTML page on runs, sweeps and ablations, which needs no network and no other file.
 
@@ -25,12 +27,13 @@ def write_report(
         out: the page.
         node: whose learned neighbourhood to show; when not given, the test node whose edges changed most.
         data_root: folder of the data sets; when not given, that of the run, else $LDS_DATA_ROOT, else data/.
+        force: replace a page that is there.
 
     Returns:
         The path of the page.
 
     Raises:
-        InputError: a folder is not what it must be, there is no such node, the folder of the page cannot be made, or
+        InputError: a folder is not what it must be, there is no such node, the page is there or cannot be made, or
             matplotlib or Jinja2 is not installed.
         DataError: a file of a folder is malformed.
         StorageError: the page cannot be written: the disk is full, or the folder read-only.
@@ -46,6 +49,7 @@ def write_report(
     paths = [Path(folder) for folder in folders]
     if not paths:
         raise InputError("a report needs at least one folder, but none came; name what was given as --out")
+    refuse_taken(out, force=force)
     read = [read_folder(path) for path in paths]
     options = Options(node, None if data_root is None else os.fspath(data_root))
     sections = [section(folder, f"f{number}", options) for number, folder in enumerate(read, start=1)]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from lds._checks import text_fault
 from lds.errors import InputError
 from lds.run._methods import BASELINES, METHOD, METHODS, EstimatorMethod, NetworkMethod, owners
 
@@ -49,6 +50,12 @@ class DataConfig:
     data_root: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if isinstance(value, str) and (fault := text_fault(value)) is not None:
+                raise InputError(
+                    f"{part.name} must be a text that can be written, but {value!r:.80} {fault}; rename it"
+                )
         if self.dataset is None and self.data is None:
             raise InputError("a run needs dataset, a name, or data, a file of your own, but neither came; give one")
         if self.data is not None:

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lds._files import write_atomically
 from lds.errors import InputError
+from lds.run._reader import (
+    CHECKPOINT,
+    CONFIG,
+    FAILURE,
+    GRAPH,
+    METRICS,
+    NODE_NAMES,
+    PREDICTIONS,
+    PROGRESS,
+    RESULT,
+)
+
+# What runs consist of, and sweeps and ablations.
+_OWN_OF_OTHERS = (
+    "results.jsonl", "results.csv", "sweep.yaml", "ablation.yaml", "ablation.csv", "fidelity.csv", "recommendation.json"
+)  # fmt: skip
+_OWN = {CONFIG, METRICS, RESULT, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, PROGRESS, FAILURE, *_OWN_OF_OTHERS}
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -33,14 +51,31 @@ def export_graph(graph: Data, path: Path, format: str, *, force: bool = False) -
         force: replace a file that is there.
 
     Raises:
-        InputError: the format is unknown, or the file is there.
+        InputError: the format is unknown, or the file is there, or is one that a run, a sweep or an ablation wrote.
         StorageError: the file cannot be written.
     """
     if format not in EXPORT_FORMATS:
         raise InputError(f"format must be one of {', '.join(EXPORT_FORMATS)}, got {format!r}")
-    if path.exists() and not force:
-        raise InputError(f"{path} must not be there yet, but is; choose another file, or force to replace it")
+    refuse_taken(path, force=force)
     write_atomically(path, EXPORT_FORMATS[format](graph))
+
+
+def refuse_taken(path: Path, *, force: bool) -> None:
+    """Refuse a file to be written that is there; by force it may be replaced, unless it is a folder's own.
+
+    Raises:
+        InputError: it is there, or one that a run, a sweep or an ablation wrote into its folder.
+    """
+    if not os.path.lexists(path):
+        return
+    # Some file systems tell no capitals apart.
+    if path.name.lower() in _OWN and any((path.parent / name).exists() for name in (CONFIG, *_OWN_OF_OTHERS)):
+        raise InputError(
+            f"{path} must be no file that the folder itself consists of, but is, and is left as it is even by force; "
+            "choose another file"
+        )
+    if not force:
+        raise InputError(f"{path} must not be there yet, but is; choose another file, or force to replace it")
 
 
 def _pt(graph: Data) -> bytes:

@@ -11,13 +11,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lds._callbacks import Callback, EpochRecord, StepRecord
-from lds._files import alone, append, make_folder, write_atomically
+from lds._files import alone, append, lock_of, make_folder, write_atomically
+from lds._sums import with_sum, yaml_with_sum
 from lds.errors import InputError
 from lds.run._export import EXPORT_FORMATS
-from lds.run._reader import CHECKPOINT, CONFIG, FAILURE, GRAPH, METRICS, NODE_NAMES, PREDICTIONS, PROGRESS, RESULT
+from lds.run._reader import (
+    CHECKPOINT,
+    CONFIG,
+    FAILURE,
+    GRAPH,
+    METRICS,
+    NODE_NAMES,
+    PLACES,
+    PREDICTIONS,
+    PROGRESS,
+    RESULT,
+    tie,
+)
 
 if TYPE_CHECKING:
     from lds.learner import Fit
@@ -60,6 +71,7 @@ class RunFolder(Callback):
         try:
             # A first file that was cut off is named like this.
             taken = path.is_dir() and any(file.name != f".{CONFIG}.tmp" for file in path.iterdir())
+            lock_of(path).exists()  # Where a name is too long for its lock, it is so before the training, too.
             existing = next(p for p in (path, *path.absolute().parents) if p.exists())
         except OSError as error:
             raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from error
@@ -88,14 +100,15 @@ class RunFolder(Callback):
     def on_epoch(self, record: EpochRecord) -> None:
         """Append a line to metrics.jsonl."""
         self._begin()
-        append(self.path / METRICS, json.dumps(asdict(record)))
+        append(self.path / METRICS, _line(record))
 
     def finish(
         self, fit: Fit | EstimatorFit, result: Mapping[str, Any], node_names: Sequence[str] | None = None
-    ) -> None:
+    ) -> dict[str, Any]:
         """Write what was fitted (checkpoint and learned graph, or predictions) and on which nodes, then the result.
 
         The configuration and the metrics are written again: whatever became of them since, they are those of the fit.
+        Returns the result with what ties the files to it, as it was written.
         """
         from lds.learner import Fit
 
@@ -108,10 +121,12 @@ class RunFolder(Callback):
         if node_names is not None:
             content = json.dumps(list(node_names), ensure_ascii=False)
             write_atomically(self.path / NODE_NAMES, (content + "\n").encode())
-        write_atomically(self.path / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+        tied = tie(self.path, self.config, result)
+        write_atomically(self.path / RESULT, (json.dumps(tied, indent=2) + "\n").encode())
         for name in (PROGRESS, f".{PROGRESS}.tmp", FAILURE, f".{FAILURE}.tmp"):
             with suppress(OSError):  # The run has ended: nobody reads them any more.
                 (self.path / name).unlink()
+        return tied
 
     def fail(self, content: bytes) -> None:
         """Write failure.pt."""
@@ -119,10 +134,10 @@ class RunFolder(Callback):
         write_atomically(self.path / FAILURE, content)
 
     def _write_config(self) -> None:
-        write_atomically(self.path / CONFIG, yaml.safe_dump(dict(self.config), sort_keys=False).encode())
+        write_atomically(self.path / CONFIG, yaml_with_sum(self.config, PLACES))
 
     def _write_metrics(self, history: Sequence[EpochRecord]) -> None:
-        lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
+        lines = "".join(_line(record) + "\n" for record in history)
         write_atomically(self.path / METRICS, lines.encode())
 
     def _write_fit(self, fit: Fit) -> None:
@@ -141,3 +156,7 @@ class RunFolder(Callback):
             make_folder(self.path)
             self._write_config()
             self._open = True
+
+
+def _line(record: EpochRecord) -> str:
+    return json.dumps(with_sum(asdict(record)))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lds._callbacks import Callback
+from lds._memory import ROOM, too_large
 from lds.data import MASKS, validate
 from lds.errors import DataError, InputError
 from lds.graph import GivenGraph, KNNGraph
@@ -188,6 +189,9 @@ def _features(data: Data) -> Any:
     from scipy.sparse import csr_matrix
     from sklearn.preprocessing import normalize
 
+    size = data.x.numel() * data.x.dtype.itemsize
+    if size > ROOM:
+        raise too_large(f"{data.x.shape[0]} × {data.x.shape[1]} features of a baseline", size, "take fewer features")
     x = data.x.to_dense().numpy()
     return normalize(csr_matrix(x)) if np.count_nonzero(x) < _SPARSE * x.size else x
 
@@ -196,7 +200,14 @@ def _logs(estimator: Any, probability: Any, y: npt.NDArray[np.int64]) -> npt.NDA
     """Return the logarithms of the probabilities of the true classes, of no less than machine precision."""
     if probability is None:
         return None
-    full = np.zeros((y.size, int(y.max()) + 1))
+    classes = int(y.max()) + 1
+    if 8 * y.size * classes > ROOM:
+        raise too_large(
+            f"probabilities of {y.size} nodes and {classes} classes",
+            8 * y.size * classes,
+            "number the classes from 0 on",
+        )
+    full = np.zeros((y.size, classes))
     full[:, estimator.classes_] = probability
     found: npt.NDArray[np.float64] = np.log(full[np.arange(y.size), y].clip(np.finfo(np.float64).eps))
     return found

@@ -7,14 +7,18 @@ Imports nothing heavy before it reads an array.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lds._callbacks import EpochRecord
+from lds._files import read_file
+from lds._memory import ROOM, too_large
 from lds._read import (
     Line,
+    check_figure,
     is_plain,
     load_arrays,
     load_tensors,
@@ -26,7 +30,8 @@ from lds._read import (
     read_yaml,
     reason,
 )
-from lds.errors import DataError, InputError
+from lds._sums import check_files, check_sum, check_yaml_sum, sum_of_values, sums_of_files, warn_unverified
+from lds.errors import DataError, InputError, UnverifiedWarning
 from lds.run._config import BaselineConfig, TrainConfig, make_config
 from lds.run._methods import METHOD
 
@@ -41,6 +46,10 @@ if TYPE_CHECKING:
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES = "checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json"
 PROGRESS, FAILURE, TENSORBOARD = "progress.pt", "failure.pt", "tensorboard"
+# What a run that has ended ties to its result. All but the metrics may be removed, to save room.
+_TIED = (METRICS, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES)
+# Of a configuration: where the data lies, which may change. What it holds may not.
+PLACES = ("data_root", "data", "edges")
 
 _DEFAULTS = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
 # What tells runs of one setting apart, and what is no part of a setting.
@@ -55,7 +64,7 @@ def read_config(folder: Path) -> TrainConfig | BaselineConfig:
     """
     path = folder / CONFIG
     try:
-        return make_config(parse_yaml(path.read_text(encoding="utf-8")))
+        return make_config(parse_yaml(read_file(path).decode("utf-8")))
     except OSError as error:
         raise InputError(
             f"{folder} must be the folder of a run, but {path} cannot be read: {error.strerror}"
@@ -78,15 +87,83 @@ def config_of(folder: Path, config: TrainConfig | BaselineConfig | None) -> Trai
     return found if config is None else config
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """Return what result.json of a run that has ended holds.
+def other_field(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first field in which configurations differ, and both values; None where there is none.
+
+    Where the data lies does not count.
+    """
+    for field in {**now, **then}:
+        if field not in PLACES and (now.get(field) != then.get(field) or field not in then):
+            return str(field), then.get(field), now.get(field)
+    return None
+
+
+def tie(folder: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of a run with its configuration and the sums of its files, and of the result itself."""
+    own = {name: value for name, value in config.items() if name not in PLACES}
+    tied: dict[str, Any] = {**result, "config": own, "sums": sums_of_files(folder, _TIED)}
+    return {**tied, "sums": {**tied["sums"], RESULT: sum_of_values(tied)}}
+
+
+def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse the configuration of a run that has not ended if it has changed since the run wrote it.
 
     Raises:
-        DataError: it cannot be read, or is damaged.
+        DataError: it has.
+    """
+    check_yaml_sum(folder / CONFIG, config, "put it back, or train anew in another folder", PLACES)
+
+
+def for_ledger(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a ledger keeps of a result: without the configuration, and the sum, that the ledger has itself."""
+    kept = {name: value for name, value in result.items() if name != "config"}
+    if isinstance(sums := kept.get("sums"), dict):
+        kept["sums"] = {name: value for name, value in sums.items() if name != RESULT}
+    return kept
+
+
+def check_tied(
+    folder: Path, config: Mapping[str, Any], result: Mapping[str, Any], files: Sequence[str] = _TIED
+) -> None:
+    """Compare configuration and files of a run that has ended with what it ended with.
+
+    Args:
+        folder: the run folder.
+        config: what its config.yaml holds.
+        result: what its result.json holds.
+        files: the files to look at.
+
+    Raises:
+        DataError: one has changed, or is that of another run.
+    """
+    if "sums" not in result:
+        warn_unverified(folder)
+        return
+    sums, then = result["sums"], result.get("config")
+    others = {name: value for name, value in sums.items() if name != RESULT} if isinstance(sums, dict) else None
+    if others is None or not isinstance(then, dict) or sum_of_values({**result, "sums": others}) != sums.get(RESULT):
+        raise DataError(
+            f"{folder / RESULT} must be as the run wrote it, but differs from its own sum; put it back, or remove it, "
+            "and the run is repeated"
+        )
+    if (difference := other_field(then, config)) is not None:
+        field, before, now = difference
+        raise DataError(
+            f"{folder / CONFIG} must be that of the run, which ended with {field:.80} {before!r:.80}, but says "
+            f"{now!r:.80}; put it back"
+        )
+    check_files(folder, sums, files, needed=(METRICS,))
+
+
+def read_result(folder: Path, files: Sequence[str] = _TIED) -> dict[str, Any]:
+    """Return what result.json of a run that has ended holds; these files of it are those that it ended with.
+
+    Raises:
+        DataError: it cannot be read, or is damaged, or a file of the run has changed.
     """
     path = folder / RESULT
     try:
-        result = parse_json(path.read_bytes())
+        result = parse_json(read_file(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the file and its rights") from error
     except DataError as error:
@@ -96,6 +173,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     needed = ("test_accuracy", "outer_epochs")
     if not isinstance(result, dict) or not all(isinstance(result.get(name), int | float) for name in needed):
         raise DataError(f"{path} must hold test_accuracy and outer_epochs; remove it, and the run is repeated")
+    check_tied(folder, read_yaml(folder / CONFIG), result, files)
     return result
 
 
@@ -167,11 +245,15 @@ def unusual(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, files: Sequence[str] = _TIED) -> Run:
     """Read configuration, result and metrics; a run without result.json is still going on, or was cut off.
 
+    Args:
+        folder: the run folder.
+        files: those of a run that has ended that must be as it ended with them.
+
     Raises:
-        DataError: a file is malformed.
+        DataError: a file is malformed, or has changed since the run ended.
     """
     config = check_config(read_yaml(folder / CONFIG), str(folder / CONFIG))
     result = None
@@ -184,6 +266,10 @@ def read_run(folder: Path) -> Run:
         if lines.torn and result is not None:
             raise DataError(f"{metrics}:{len(lines.whole) + 1} ends half-way, though the run has ended; mend the line")
         epochs = tuple(_epoch(line) for line in lines.whole)
+    if result is not None:
+        check_tied(folder, config, result, files)
+    else:
+        check_unchanged(folder, config)
     return Run(config, result, folder, epochs)
 
 
@@ -198,6 +284,8 @@ def check_config(config: Any, where: str) -> Mapping[str, Any]:
     seed = config.get("seed", 0)
     if not isinstance(seed, int):
         raise DataError(f"{where} needs an integer as seed, but holds {seed!r:.80}")
+    for name, value in config.items():
+        check_figure(value, name, where)
     return config
 
 
@@ -210,6 +298,8 @@ def check_result(result: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(result, dict):
         raise DataError(f"{where} needs the result of a run, but holds {result!r:.80}")
     number_of(result, "test_accuracy", where)
+    for name, value in result.items():
+        check_figure(value, name, where)
     versions = result.get("versions", {})
     if not isinstance(versions, dict):
         raise DataError(f"{where} needs names and numbers as versions, but holds {versions!r:.80}")
@@ -217,6 +307,7 @@ def check_result(result: Any, where: str) -> Mapping[str, Any]:
 
 
 def _epoch(line: Line) -> EpochRecord:
+    check_sum(line.values, line.where, "mend or drop the line")
     loss, accuracy, es_loss, edges = (
         number_of(line.values, name, line.where) for name in ("inner_loss", "es_accuracy", "es_loss", "expected_edges")
     )
@@ -225,6 +316,8 @@ def _epoch(line: Line) -> EpochRecord:
         raise DataError(
             f"{line.where} needs integers as epoch and outer_step, but holds {epoch!r:.80}, {outer_step!r:.80}"
         )
+    check_figure(epoch, "epoch", line.where, counted=True)
+    check_figure(outer_step, "outer_step", line.where, counted=True)
     improved = bool(line.values.get("improved"))
     return EpochRecord(epoch, outer_step, loss, accuracy, es_loss, edges, improved)
 
@@ -266,9 +359,11 @@ def read_graph(folder: Path) -> SavedGraph | None:
         _no_graph(path, f"num_nodes has the shape {arrays['num_nodes'].shape}")
     index, weight = arrays["edge_index"].astype("int64"), arrays["edge_weight"].astype("float64")
     num_nodes = int(arrays["num_nodes"].item())
-    if index.ndim != 2 or index.shape != (2, weight.size) or not ((index >= 0) & (index < num_nodes)).all():
+    if 8 * num_nodes > ROOM:  # Before anything is counted by node.
+        raise DataError(reason(too_large(f"{path}: the {num_nodes} nodes of a graph", 8 * num_nodes, "run again")))
+    if weight.ndim != 1 or index.shape != (2, weight.size) or not ((index >= 0) & (index < num_nodes)).all():
         raise DataError(
-            f"{path} needs E pairs of {num_nodes} nodes, got shape {index.shape} and E = {weight.size}; run again"
+            f"{path} needs E pairs of {num_nodes} nodes, got shapes {index.shape} and {weight.shape}; run again"
         )
     once = index[0] < index[1]
     return SavedGraph(index[:, once], weight.ravel()[once], num_nodes)
@@ -292,10 +387,13 @@ def read_structure(folder: Path) -> Structure:
     if not (folder / RESULT).exists():
         raise InputError(f"{folder} must be a run that has ended, but has no {RESULT}; lds train --resume {folder}")
     try:
-        return _structure_of(folder, has_theta=method.has_theta)
+        structure = _structure_of(folder, has_theta=method.has_theta)
     except InputError as error:
         graph, checkpoint = folder / GRAPH, folder / CHECKPOINT
         raise DataError(f"{graph} and {checkpoint} must be what a run saved, but {reason(error)}; run again") from error
+    # After that: what is wrong with a damaged file says more than that it has changed.
+    read_result(folder, [name for name in _TIED if name != NODE_NAMES])
+    return structure
 
 
 def _structure_of(folder: Path, *, has_theta: bool) -> Structure:
@@ -347,13 +445,17 @@ def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
     if not path.exists():
         return None
     try:
-        names: list[str] = parse_json(path.read_bytes())
+        names: list[str] = parse_json(read_file(path))
         _check_names(names, num_nodes)
     except (OSError, DataError) as error:
         raise DataError(
             f"{path} must hold the names of the nodes as a run saved them, but {reason(error)}; "
             "run again, or remove it to have numbers"
         ) from error
+    if (folder / RESULT).exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnverifiedWarning)  # `read_structure` says so.
+            read_result(folder, [NODE_NAMES])
     return names
 
 

@@ -20,7 +20,7 @@ from lds._version import __version__
 from lds.errors import DataError, InputError
 from lds.run._data import fingerprint
 from lds.run._environment import difference, threads, versions
-from lds.run._reader import CONFIG, PROGRESS
+from lds.run._reader import CONFIG, PROGRESS, other_field
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 _SHARE = 0.02
 _FORMAT = 2
 _PLAIN = bool | int | float | str | None
-# Of a configuration: where the data lies, which may change. What it holds may not.
-_PLACES = ("data_root", "data", "edges")
 
 
 class ProgressSaver(Callback):
@@ -158,8 +156,7 @@ def _checked(values: Any) -> _Saved | None:
 
 def _other_config(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """Return the first field in which the configurations differ, and what to do; None where there is none."""
-    for field in {**config, **saved}:
-        now, then = config.get(field), saved.get(field)
-        if field not in _PLACES and now != then:
-            return f"with {field!s:.80} {then!r:.80}, but {CONFIG} says {now!r:.80}; put it back"
-    return None
+    if (difference := other_field(saved, config)) is None:
+        return None
+    field, then, now = difference
+    return f"with {field:.80} {then!r:.80}, but {CONFIG} says {now!r:.80}; put it back"

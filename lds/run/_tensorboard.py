@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._files import refuse_links
 from lds.errors import InputError, StorageError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class TensorBoard(Callback):
     def _write(self, run: str, group: str, values: dict[str, Any], index: int) -> None:
         with _storage(self._folder):
             self._check()
+            refuse_links(self._folder.parent, self._folder.name, run)
             if run not in self._writers:
                 self._writers[run] = self._make(str(self._folder / run), purge_step=self._first[run])
             for name, value in values.items():

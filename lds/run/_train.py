@@ -10,13 +10,14 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._read import read_yaml
 from lds._signals import stop_requests, stops_later
 from lds.errors import NumericalError
 from lds.run._config import BaselineConfig, TrainConfig
 from lds.run._data import fingerprint, load_data
 from lds.run._environment import peak_rss_mb, threads, versions
 from lds.run._folder import RunFolder
-from lds.run._reader import CONFIG, RESULT, TENSORBOARD, config_of, read_result
+from lds.run._reader import CONFIG, RESULT, TENSORBOARD, check_unchanged, config_of, read_result
 
 
 class ProgressBar(Callback):
@@ -114,8 +115,10 @@ def resume(out: Path, *, config: TrainConfig | BaselineConfig | None = None, pro
             damaged.
     """
     config = config_of(out, config)
+    if (out / RESULT).exists():  # Before the folder is locked, for which its disk must be writable.
+        return read_result(out)
     with RunFolder(out, config.as_dict(), resumed=True) as folder:
-        if (out / RESULT).exists():
+        if (out / RESULT).exists():  # Another process ended the run meanwhile.
             return read_result(out)
         return _run(config, folder, progress=progress, log="tensorboard" if (out / TENSORBOARD).exists() else None)
 
@@ -159,6 +162,8 @@ def _run(
     data = load_data(config)
     learner = make_learner(config, data)
     saved, spent = read_progress(folder.path, folder.config, data)
+    if saved is None and (folder.path / CONFIG).exists():  # Else the two have been compared.
+        check_unchanged(folder.path, read_yaml(folder.path / CONFIG))
     began = time.perf_counter()
     try:
         if isinstance(learner, StructureLearner):
@@ -188,5 +193,4 @@ def _run(
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)
-    folder.finish(fit, result, data.get("node_names"))
-    return result
+    return folder.finish(fit, result, data.get("node_names"))

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from lds._files import write_atomically
+from lds._files import refuse_links, write_atomically
 from lds.run import BaselineConfig, TrainConfig, train_once
+from lds.run._reader import for_ledger
 from lds.sweep._grid_folder import RUNS, SPEC, TABLE, claim, refuse_other_data, refuse_other_versions, trim
 from lds.sweep._ledger import LEDGER, Ledger, Outcome
 from lds.sweep._spec import Spec, folder_name, identity, key
@@ -53,6 +54,8 @@ def run_sweep(
     """
     out = Path(out).absolute()
     claim(spec, out)
+    for config in spec.configs:
+        refuse_links(out, RUNS, folder_name(identity(config)))
     with Ledger(out / LEDGER) as ledger:
         configs = {key(identity(config)): config for config in spec.configs}
         kept = {name: ledger.outcomes[name] for name in configs if name in ledger.outcomes}
@@ -76,13 +79,18 @@ def run_sweep(
                         trim(out, outcome)
                     bar.add(outcome)
                     if time.monotonic() - written > _TABLE_SECONDS:
-                        write_atomically(out / TABLE, results_csv(spec.configs, ledger.outcomes).encode())
+                        write_atomically(out / TABLE, _table(spec, ledger))
                         written = time.monotonic()
-        write_atomically(out / TABLE, results_csv(spec.configs, ledger.outcomes).encode())
+        write_atomically(out / TABLE, _table(spec, ledger))
         outcomes = {name: ledger.outcomes[name] for name in configs}
         if jobs:
             refuse_other_data(configs, outcomes)  # It may have changed meanwhile.
         return list(outcomes.values())
+
+
+def _table(spec: Spec, ledger: Ledger) -> bytes:
+    # Messages of errors may hold names that are no text.
+    return results_csv(spec.configs, ledger.outcomes).encode("utf-8", "backslashreplace")
 
 
 def _train(config: TrainConfig | BaselineConfig, folder: Path) -> dict[str, Any]:
@@ -99,7 +107,7 @@ def _job(config: TrainConfig | BaselineConfig, out: Path, data_root: str | None)
 def _outcome(run: dict[str, Any], reply: Reply) -> Outcome:
     if reply.error is not None:
         return Outcome(run, "failed", error=asdict(reply.error))
-    return Outcome(run, "done", result=reply.result)
+    return Outcome(run, "done", result=for_ledger(reply.result))
 
 
 class GridBar:

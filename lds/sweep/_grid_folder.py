@@ -8,15 +8,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lds._files import refuse_links
 from lds._read import read_text
+from lds._sums import sum_of_values
 from lds._version import __version__
-from lds.errors import InputError
+from lds.errors import DataError, InputError
 from lds.run import BaselineConfig, TrainConfig, load_data
 from lds.run._config import DataConfig
 from lds.run._data import fingerprint
 from lds.run._methods import METHOD
-from lds.run._reader import CHECKPOINT, CONFIG, GRAPH, NODE_NAMES, PREDICTIONS, Run, read_run
-from lds.sweep._ledger import LEDGER, Outcome, outcome_of, read_ledger, whole_lines
+from lds.run._reader import CHECKPOINT, CONFIG, GRAPH, METRICS, NODE_NAMES, PREDICTIONS, Run, for_ledger, read_run
+from lds.sweep._ledger import LEDGER, Outcome, outcome_of, read_ledger, warn_of_old_lines, whole_lines
 from lds.sweep._spec import Spec, folder_name, identity, key
 from lds.sweep._worker import Failure
 
@@ -39,7 +41,7 @@ def read_results(path: Path | str) -> list[Outcome]:
     outcomes = read_ledger(path / LEDGER)
     if not (path / SPEC).exists():
         return outcomes
-    order = {key(identity(config)): place for place, config in enumerate(Spec.read(path / SPEC).configs)}
+    order = {key(identity(config)): place for place, config in enumerate(Spec.of_folder(path / SPEC).configs)}
     return sorted(outcomes, key=lambda outcome: order.get(outcome.key, len(order)))
 
 
@@ -86,8 +88,12 @@ def read_grid(path: Path) -> GridFolder:
         outcome = outcome_of(line, f"{path / LEDGER}:{number}")
         run = Run(outcome.config, outcome.result)
         ends[run.key] = run if outcome.error is None else FailedRun(run, _failure(outcome.error))
-    found = sorted((path / RUNS).iterdir()) if (path / RUNS).is_dir() else []
-    folders = tuple(read_run(folder) for folder in found if (folder / CONFIG).exists())
+    warn_of_old_lines(path / LEDGER, lines)
+    runs = refuse_links(path, RUNS)
+    found = [refuse_links(runs, folder.name) for folder in sorted(runs.iterdir())] if runs.is_dir() else []
+    folders = tuple(read_run(folder, (METRICS, GRAPH)) for folder in found if (folder / CONFIG).exists())
+    for run in folders:
+        _check_same(run, ends.get(run.key), path / LEDGER)
     return GridFolder(
         path,
         done=tuple(sorted((end for end in ends.values() if isinstance(end, Run)), key=_order)),
@@ -96,6 +102,17 @@ def read_grid(path: Path) -> GridFolder:
         in_progress=tuple(run for run in folders if run.result is None and run.key not in ends),
         torn=torn,
     )
+
+
+def _check_same(run: Run, end: Run | FailedRun | None, ledger: Path) -> None:
+    """Refuse a run folder that is another one than the ledger tells of; a ledger without sums cannot tell."""
+    if run.result is None or not isinstance(end, Run) or end.result is None:
+        return
+    if "sums" in end.result and sum_of_values(for_ledger(run.result)) != sum_of_values(end.result):
+        raise DataError(
+            f"{run.path} must hold the run that {ledger} tells of, but its result is another one; put the right folder "
+            "back, or take it out"
+        )
 
 
 def _failure(error: Mapping[str, Any]) -> Failure:
@@ -122,7 +139,7 @@ def claim(spec: Spec, out: Path) -> None:
     except OSError as error:
         raise InputError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
     if SPEC in found:
-        other = Spec.read(out / SPEC).name
+        other = Spec.of_folder(out / SPEC).name
         if other != spec.name:
             raise InputError(
                 f"{out} must be a folder of the sweep {spec.name}, but holds {other}; choose another --out"
@@ -178,5 +195,6 @@ def refuse_other_versions(out: Path, outcomes: Mapping[str, Outcome]) -> None:
 
 def trim(out: Path, outcome: Outcome) -> None:
     """Remove what a run folder holds beyond its configuration, metrics and result."""
+    folder = refuse_links(out, RUNS, folder_name(outcome.config))
     for name in _BULK:
-        (out / RUNS / folder_name(outcome.config) / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)

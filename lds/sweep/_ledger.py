@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from lds._files import extend, lock
-from lds._read import parse_json
+from lds._files import extend, lock, open_file, read_file
+from lds._read import goes_beyond, parse_json
+from lds._sums import SUM, check_sum, warn_unverified, with_sum
 from lds.errors import DataError, InputError
 from lds.run._reader import check_config, check_result
 from lds.sweep._spec import key
 
 LEDGER = "results.jsonl"
+_PARTS = ("config", "status", "result", "error", SUM)
 # What tables and summaries are made of; a baseline without probabilities has no loss.
 _NUMBERS = ("test_accuracy", "es_accuracy", "es_loss")
 
@@ -55,7 +59,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("a+b", buffering=0)
+            self._file = os.fdopen(open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+b", buffering=0)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written: {error.strerror}; give the rights, or choose another --out"
@@ -78,7 +82,7 @@ class Ledger:
         Raises:
             StorageError: it cannot be written; the ledger is as before.
         """
-        extend(self._file, self._path, json.dumps(asdict(outcome)).encode() + b"\n")
+        extend(self._file, self._path, json.dumps(with_sum(asdict(outcome))).encode() + b"\n")
         self.outcomes[outcome.key] = outcome
 
     def __enter__(self) -> Ledger:
@@ -99,7 +103,7 @@ def read_ledger(path: Path) -> list[Outcome]:
         InputError: the file cannot be read, or a line of it is no outcome.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path, links=True)
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}; give the folder of a sweep or its ledger"
@@ -110,7 +114,15 @@ def read_ledger(path: Path) -> list[Outcome]:
 def whole_lines(content: bytes) -> tuple[list[tuple[int, bytes]], bool]:
     """Return the lines of a ledger with their numbers, and whether a last one was cut off, which is left out."""
     *lines, rest = content.split(b"\n")
+    if goes_beyond(rest):  # No line that was cut off, but one whose end has changed: the reader of lines says so.
+        lines, rest = [*lines, rest], b""
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()], bool(rest.strip())
+
+
+def warn_of_old_lines(path: Path, lines: Sequence[tuple[int, bytes]]) -> None:
+    """Warn where a line is of an earlier version, which wrote no sums."""
+    if not all(f'"{SUM}":'.encode() in line for _, line in lines):
+        warn_unverified(path)
 
 
 def outcome_of(line: bytes, where: str) -> Outcome:
@@ -121,7 +133,7 @@ def outcome_of(line: bytes, where: str) -> Outcome:
         where: what to call it in messages.
 
     Raises:
-        DataError: it holds none.
+        DataError: it holds none, or has changed since it was written.
     """
     try:
         values = parse_json(line)
@@ -129,6 +141,9 @@ def outcome_of(line: bytes, where: str) -> Outcome:
         raise DataError(f"{where} must be a JSON object, but {fault}; mend or drop the line") from fault
     if not isinstance(values, dict):
         raise DataError(f"{where} must hold names and values, but holds {type(values).__name__}")
+    check_sum(values, where, "mend or drop the line")
+    if unknown := values.keys() - set(_PARTS):
+        raise DataError(f"{where} must hold {', '.join(_PARTS)}, but {min(unknown):.80} came; mend or drop the line")
     config: Any = values.get("config")
     result: Any = values.get("result")
     error: Any = values.get("error")
@@ -150,7 +165,8 @@ def outcome_of(line: bytes, where: str) -> Outcome:
 
 def _outcomes(path: Path, content: bytes) -> list[Outcome]:
     outcomes = []
-    for number, line in whole_lines(content)[0]:
+    lines, _ = whole_lines(content)
+    for number, line in lines:
         try:
             outcomes.append(outcome_of(line, "it"))
         except DataError as error:
@@ -158,6 +174,7 @@ def _outcomes(path: Path, content: bytes) -> list[Outcome]:
                 f"line {number} of {path} must be the outcome of a run, but is not ({error}); "
                 "take the line out, and the run is repeated"
             ) from error
+    warn_of_old_lines(path, lines)
     return outcomes
 
 

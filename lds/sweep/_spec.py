@@ -12,14 +12,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lds._files import read_file, refuse_links
 from lds._read import parse_yaml
+from lds._sums import check_yaml_sum, warn_unverified, yaml_with_sum
 from lds.errors import DataError, InputError
 from lds.run import BaselineConfig, TrainConfig, make_config
 
 _FIELDS = ("name", "description", "runs", "quick")
 _MOST_RUNS = 100_000
+# File systems take 255, and the names of temporary files and locks are longer.
+_LONGEST_NAME = 200
 # Part of what makes a run, also where they have their defaults.
 _ALWAYS = ("method", "seed")
 
@@ -52,7 +54,7 @@ class Spec:
             InputError: the file cannot be read, or is no description of runs.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_file(Path(path), links=True).decode("utf-8")
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -67,6 +69,19 @@ class Spec:
             raise InputError(f"{path}: {error}") from error
 
     @classmethod
+    def of_folder(cls, path: Path) -> Spec:
+        """Read the file that a sweep wrote into its folder.
+
+        Raises:
+            InputError: as for `read`; or it is a link, or has changed since.
+        """
+        refuse_links(path.parent, path.name)
+        spec = cls.read(path)
+        if not check_yaml_sum(path, parse_yaml(read_file(path).decode()), "put it back, or remove it"):
+            warn_unverified(path)
+        return spec
+
+    @classmethod
     def make(cls, values: Any, *, quick: bool = False) -> Spec:
         """Return the runs that the values of a YAML file describe.
 
@@ -78,8 +93,10 @@ class Spec:
         if unknown := [name for name in values if name not in _FIELDS]:
             raise InputError(f"{unknown[0]!r:.80} is no part of a sweep; it has {', '.join(_FIELDS)}")
         name, description = values.get("name"), values.get("description", "")
-        if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+        if not isinstance(name, str) or not name or "/" in name or name.startswith(".") or not name.isprintable():
             raise InputError(f"name must be a text that can name a folder, got {name!r:.80}")
+        if (size := len(name.encode())) > _LONGEST_NAME:
+            raise InputError(f"name must have at most {_LONGEST_NAME} bytes, got {size}: {name!r:.80}; shorten it")
         if not isinstance(description, str):
             raise InputError(f"description must be a text, got {description!r:.80}")
         if quick and "quick" not in values:
@@ -92,9 +109,9 @@ class Spec:
         return cls(f"{name}-quick" if quick else name, description, tuple(grids), configs)
 
     def as_yaml(self) -> str:
-        """Return the text of a YAML file that describes the same runs."""
+        """Return the text of a YAML file that describes the same runs, and ends with a sum of itself."""
         values = {"name": self.name, "description": self.description, "runs": [dict(grid) for grid in self.runs]}
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return yaml_with_sum(values).decode()
 
 
 def _expand(number: int, grid: Any) -> Iterator[TrainConfig | BaselineConfig]:

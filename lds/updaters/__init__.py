@@ -15,7 +15,7 @@ from lds.updaters import schedules
 from lds.updaters._adadelta import Adadelta, AdadeltaSlots
 from lds.updaters._adafactor import Adafactor, AdafactorSlots
 from lds.updaters._adagrad import Adagrad, AdagradSlots
-from lds.updaters._adam import Adam
+from lds.updaters._adam import Adam, AdamSlots
 from lds.updaters._adamax import Adamax
 from lds.updaters._adamw import AdamW
 from lds.updaters._asgd import ASGD, ASGDSlots
@@ -25,7 +25,6 @@ from lds.updaters._coefficient import Coefficient, Schedule
 from lds.updaters._from_torch import from_torch
 from lds.updaters._groups import Groups
 from lds.updaters._lion import Lion
-from lds.updaters._moments import AdamSlots
 from lds.updaters._muon import Muon
 from lds.updaters._nadam import NAdam, NAdamSlots
 from lds.updaters._radam import RAdam

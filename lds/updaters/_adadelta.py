@@ -10,6 +10,8 @@ import torch
 from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
+    Descent,
+    Leaves,
     average_square,
     check_coefficient,
     check_number,
@@ -20,7 +22,6 @@ from lds.updaters._coefficient import (
     subtract_scaled,
     zeros,
 )
-from lds.updaters._descent import Descent, Leaves
 
 
 class AdadeltaSlots(NamedTuple):

@@ -11,6 +11,8 @@ import torch
 from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
+    Descent,
+    Leaves,
     check_eps,
     check_number,
     check_real,
@@ -19,7 +21,6 @@ from lds.updaters._coefficient import (
     is_zero,
     subtract_scaled,
 )
-from lds.updaters._descent import Descent, Leaves
 
 
 class AdagradSlots(NamedTuple):

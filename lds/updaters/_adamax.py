@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from lds._updater import State
-from lds.updaters._coefficient import Coefficient, each
-from lds.updaters._descent import Leaves
-from lds.updaters._moments import AdamSlots, Moments, corrections
+from lds.updaters._adam import AdamSlots, Moments, corrections
+from lds.updaters._coefficient import Coefficient, Leaves, each
 
 
 @dataclass(frozen=True)

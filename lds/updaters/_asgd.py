@@ -8,6 +8,8 @@ from typing import NamedTuple
 from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
+    Descent,
+    Leaves,
     add_scaled,
     check_coefficient,
     check_number,
@@ -17,7 +19,6 @@ from lds.updaters._coefficient import (
     subtract_scaled,
     zeros,
 )
-from lds.updaters._descent import Descent, Leaves
 
 
 class ASGDSlots(NamedTuple):

@@ -16,13 +16,12 @@ from lds.errors import InputError
 from lds.updaters._adadelta import Adadelta, AdadeltaSlots
 from lds.updaters._adafactor import Adafactor, AdafactorSlots
 from lds.updaters._adagrad import Adagrad, AdagradSlots
-from lds.updaters._adam import Adam
+from lds.updaters._adam import Adam, AdamSlots
 from lds.updaters._adamax import Adamax
 from lds.updaters._adamw import AdamW
 from lds.updaters._asgd import ASGD, ASGDSlots
 from lds.updaters._coefficient import Coefficient, is_zero
 from lds.updaters._groups import Groups
-from lds.updaters._moments import AdamSlots
 from lds.updaters._muon import Muon
 from lds.updaters._nadam import NAdam, NAdamSlots
 from lds.updaters._radam import RAdam

@@ -9,6 +9,8 @@ import torch
 from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
+    Descent,
+    Leaves,
     average,
     check_real,
     check_share,
@@ -18,7 +20,6 @@ from lds.updaters._coefficient import (
     subtract_scaled,
     zeros,
 )
-from lds.updaters._descent import Descent, Leaves
 
 
 @dataclass(frozen=True)

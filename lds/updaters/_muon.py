@@ -13,6 +13,8 @@ from lds._updater import PyTree, State
 from lds.errors import InputError
 from lds.updaters._coefficient import (
     Coefficient,
+    Descent,
+    Leaves,
     average,
     check_coefficient,
     check_eps,
@@ -22,7 +24,6 @@ from lds.updaters._coefficient import (
     one_minus,
     zeros,
 )
-from lds.updaters._descent import Descent, Leaves
 
 _ADJUSTMENTS = (None, "original", "match_rms_adamw")
 

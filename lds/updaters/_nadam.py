@@ -9,9 +9,8 @@ import optree
 import torch
 
 from lds._updater import PyTree, State
-from lds.updaters._coefficient import Coefficient, check_real, check_size, each, zeros
-from lds.updaters._descent import Leaves
-from lds.updaters._moments import Moments, corrections, second_moments
+from lds.updaters._adam import Moments, corrections, second_moments
+from lds.updaters._coefficient import Coefficient, Leaves, check_real, check_size, each, zeros
 
 
 class NAdamSlots(NamedTuple):

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lds._updater import State
-from lds.updaters._coefficient import each
-from lds.updaters._descent import Leaves
-from lds.updaters._moments import AdamSlots, Moments, corrections, second_moments
+from lds.updaters._adam import AdamSlots, Moments, corrections, second_moments
+from lds.updaters._coefficient import Leaves, each
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import torch
 from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
     Coefficient,
+    Descent,
+    Leaves,
     add_scaled,
     average,
     average_square,
@@ -24,7 +26,6 @@ from lds.updaters._coefficient import (
     subtract_scaled,
     zeros,
 )
-from lds.updaters._descent import Descent, Leaves
 
 
 class RMSpropSlots(NamedTuple):

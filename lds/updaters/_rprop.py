@@ -10,8 +10,17 @@ from torch import Tensor
 
 from lds._updater import PyTree, State
 from lds.errors import InputError
-from lds.updaters._coefficient import Coefficient, check_coefficient, check_number, check_real, check_size, each, zeros
-from lds.updaters._descent import Descent, Leaves
+from lds.updaters._coefficient import (
+    Coefficient,
+    Descent,
+    Leaves,
+    check_coefficient,
+    check_number,
+    check_real,
+    check_size,
+    each,
+    zeros,
+)
 
 
 class RpropSlots(NamedTuple):

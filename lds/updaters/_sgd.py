@@ -9,6 +9,8 @@ from lds._updater import PyTree, State
 from lds.errors import InputError
 from lds.updaters._coefficient import (
     Coefficient,
+    Descent,
+    Leaves,
     add_scaled,
     average,
     check_coefficient,
@@ -19,7 +21,6 @@ from lds.updaters._coefficient import (
     subtract_scaled,
     zeros,
 )
-from lds.updaters._descent import Descent, Leaves
 
 
 class DampenedSlots(NamedTuple):

@@ -140,7 +140,7 @@ def measure(method: str, steps: int) -> Row:
     step = step_of(method, steps, torch.float32)
     step()
     before = fresh_peak()
-    found = timed(step, repeats=5)
+    found = timed(step, repeats=3)
     mib = peak_mib() - before
     exact = [step_of(name, steps, torch.float64)() for name in ("plain unroll", method)]
     return found | {"mib": mib, "error": float((exact[1] - exact[0]).norm() / exact[0].norm())}

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from lds._files import alone
+from lds._sums import with_sum
 from lds.ablate import fidelity
 from lds.cli import main
 from lds.data import load
@@ -180,7 +181,8 @@ def test_what_failed_is_tried_again(tmp_path, capsys):
     assert run(*options, "--seeds", 3) == 0
     ledger = tmp_path / "out" / "sweep" / "results.jsonl"
     outcome = json.loads(ledger.read_text()) | {"status": "failed", "error": {"type": "X", "message": "no memory"}}
-    ledger.write_text(json.dumps(outcome | {"result": None}) + "\n")
+    del outcome["sum"]
+    ledger.write_text(json.dumps(with_sum(outcome | {"result": None})) + "\n")
     assert run(*options, "--seeds", 3) == 0
     assert [json.loads(line)["status"] for line in ledger.read_text().splitlines()] == ["failed", "done"]
 

@@ -34,6 +34,10 @@ class Target:
         read: reads them.
         contents: hostile contents, by file.
         warms: whether to read the good files before the first case.
+        guarded: whose damage must be refused or harmless: "all" files are tied by sums, so that any change counts;
+            "lines" of a ledger have sums each; "blind" ones have checksums, which a change of an archive's members
+            renews; None has neither.
+        expected: the sum of what the good files are read as.
     """
 
     name: str
@@ -42,6 +46,8 @@ class Target:
     read: Callable[[Path], Any]
     contents: Callable[[Path], Contents] = lambda _: []
     warms: bool = True
+    guarded: str | None = None
+    expected: str = ""
 
     def warm(self, folder: Path) -> None:
         """Read the good files once."""

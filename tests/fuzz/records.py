@@ -16,7 +16,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+import yaml
 
+from lds._sums import yaml_with_sum
 from lds.ablate import AblationConfig, ablate
 from lds.hypergrad import Disk, Reverse, TruncationCurve, hypergradient
 from lds.run import TrainConfig
@@ -28,7 +30,7 @@ from lds.updaters import Adam
 from tests.fuzz.base import Contents, Trap, saved_bytes, tensor_bomb, yaml_bombs
 from tests.fuzz.runs import SPEC
 from tests.oracles import regression, same_bits
-from tests.report.samples import run_folder, sweep_rows, write_lines
+from tests.report.samples import recommend, run_folder, sweep_rows, write_lines
 
 # Sweeps and reports.
 
@@ -39,10 +41,10 @@ def make_sweep(folder: Path) -> None:
         row.setdefault("result", None)
         row.setdefault("error", None)
     write_lines(folder / "results.jsonl", rows)
-    (folder / "sweep.yaml").write_text(SPEC)
+    (folder / "sweep.yaml").write_text(Spec.make(yaml.safe_load(SPEC)).as_yaml())
 
 
-def read_sweep(folder: Path) -> None:
+def read_sweep(folder: Path) -> Any:
     outcomes = read_results(folder)
     for setting in summary(outcomes):
         if setting.results:
@@ -50,7 +52,8 @@ def read_sweep(folder: Path) -> None:
             setting.mean("es_accuracy")
     select(outcomes)
     with Ledger(folder / "results.jsonl") as ledger:
-        results_csv(Spec.read(folder / "sweep.yaml").configs, ledger.outcomes)
+        table = results_csv(Spec.of_folder(folder / "sweep.yaml").configs, ledger.outcomes)
+    return [table, [vars(outcome) for outcome in outcomes]]
 
 
 _LINE = {"config": {"dataset": "wine", "method": "logreg", "seed": 0}, "status": "done", "error": None,
@@ -105,10 +108,9 @@ def make_report(folder: Path) -> None:
         "horizon,seed,test_accuracy,es_accuracy,seconds,peak_rss_mb\n0,1,0.9,0.8,3.5,400\n"
     )
     (folder / "fidelity.csv").write_text("depth,relative_error,cosine,costate_norm\n0,0.5,0.9,1.5\n1,0.1,,1e-3\n")
-    (folder / "recommendation.json").write_text('{"horizon": 5, "reason": "it is within 0.5 % of the best"}')
-    (folder / "ablation.yaml").write_text(
-        "dataset: wine\nmethod: knn-lds\nhorizons: [0, 5]\nseeds: [1]\nfidelity_steps: 50\n"
-    )
+    recommend(folder, {"horizon": 5, "reason": "it is within 0.5 % of the best"})
+    config = {"dataset": "wine", "method": "knn-lds", "horizons": [0, 5], "seeds": [1], "fidelity_steps": 50}
+    (folder / "ablation.yaml").write_bytes(yaml_with_sum(config))
 
 
 @cache
@@ -120,18 +122,19 @@ def _draw_once() -> None:
     pyplot.gcf().canvas.draw()
 
 
-def read_report(folder: Path) -> None:
+def read_report(folder: Path) -> Any:
     """The folder as a sweep, as a run and as an ablation."""
     kinds = {
         "run": ("config.yaml", "metrics.jsonl", "result.json", "graph.npz"),
         "sweep": ("results.jsonl",),
-        "ablation": ("ablation.csv", "fidelity.csv", "recommendation.json", "ablation.yaml", "results.jsonl"),
+        "ablation": ("ablation.csv", "fidelity.csv", "recommendation.json", "ablation.yaml"),
     }
     from lds.report._sections import Options, read_folder, runs_of, section
 
     # Figures take a second: one case in sixty is drawn.
     drawn = sum(zlib.crc32((folder / name).read_bytes()) for names in kinds.values() for name in names) % 60 == 0
     _draw_once()
+    values = []
     for kind, names in kinds.items():
         (folder / kind).mkdir()
         for name in names:
@@ -139,9 +142,13 @@ def read_report(folder: Path) -> None:
         found = read_folder(folder / kind)
         for run in runs_of(found):
             _ = run.key, run.best, run.figure("test_accuracy")
-        read_graph(folder)
+        saved = read_graph(folder)
+        assert saved is not None
+        told = {name: value for name, value in vars(found).items() if name != "path"}
+        values += [told, saved.pairs.tolist(), saved.probability.tolist()]
         if drawn:
             section(found, "f1", Options(None, None))
+    return values
 
 
 # An ablation that goes on.
@@ -157,7 +164,7 @@ class _Curves:
             yield job, Reply(TruncationCurve([1.0, 0.5, 0.1, 0.0], [math.nan, 0.5, 0.9, 1.0], [3.0, 2.0, 1.0, 0.5]))
 
 
-def goes_on_ablating(folder: Path) -> None:
+def goes_on_ablating(folder: Path) -> Any:
     """`lds ablate` but for the runs: the configuration and the curves are read."""
     with (
         mock.patch("lds.ablate._measure.run_sweep", return_value=[]),
@@ -165,6 +172,7 @@ def goes_on_ablating(folder: Path) -> None:
     ):
         result, _ = ablate(_ABLATION, folder, _Curves(), progress=False)
     result.table()
+    return vars(result.curve)
 
 
 def hostile_ablation(folder: Path) -> Contents:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from lds.errors import LDSError
+from lds._sums import sum_of_values
+from lds.errors import LDSError, UnverifiedWarning
 from tests.fuzz.base import TRAP, Target
 from tests.fuzz.mutations import mutate
 
@@ -86,6 +87,10 @@ def _child(target: Target, cases: range, seed: int, folder: Path, pipe: int) -> 
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(pristine, scratch)
         target.warm(scratch)
+        if target.guarded:
+            shutil.rmtree(scratch)
+            shutil.copytree(pristine, scratch)
+            target.expected = sum_of_values(target.read(scratch))
         limit = _pages(0) + ADDRESS_SPACE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         with os.fdopen(pipe, "w") as report:
@@ -102,33 +107,41 @@ def _child(target: Target, cases: range, seed: int, folder: Path, pipe: int) -> 
         os._exit(code)
 
 
-def content_of(target: Target, case: int, seed: int, pristine: Path) -> tuple[str, bytes]:
-    """The file that a case damages, and what it then holds.
+def content_of(target: Target, case: int, seed: int, pristine: Path) -> tuple[str, bytes, bool]:
+    """The file that a case damages, what it then holds, and whether it must be refused or read as before.
 
     First come the files as they are (case 0), then the hostile contents one by one, then random damage to any of these.
     """
     hostile = target.hostile(pristine)
     if case == 0:
         name = target.files[0]
-        return name, (pristine / name).read_bytes()
+        return name, (pristine / name).read_bytes(), True
     if case <= len(hostile):
-        return hostile[case - 1]
+        return *hostile[case - 1], False
     random = Random(f"{target.name}/{seed}/{case}")
     name = random.choice(target.files)
-    bases = [(pristine / name).read_bytes()] * 3 + [content for file, content in hostile if file == name]
-    base = random.choice(bases)
-    return name, mutate(base if len(base) < 1 << 18 else bases[0], random)
+    good = (pristine / name).read_bytes()
+    if target.guarded is not None and random.random() < 0.5:
+        return name, mutate(good, random, guarded=target.guarded), True
+    base = random.choice([good] * 3 + [content for file, content in hostile if file == name])
+    return name, mutate(base if len(base) < 1 << 18 else good, random), False
 
 
 def _case(target: Target, case: int, seed: int, pristine: Path, scratch: Path) -> tuple[str, str | None]:
-    name, content = content_of(target, case, seed, pristine)
+    name, content, known = content_of(target, case, seed, pristine)
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(pristine, scratch)
     (scratch / name).write_bytes(content)
     files, peak = len(os.listdir("/proc/self/fd")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcome, wrong = "read", ""
     try:
-        target.read(scratch)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            value = sum_of_values(target.read(scratch)) if target.guarded else target.read(scratch)
+        if any(issubclass(warning.category, UnverifiedWarning) for warning in warned):
+            outcome = "unverified"
+        elif known and target.guarded and value != target.expected:
+            wrong = "other values, in silence"
     except SystemExit as stop:
         outcome, wrong = "usage", "" if stop.code == 2 else f"exit code {stop.code}"
     except LDSError as error:

@@ -18,9 +18,11 @@ from lds.cli import main
 from lds.learner import Callback, extract
 from lds.run import EXPORT_FORMATS, TrainConfig, read_node_names, read_structure, resume, train
 from lds.run._folder import RunFolder
-from lds.run._reader import read_graph
+from lds.run._reader import read_graph, read_run
+from lds.run._saving import read_progress
 from lds.sweep import Spec
 from tests.fuzz.base import Contents, Trap, huge_npz, npz_bytes, saved_bytes, tensor_bomb, yaml_bombs
+from tests.report.samples import seal
 
 # Configurations.
 
@@ -62,11 +64,29 @@ def _stop(*_: Any) -> None:
     raise _ReachedError
 
 
-def goes_on(call: Callable[[], Any]) -> None:
-    """Let a run go on for one outer step, or one epoch."""
+def goes_on(call: Callable[[], Any]) -> Any:
+    """Let a run go on for one outer step, or one epoch; return what it goes on from."""
     on_step, on_epoch = (mock.patch.object(RunFolder, name, _stop) for name in ("on_step", "on_epoch"))
-    with on_step, on_epoch, suppress(_ReachedError):
+    found: list[Any] = []
+
+    def spy(*args: Any) -> Any:
+        found.append(read_progress(*args))
+        return found[-1]
+
+    with on_step, on_epoch, mock.patch("lds.run._saving.read_progress", spy), suppress(_ReachedError):
         call()
+    return plain(found)
+
+
+def plain(values: Any) -> Any:
+    """Plain values in place of tensors."""
+    if isinstance(values, torch.Tensor):
+        # Those of a hostile file may be of any kind.
+        dense = values.layout == torch.strided and not (values.is_meta or values.is_nested or values.is_quantized)
+        return [str(values.dtype), list(values.shape), values.flatten().tolist() if dense else str(values.layout)]
+    if isinstance(values, dict):
+        return {str(name): plain(value) for name, value in values.items()}
+    return [plain(value) for value in values] if isinstance(values, list | tuple) else values
 
 
 def make_interrupted(folder: Path) -> None:
@@ -137,9 +157,10 @@ def make_finished(folder: Path) -> None:
         path.rename(folder / path.name)
     (folder / "run").rmdir()
     (folder / "node_names.json").write_text(json.dumps([f"wine {i}" for i in range(178)]) + "\n")
+    seal(folder)
 
 
-def read_finished(folder: Path) -> None:
+def read_finished(folder: Path) -> Any:
     result = resume(folder, progress=False)
     _ = f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs"
     graph = extract(read_structure(folder), 0.5)
@@ -147,7 +168,10 @@ def read_finished(folder: Path) -> None:
         graph.node_names = names
     for write in EXPORT_FORMATS.values():
         write(graph)
-    read_graph(folder)
+    saved = read_graph(folder)
+    assert saved is not None
+    pairs = [saved.pairs.tolist(), saved.probability.tolist()]
+    return [result, graph.edge_index.tolist(), graph.edge_weight.tolist(), names, pairs, read_run(folder).epochs]
 
 
 def hostile_finished(folder: Path) -> Contents:

@@ -345,3 +345,59 @@ class TestSeeds:
         grads = [hypergradient(*problem, updater=SGD(0.05), steps=2, seed=s).grad for s in (-1, 0, 1 << 63)]
         assert relative_error(grads[0], grads[1]) > 1e-3
         assert relative_error(grads[2], grads[1]) > 1e-3
+
+
+class TestNumpysGenerator:
+    """Its memory is copied where that is the whole state."""
+
+    @pytest.mark.parametrize("drawn", [0, 1, 2, 3, 311, 312, 624])
+    @pytest.mark.parametrize("kind", ["uniform", "normal"])
+    def test_goes_on_where_it_was(self, kind, drawn):
+        def numbers():
+            return np.random.rand(5) if kind == "uniform" else np.random.randn(5)
+
+        def prepare():
+            np.random.seed(5)
+            np.random.rand(drawn) if kind == "uniform" else np.random.randn(drawn)
+
+        prepare()
+        expected = numbers()
+        prepare()
+        for _ in range(3):
+            with forked():
+                reseed(1, 2, 3)
+                np.random.randn(3)
+        assert np.array_equal(numbers(), expected)
+
+    def test_a_number_in_reserve_that_comes_back_is_kept(self):
+        np.random.seed(5)
+        np.random.randn(1)
+        state, expected = np.random.get_state(), np.random.randn(3)
+        np.random.set_state(state)
+        np.random.randn(1)  # The one in reserve.
+        with forked():
+            reseed(1)
+        np.random.set_state(state)
+        with forked():
+            reseed(1)
+        assert np.array_equal(np.random.randn(3), expected)
+
+    def test_another_kind_of_generator(self):
+        before = np.random.get_bit_generator()
+        np.random.set_bit_generator(np.random.PCG64(3))
+        try:
+            state = np.random.get_state(legacy=False)
+            with forked():
+                np.random.rand(4)
+            assert np.random.get_state(legacy=False) == state
+        finally:
+            np.random.set_bit_generator(before)
+
+    def test_draws_inside_are_a_function_of_the_seed(self):
+        found = []
+        for _ in range(2):
+            np.random.randn(1)
+            with forked():
+                reseed(9)
+                found.append(np.random.randn(3))
+        assert np.array_equal(*found)

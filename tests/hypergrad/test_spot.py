@@ -13,6 +13,7 @@ from lds.hypergrad import (
     Checkpoint,
     FiniteDifference,
     Forward,
+    Implicit,
     KeepGraphs,
     KeepStates,
     Reverse,
@@ -144,6 +145,38 @@ class TestWrongDerivativesOfTorch:
                 lambda p, o: (call(p, X).squeeze() - Y).square().mean() + o * sum(w.square().sum() for w in p.values()),
                 lambda p, o: (call(p, X[:4]).squeeze() - Y[:4]).square().mean(),
                 w0, torch.tensor(0.01, dtype=DOUBLE), updater=Curved(), steps=3,
+            )  # fmt: skip
+
+
+class TestImplicit:
+    """Its linear system is that of the last step, or of the inner gradient, and is looked at likewise."""
+
+    def test_a_step_that_is_cut_off_from_its_gradient(self):
+        class Detached:
+            def init(self, params):
+                return ()
+
+            def step(self, state, outer, inner):
+                grads = gradient(inner, state.params, outer)
+                return State({k: w - 0.1 * grads[k].detach() for k, w in state.params.items()})
+
+        with pytest.raises(InputError, match="must be differentiable in outer: its result changes"):
+            hypergradient(
+                lambda p, o: fit(p, o) + o * p["w"].square().sum(),
+                distance, W0, torch.tensor(0.1, dtype=DOUBLE), updater=Detached(), steps=3,
+                method=Implicit("fixed_point", stationarity_tol=math.inf),
+            )  # fmt: skip
+
+    def test_a_hessian_that_torch_has_wrong(self):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.Tanh(), nn.Linear(2, 1)).double()
+        w0, call = functional(net)
+        with pytest.warns(DerivativeWarning, match="in the state"):
+            hypergradient(
+                lambda p, o: (call(p, X)[:, 0] - Y).square().mean() + o * sum(w.square().sum() for w in p.values()),
+                lambda p, o: (call(p, X[:4])[:, 0] - Y[:4]).square().mean(),
+                w0, torch.tensor(0.3, dtype=DOUBLE), updater=SGD(0.1), steps=50,
+                method=Implicit("dense", stationarity_tol=math.inf),
             )  # fmt: skip
 
 

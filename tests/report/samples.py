@@ -6,6 +6,9 @@ import math
 import numpy as np
 import yaml
 
+from lds._sums import sums_of_files, with_sum, yaml_with_sum
+from lds.run._reader import tie
+
 VERSIONS = {"lds": "0.1.0", "python": "3.11.7", "torch": "2.13.0"}
 LABELS = np.repeat([0, 1, 2], [59, 71, 48])  # of wine
 
@@ -29,7 +32,15 @@ def epochs(count, *, best=2, base=0.8):
 
 
 def write_lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(with_sum(row)) + "\n" for row in rows))
+
+
+def seal(path):
+    """Tie the files of a run to its result, as a run does at its end."""
+    result = json.loads((path / "result.json").read_text())
+    own = {name: value for name, value in result.items() if name not in ("config", "sums")}
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    (path / "result.json").write_text(json.dumps(tie(path, config, own), indent=2))
 
 
 def graph(path, *, num_nodes=178, seed=0):
@@ -55,6 +66,7 @@ def run_folder(path, *, count=6, done=True, learned=True, test=0.9189, **config)
         (path / "result.json").write_text(json.dumps(result(test), indent=2))
         if learned:
             graph(path / "graph.npz", seed=whole["seed"])
+        seal(path)
     return path
 
 
@@ -100,8 +112,13 @@ def ablation_folder(path):
         lines.append(f"{depth},{error},{1 - error * error / 2},{0.3 * math.exp(-depth / 6)}")
     (path / "fidelity.csv").write_text("\n".join(lines) + "\n")
     config = {"dataset": "wine", "method": "knn-lds", "retain": 1.0, "interval": 20}
-    (path / "ablation.yaml").write_text(yaml.safe_dump(config | {"horizons": [*horizons], "seeds": [*seeds]}))
+    (path / "ablation.yaml").write_bytes(yaml_with_sum(config | {"horizons": [*horizons], "seeds": [*seeds]}))
     reason = "the shortest horizon whose relative error stays below 5 %"
-    (path / "recommendation.json").write_text(json.dumps({"horizon": 10, "reason": reason}))
+    recommend(path, {"horizon": 10, "reason": reason})
     write_lines(path / "results.jsonl", rows)
     return path
+
+
+def recommend(path, recommendation):
+    sums = sums_of_files(path, ["ablation.csv", "fidelity.csv"])
+    (path / "recommendation.json").write_text(json.dumps(with_sum(recommendation | {"sums": sums})))

@@ -118,10 +118,14 @@ def test_an_ablation(tmp_path):
 
 def test_the_runs_of_an_ablation_may_have_a_folder_of_their_own(tmp_path):
     folder = samples.ablation_folder(tmp_path / "ablation")
-    samples.sweep_folder(folder / "sweep")
-    assert len(read_folder(folder).grid.done) == 12
-    (folder / "sweep" / "results.jsonl").unlink()
     assert len(read_folder(folder).grid.done) == 20
+    (folder / "sweep").mkdir()
+    (folder / "results.jsonl").rename(folder / "sweep" / "results.jsonl")
+    assert len(read_folder(folder).grid.done) == 20
+    samples.sweep_folder(tmp_path / "other")
+    (tmp_path / "other" / "results.jsonl").replace(folder / "sweep" / "results.jsonl")
+    with pytest.raises(DataError, match=r"ablation\.csv must be of the runs in .*, but that of horizon 0"):
+        read_folder(folder)
 
 
 def test_an_ablation_that_goes_on(tmp_path):

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from lds.cli import main
 from lds.errors import InputError, StorageError
@@ -74,6 +75,7 @@ def test_a_method_without_network(tmp_path):
     run = samples.run_folder(tmp_path / "run", method="logreg", learned=False)
     (run / "metrics.jsonl").unlink()
     (run / "result.json").write_text(json.dumps({"test_accuracy": 0.95, "seconds": 0.1}))
+    samples.seal(run)
     html = page(run, out=tmp_path / "report.html")
     for text in ("95.0 %", "100 ms", "This method has no outer epochs.", "This method uses no graph."):
         assert text in html
@@ -86,6 +88,7 @@ def test_a_method_without_network(tmp_path):
 def test_no_learned_edge(tmp_path, method, text):
     run = samples.run_folder(tmp_path / "run", count=1, method=method)
     np.savez(run / "graph.npz", edge_index=np.empty((2, 0), np.int64), edge_weight=np.empty(0), num_nodes=178)
+    samples.seal(run)
     html = page(run, out=tmp_path / "report.html")
     assert text in html
     assert "<svg" not in html
@@ -119,6 +122,7 @@ def test_texts_of_files_are_no_markup(tmp_path):
     run = samples.run_folder(tmp_path / "run", metric=EVIL)
     whole = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(whole | {"versions": {EVIL: EVIL}}))
+    samples.seal(run)
     sweep = samples.sweep_folder(tmp_path / "sweep")
     config = {"dataset": EVIL, "method": EVIL, "seed": 1, EVIL: EVIL}
     error = {"type": EVIL, "message": EVIL, "traceback": EVIL}
@@ -131,7 +135,7 @@ def test_texts_of_files_are_no_markup(tmp_path):
     )
     samples.run_folder(sweep / "runs" / "evil", dataset=EVIL, metric=EVIL)
     ablation = samples.ablation_folder(tmp_path / "ablation")
-    (ablation / "recommendation.json").write_text(json.dumps({"horizon": EVIL, "reason": EVIL}))
+    samples.recommend(ablation, {"horizon": EVIL, "reason": EVIL})
     html = page(run, sweep, ablation, out=tmp_path / "report.html")
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 10
@@ -193,3 +197,30 @@ class TestCommand:
         assert captured.err.count("\n") == 1
         assert message in captured.err
         assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["$x$", "a $\\frac{ $", "_hidden", "$", "%s", "\u202eabc", "x" * 300])
+def test_names_that_a_plotting_library_may_take_for_something_else(tmp_path, name):
+    rows = [
+        {"config": {"dataset": name, "method": name, "seed": seed}, "status": "done", "result": samples.result(0.5)}
+        for seed in (1, 2)
+    ]
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    samples.write_lines(sweep / "results.jsonl", rows)
+    for seed in (1, 2):
+        samples.run_folder(sweep / "runs" / str(seed), count=2, dataset=name, metric=name, seed=seed, learned=False)
+    html = page(sweep, out=tmp_path / "report.html")
+    assert "<svg" in html
+    assert str(escape(name)) in html
+
+
+@pytest.mark.parametrize("value", [1e100, float("inf"), float("nan"), 1e-320])
+def test_figures_at_the_bounds(tmp_path, value):
+    folder = samples.run_folder(tmp_path / "run", count=3, done=False)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        del line["sum"]
+        line |= dict.fromkeys(("inner_loss", "es_accuracy", "expected_edges"), (-1) ** number * value)
+    samples.write_lines(folder / "metrics.jsonl", lines)
+    assert "<svg" in page(folder, out=tmp_path / "report.html")

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from lds.cli import main
-from lds.cli._train import warnings_in_a_line
+from lds.cli import main, warnings_in_a_line
 from lds.errors import DataError, InputError, NumericalError
 from lds.run import TrainConfig, load_data, replay_failure, resume, train
 
@@ -114,11 +113,11 @@ def test_one_of_another_content(tmp_path, change):
 
 
 def test_one_that_cannot_be_read(tmp_path, monkeypatch):
-    def refuse(self):
+    def refuse(path):
         raise PermissionError(13, "Permission denied")
 
     fail(tmp_path / "run")
-    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    monkeypatch.setattr("lds._read.read_file", refuse)
     with pytest.raises(DataError, match=r"failure\.pt cannot be read: Permission denied; check the file"):
         replay_failure(tmp_path / "run")
 

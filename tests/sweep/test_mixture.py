@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lds._sums import with_sum
 from lds.errors import InputError
 from lds.sweep import Spec, read_results, run_sweep
 from tests.data.own.test_csv import edges, table
@@ -98,6 +99,8 @@ def test_another_version(out, data):
     ledger = out / "results.jsonl"
     lines = [json.loads(line) for line in ledger.read_text().splitlines()]
     lines[0]["result"]["versions"]["lds"] = "0.0.9"
+    del lines[0]["sum"]
+    lines[0] = with_sum(lines[0])
     ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert sweep(spec(data, (0, 1)), out)[1] == []
     with pytest.raises(InputError, match=r"holds runs of lds 0\.0\.9, but this is lds .* add runs with that version"):

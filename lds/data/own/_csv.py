@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lds._files import open_file
 from lds.data.own._parts import name_fault, numbered
 from lds.data.splits import MASKS
 from lds.errors import DataError
@@ -125,7 +126,7 @@ def _lines(path: Path) -> Generator[tuple[int, list[str]], None, None]:
     """Yield line numbers and cells, without empty lines; every line has as many cells as the first."""
     width = None
     # utf-8-sig: spreadsheets put a byte order mark in front.
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with os.fdopen(open_file(path, os.O_RDONLY, links=True), encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
             for row in reader:

@@ -33,7 +33,7 @@ def read_npz(path: Path) -> Data:
     from torch_geometric.data import Data
 
     try:
-        arrays = load_arrays(path)
+        arrays = load_arrays(path, links=True)
     except DataError as error:
         raise DataError(
             f"{path} must be a file of numpy.savez with plain arrays, but {error}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lds._read import check_unpacked, checked_sparse, is_plain, reason
+from lds._files import open_file
+from lds._read import check_archive, checked_sparse, is_plain, reason, without_advice
 from lds.data.own._parts import refuse_weights
 from lds.data.splits import MASKS
 from lds.errors import DataError
@@ -36,10 +38,11 @@ def read_pt(path: Path) -> Data:
     from torch_geometric.data.storage import AttrType, GlobalStorage
 
     parts_of_data = [AttrType, DataEdgeAttr, DataTensorAttr, GlobalStorage]
-    with path.open("rb") as file, torch.serialization.safe_globals(parts_of_data), checked_sparse():
+    file = os.fdopen(open_file(path, os.O_RDONLY, links=True), "rb")
+    with file, torch.serialization.safe_globals(parts_of_data), checked_sparse():
         try:
             if file.read(len(_ZIP)) == _ZIP:
-                check_unpacked(file)
+                check_archive(file)
         except DataError as error:
             raise _damaged(path, error) from error
         file.seek(0)
@@ -75,7 +78,7 @@ def read_pt(path: Path) -> Data:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path} must be a file of torch.save, but it is damaged: {reason(error)}; save it again with "
+        f"{path} must be a file of torch.save, but it is damaged: {without_advice(error)}; save it again with "
         "torch.save(data, path)"
     )
 

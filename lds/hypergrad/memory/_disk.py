@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lds._files import cannot_write, lock, release, temporary_of, write_atomically
+from lds._files import cannot_write, lock, open_file, read_file, release, temporary_of, write_atomically
 from lds._read import load_tensors, parse_json
 from lds.errors import DataError, InputError
 from lds.hypergrad._dynamics import Dynamics, Step, StepResult
@@ -84,7 +84,7 @@ class DiskTape(ResumableTape):
         )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._states, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = open_file(self._states, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise InputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         self._close = weakref.finalize(self, release, self._file)  # Once, however often it is called.
@@ -164,7 +164,7 @@ class DiskTape(ResumableTape):
         if self._header.exists():
             damaged = DataError(f"{self._header} is damaged; remove {folder} and start anew")
             try:
-                found = parse_json(self._header.read_bytes())
+                found = parse_json(read_file(self._header))
             except (OSError, DataError) as error:
                 raise damaged from error
             if not isinstance(found, dict) or not header.keys() <= found.keys():

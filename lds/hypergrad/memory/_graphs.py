@@ -19,6 +19,10 @@ from lds.hypergrad.memory._states import Slab
 MEASURED = 2
 
 
+# A trajectory of so many steps is looked at in the first one.
+LONG = 10
+
+
 @dataclass(frozen=True)
 class KeepGraphs:
     """Keep step graphs where a budget allows, iterates elsewhere: the sweep runs no step again whose graph is there.
@@ -74,8 +78,8 @@ class GraphsTape:
             before = self._storages
             graph, saved = _with_saved(lambda: self._dynamics.linearise(t, leaves))
             self._storages = set(saved)
-        if t == self._first:
-            walk_step(self._dynamics, graph, foreign=False)  # Before all other steps are taken, too.
+        if t == self._first and self._last - t >= LONG:  # The sweep looks too, but after all steps were taken.
+            walk_step(self._dynamics, graph, foreign=False)
         self._steps.append(Step(leaves, graph.draws, graph))
         result = graph.result()
         if t == self._first and self._measured and self._fitting(sum(saved.values())) == self._last - self._first:

@@ -228,16 +228,14 @@ def test_damaged_files(tmp_path, name, content, message):
 
 
 def test_a_file_that_cannot_be_read_now_is_no_damage(tmp_path, expected, monkeypatch):
-    def refuse(self):
-        if self.name == "sweep.pt":
-            raise PermissionError(13, "Permission denied")
-        return read(self)
+    def refuse(path):
+        assert path.name == "sweep.pt"
+        raise PermissionError(13, "Permission denied")
 
-    read = Path.read_bytes
     with pytest.raises(InterruptedStepError):
         run(tmp_path, Interrupting(STEPS + CHECKS + 6))
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr("lds._read.read_file", refuse)
         with pytest.raises(DataError, match=r"sweep\.pt cannot be read: Permission denied; check the file and"):
             run(tmp_path, Interrupting())
     assert same_bits(run(tmp_path, Interrupting()).grad, expected.grad)

@@ -136,7 +136,7 @@ network(
 )
 network(
     "channels last",
-    lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3)).to(memory_format=torch.channels_last),
+    lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).to(memory_format=torch.channels_last),
     *(4, 2, 6, 6),
     dtypes=EACH,
 )
