@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 # Smaller settings, where the ones that the pictures are made with take too long for a test.
 SMALLER = {
+    "few_shot": ["--quick"],
     "hyper_cleaning": ["--outer-steps=15"],
     "learning_rate_schedule": ["--outer-steps=8", "--grid=4", "--seeds=2", "--measured=6"],
     "minibatch_cleaning": ["--epochs=25"],
@@ -59,6 +60,13 @@ def check_hyper_cleaning(found):
 def check_minibatch_cleaning(found):
     assert found["auc"] > 0.9
     assert found["learned"] > found["plain"] + 0.05
+
+
+def check_few_shot(found):
+    assert found["MAML"] > found["random weights"] + 10
+    assert found["MAML"] > found["Reptile"]
+    assert found["ANIL"] > found["random weights"] + 5
+    assert min(found.values()) > 20  # One in five is chance.
 
 
 def check_learning_rate_schedule(found):
