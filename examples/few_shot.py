@@ -20,10 +20,10 @@ import argparse
 import random
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import torch
@@ -55,8 +55,7 @@ Weights = dict[str, Tensor]
 Task = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """Step size of the adaptation, and of Adam, which learns what the adaptation starts from."""
 
     inner_lr: float
