@@ -13,6 +13,7 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 SMALLER = {
     "darts_cell": ["--search-steps=10", "--steps=30", "--seeds=1"],
     "dataset_distillation": ["--outer-steps=40", "--seeds=1", "--starts=3"],
+    "few_shot": ["--quick"],
     "hyper_cleaning": ["--outer-steps=15"],
     "learned_optimizer": ["--problems=10", "--seeds=1", "--grid=4", "--tried=1", "--measured=3"],
     "learning_rate_schedule": ["--outer-steps=8", "--grid=4", "--seeds=2", "--measured=6"],
@@ -62,6 +63,13 @@ def check_hyper_cleaning(found):
 def check_minibatch_cleaning(found):
     assert found["auc"] > 0.9
     assert found["learned"] > found["plain"] + 0.05
+
+
+def check_few_shot(found):
+    assert found["MAML"] > found["random weights"] + 10
+    assert found["MAML"] > found["Reptile"]
+    assert found["ANIL"] > found["random weights"] + 5
+    assert min(found.values()) > 20  # One in five is chance.
 
 
 def check_learning_rate_schedule(found):
