@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # The files of a run folder, and its folder of event files for TensorBoard.
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES = "checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json"
-CLASS_NAMES, TABLE = "class_names.json", "predictions.csv"
+CLASS_NAMES, PREDICTIONS_TABLE = "class_names.json", "predictions.csv"
 PROGRESS, FAILURE, TENSORBOARD = "progress.pt", "failure.pt", "tensorboard"
 
 _DEFAULTS = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}

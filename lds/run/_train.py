@@ -18,7 +18,7 @@ from lds.run._data import fingerprint, load_data
 from lds.run._environment import peak_rss_mb, threads, versions
 from lds.run._folder import RunFolder
 from lds.run._predictions import class_names, names_json, predictions_csv
-from lds.run._reader import CLASS_NAMES, CONFIG, RESULT, TABLE, TENSORBOARD, config_of, read_result
+from lds.run._reader import CLASS_NAMES, CONFIG, PREDICTIONS_TABLE, RESULT, TENSORBOARD, config_of, read_result
 
 _log = logging.getLogger("lds.run")
 
@@ -207,7 +207,7 @@ def _run(
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)
-    tables = {TABLE: predictions_csv(fit, data)}
+    tables = {PREDICTIONS_TABLE: predictions_csv(fit, data)}
     if (names := class_names(data)) is not None:
         tables[CLASS_NAMES] = names_json(names)
     folder.finish(fit, result, data.get("node_names"), tables)

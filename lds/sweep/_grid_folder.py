@@ -15,7 +15,17 @@ from lds.run import BaselineConfig, TrainConfig, load_data
 from lds.run._config import DataConfig
 from lds.run._data import fingerprint
 from lds.run._methods import METHOD
-from lds.run._reader import CHECKPOINT, CLASS_NAMES, CONFIG, GRAPH, NODE_NAMES, PREDICTIONS, TABLE, Run, read_run
+from lds.run._reader import (
+    CHECKPOINT,
+    CLASS_NAMES,
+    CONFIG,
+    GRAPH,
+    NODE_NAMES,
+    PREDICTIONS,
+    PREDICTIONS_TABLE,
+    Run,
+    read_run,
+)
 from lds.sweep._ledger import LEDGER, Outcome, outcome_of, read_ledger, whole_lines
 from lds.sweep._spec import Spec, folder_name, identity, key
 from lds.sweep._worker import Failure
@@ -24,7 +34,7 @@ SPEC = "sweep.yaml"
 TABLE = "results.csv"
 RUNS = "runs"
 # What a run folder holds beyond its configuration, metrics and result.
-_BULK = (CHECKPOINT, GRAPH, PREDICTIONS, TABLE, NODE_NAMES, CLASS_NAMES)
+_BULK = (CHECKPOINT, GRAPH, PREDICTIONS, PREDICTIONS_TABLE, NODE_NAMES, CLASS_NAMES)
 
 
 def read_results(path: Path | str) -> list[Outcome]:
