@@ -11,16 +11,16 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 # Smaller settings, where the ones that the pictures are made with take too long for a test.
 SMALLER = {
-    "darts_cell": ["--search-steps=10", "--steps=30", "--seeds=1"],
-    "dataset_distillation": ["--outer-steps=40", "--seeds=1", "--starts=3"],
     "few_shot": ["--quick"],
     "hyper_cleaning": ["--outer-steps=15"],
-    "learned_optimizer": ["--problems=10", "--seeds=1", "--grid=4", "--tried=1", "--measured=3"],
     "learning_rate_schedule": ["--outer-steps=8", "--grid=4", "--seeds=2", "--measured=6"],
     "minibatch_cleaning": ["--epochs=25"],
     "own_data": ["--seeds=2", "--epochs=1"],
     "semi_supervised": ["--datasets", "wine", "iris", "--seeds=1", "--epochs=1"],
     "weight_decay_per_parameter": ["--outer-steps=12"],
+    "darts_cell": ["--search-steps=10", "--steps=30", "--seeds=1"],
+    "dataset_distillation": ["--outer-steps=40", "--seeds=1", "--starts=3"],
+    "learned_optimizer": ["--problems=10", "--seeds=1", "--grid=4", "--tried=1", "--measured=3"],
 }
 
 
