@@ -58,13 +58,14 @@ class Names:
 
 
 def neighbourhood(
-    learned: SavedGraph, known: Known | None, node: int | str | None, name: str, names: Names
+    learned: SavedGraph, known: Known | None, node: int | str | None, name: str, names: Names | None = None
 ) -> list[Block]:
     """Return drawing and table of the strongest learned edges of a node.
 
     Raises:
         InputError: there is no such node.
     """
+    names = Names() if names is None else names
     if node is not None:
         node, why = names.find(node, learned.num_nodes), "the node that was asked for"
     else:

@@ -111,7 +111,7 @@ def test_keep(tmp_path):
     data = str(table(tmp_path / "own.csv", ids=range(48)))
     what = Spec.make({"name": "a", "runs": [{"data": data, "method": ["knn-gcn", "logreg"]}]})
     sweep(what, tmp_path / "old")
-    bulk = {"checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json"}
+    bulk = {"checkpoint.pt", "graph.npz", "predictions.npy", "predictions.csv", "node_names.json", "class_names.json"}
     assert bulk <= {path.name for path in tmp_path.rglob("*")}
     sweep(what, tmp_path / "old", keep="metrics")
     left = [path.name for path in tmp_path.rglob("old/runs/*/*")]
