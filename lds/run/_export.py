@@ -19,8 +19,8 @@ from lds.run._reader import (
     GRAPH,
     METRICS,
     NODE_NAMES,
-    PREDICTION_TABLE,
     PREDICTIONS,
+    PREDICTIONS_TABLE,
     PROGRESS,
     RESULT,
 )
@@ -30,7 +30,7 @@ _OWN_OF_OTHERS = (
     "results.jsonl", "results.csv", "sweep.yaml", "ablation.yaml", "ablation.csv", "fidelity.csv", "recommendation.json"
 )  # fmt: skip
 _OWN = {
-    CONFIG, METRICS, RESULT, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTION_TABLE,
+    CONFIG, METRICS, RESULT, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTIONS_TABLE,
     PROGRESS, FAILURE, *_OWN_OF_OTHERS,
 }  # fmt: skip
 

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 # The files of a run folder, and its folder of event files for TensorBoard.
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES = "checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json"
-CLASS_NAMES, PREDICTION_TABLE = "class_names.json", "predictions.csv"
+CLASS_NAMES, PREDICTIONS_TABLE = "class_names.json", "predictions.csv"
 PROGRESS, FAILURE, TENSORBOARD = "progress.pt", "failure.pt", "tensorboard"
 # What a run that has ended ties to its result. All but the metrics may be removed, to save room.
-_TIED = (METRICS, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTION_TABLE)
+_TIED = (METRICS, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTIONS_TABLE)
 # Of a configuration: where the data lies, which may change. What it holds may not.
 PLACES = ("data_root", "data", "edges")
 

@@ -22,7 +22,7 @@ from lds.run._predictions import class_names, names_json, predictions_csv
 from lds.run._reader import (
     CLASS_NAMES,
     CONFIG,
-    PREDICTION_TABLE,
+    PREDICTIONS_TABLE,
     RESULT,
     TENSORBOARD,
     check_unchanged,
@@ -221,7 +221,7 @@ def _run(
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)
-    tables = {PREDICTION_TABLE: predictions_csv(fit, data)}
+    tables = {PREDICTIONS_TABLE: predictions_csv(fit, data)}
     if (names := class_names(data)) is not None:
         tables[CLASS_NAMES] = names_json(names)
     return folder.finish(fit, result, data.get("node_names"), tables)

@@ -24,8 +24,8 @@ from lds.run._reader import (
     GRAPH,
     METRICS,
     NODE_NAMES,
-    PREDICTION_TABLE,
     PREDICTIONS,
+    PREDICTIONS_TABLE,
     Run,
     for_ledger,
     read_run,
@@ -38,7 +38,7 @@ SPEC = "sweep.yaml"
 TABLE = "results.csv"
 RUNS = "runs"
 # What a run folder holds beyond its configuration, metrics and result.
-_BULK = (CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTION_TABLE)
+_BULK = (CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTIONS_TABLE)
 
 
 def read_results(path: Path | str) -> list[Outcome]:
