@@ -5,8 +5,10 @@ import importlib.util
 import json
 import re
 import shlex
+import warnings
 from pathlib import Path
 
+import optree
 import pytest
 import torch
 
@@ -50,6 +52,40 @@ def test_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     _, namespace = run(text, page.name, commands=page.name in COMMANDS)
     for quote in re.findall(r"<!-- message -->\n(.*?)<!-- end -->", text, flags=re.DOTALL):
         assert namespace["message"].startswith(" ".join(quote.replace("> ", "").split()))
+
+
+def test_the_code_of_peers_gives_the_same_gradients() -> None:
+    """Each block of higher or TorchOpt on the page, and ours after it, leave the same under the same name."""
+    peers = {name: pytest.importorskip(name) for name in ("higher", "torchopt")}
+    text = (ROOT / "docs" / "coming-from.md").read_text()
+    namespace: dict[str, object] = {**peers}
+    theirs, compared = {}, []
+    for language, block in re.findall(r"```(python|py)\n(.*?)```", text, flags=re.DOTALL):
+        ours = language == "python"
+        if not ours and not any(f"{name}." in block for name in peers):
+            continue
+        if "net" in namespace:
+            namespace["net"].zero_grad()
+        if not ours:
+            namespace["t"] = namespace["x"] @ torch.arange(5.0)
+        with warnings.catch_warnings():
+            if not ours:
+                warnings.simplefilter("ignore")
+            exec(compile(block, "coming-from.md", "exec"), namespace)
+        found = {name: namespace[name] for name in ("grads", "lr_grad", "first_order", "grad") if name in namespace}
+        if any(p.grad is not None for p in namespace["net"].parameters()):
+            found["module"] = [p.grad for p in namespace["net"].parameters()]
+        found = {name: list(x.values()) if isinstance(x, dict) else x for name, x in found.items()}
+        found = {name: torch.cat([p.flatten() for p in optree.tree_leaves(x)]) for name, x in found.items()}
+        if ours:
+            for name in theirs.keys() & found.keys():
+                compared.append(name)
+                torch.testing.assert_close(found[name], theirs[name], rtol=1e-3, atol=1e-6)
+            theirs = {}
+        else:
+            new = re.findall(r"^ *\(?(\w+),?\)? = torch.autograd.grad", block, re.MULTILINE) or ["module"]
+            theirs = {name: found[name].clone() for name in new}
+    assert compared == ["module", "grads", "lr_grad", "first_order", "module", "grad"]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)

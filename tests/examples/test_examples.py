@@ -11,12 +11,16 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 # Smaller settings, where the ones that the pictures are made with take too long for a test.
 SMALLER = {
+    "few_shot": ["--quick"],
     "hyper_cleaning": ["--outer-steps=15"],
     "learning_rate_schedule": ["--outer-steps=8", "--grid=4", "--seeds=2", "--measured=6"],
     "minibatch_cleaning": ["--epochs=25"],
     "own_data": ["--seeds=2", "--epochs=1"],
     "semi_supervised": ["--datasets", "wine", "iris", "--seeds=1", "--epochs=1"],
     "weight_decay_per_parameter": ["--outer-steps=12"],
+    "darts_cell": ["--search-steps=10", "--steps=30", "--seeds=1"],
+    "dataset_distillation": ["--outer-steps=40", "--seeds=1", "--starts=3"],
+    "learned_optimizer": ["--problems=10", "--seeds=1", "--grid=4", "--tried=1", "--measured=3"],
 }
 
 
@@ -61,6 +65,13 @@ def check_minibatch_cleaning(found):
     assert found["learned"] > found["plain"] + 0.05
 
 
+def check_few_shot(found):
+    assert found["MAML"] > found["random weights"] + 10
+    assert found["MAML"] > found["Reptile"]
+    assert found["ANIL"] > found["random weights"] + 5
+    assert min(found.values()) > 20  # One in five is chance.
+
+
 def check_learning_rate_schedule(found):
     assert found["learned_validation"] < found["constant_validation"]
     assert found["learned_test"] < found["constant_test"]
@@ -79,6 +90,23 @@ def check_own_data(found):
     assert found["exported graph"] > 0.9
     assert found["exported graph"] > found["kNN graph"] - 0.02
     assert found["within"] > found["within_knn"] - 0.01
+
+
+def check_darts_cell(found):
+    assert found["second order"] > 0.15  # A few steps of training, for which 0.1 is chance.
+    assert found["difference_error"] > 0.01
+    assert found["difference_error_double"] < 1e-6
+
+
+def check_dataset_distillation(found):
+    assert found["loss_last"] < 0.3 * found["loss_first"]
+    assert found["distilled"] > found["real, at random"] + 0.05
+    assert found["all 1,000"] > found["distilled"] - 0.05
+
+
+def check_learned_optimizer(found):
+    assert found["loss_last"] < 0.1 * found["loss_first"]
+    assert found["held-out problems, learned"] < found["held-out problems, SGD, cosine"]
 
 
 def test_every_example_has_its_claim_and_its_row():
