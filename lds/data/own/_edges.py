@@ -123,8 +123,9 @@ def _matrix(path: Path) -> Any:
             ) from error
         return made
     try:
-        with os.fdopen(open_file(path, os.O_RDONLY, links=True), "rb") as file:
-            return scipy.io.mmread(file, spmatrix=False)
+        os.close(open_file(path, os.O_RDONLY, links=True))
+        # By its path: damage in an open file ends the process.
+        return scipy.io.mmread(path, spmatrix=False)
     except OSError:
         raise
     # scipy's documentation names no exceptions.
