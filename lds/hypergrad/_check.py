@@ -24,7 +24,10 @@ from lds.hypergrad._record import Problem, Trajectory, no_inner
 from lds.hypergrad._reverse import Reverse
 from lds.hypergrad.memory import KeepStates
 
-DETACHED = "leave out .detach(), .item() and torch.no_grad(), or correct the backward of your torch.autograd.Function"
+DETACHED = (
+    "leave out .detach(), .item() and torch.no_grad(), correct the backward of your torch.autograd.Function, or see "
+    "whether torch has a derivative wrong, as that of weight_norm (the list is in docs/troubleshooting.md)"
+)
 ATTACHED = f"take inner gradients with lds.updaters.gradient (or create_graph=True), and {DETACHED}"
 SMOOTH = "look for rounding, sorting, thresholds and absolute values on the way, move θ, or take fewer steps"
 
