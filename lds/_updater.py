@@ -96,11 +96,8 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
     create_graph = torch.is_grad_enabled()
     leaves, spec = optree.tree_flatten(params)
     with torch.enable_grad():
-        if not all(x.requires_grad for x in leaves):
-            leaves = [x if x.requires_grad else x.detach().requires_grad_() for x in leaves]
-        if not getattr(inner, "captures_nothing", False):
-            # Views, so that the paths that lead to params by what the objective captures do not count.
-            leaves = [x.view_as(x) for x in leaves]
+        # Views, so that the paths that lead to params by what the objective captures do not count.
+        leaves = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in leaves]
         loss = inner(spec.unflatten(leaves), outer)
         found: Sequence[Tensor | None] = [None] * len(leaves)
         if loss.requires_grad:  # Of a tensor that is no param, perhaps: a module's own weight.

@@ -382,11 +382,13 @@ class _Comparison:
     Attributes:
         slope: by the values of the step.
         derivative: by the vector-Jacobian product.
+        epsilon: ε.
         agrees: whether both are the same up to rounding and ε.
     """
 
     slope: float
     derivative: float
+    epsilon: float
     agrees: bool
 
 
@@ -438,11 +440,14 @@ class _Probe:
             if one is None or one.agrees or one.slope == 0:
                 return None
             found.append(one)
-        gaps = [one.slope - one.derivative for one in found]
-        if max(gaps) - min(gaps) > 0.1 * min(map(abs, gaps)):
+        slopes = [one.slope for one in found]
+        gap = min(abs(one.slope - one.derivative) for one in found)
+        spread, noise = max(slopes) - min(slopes), self._noise() / found[-1].epsilon
+        # A slope that changes with the size of the move is none: that of a jump grows as the move shrinks.
+        if spread > 0.1 * gap or spread > 0.1 * max(map(abs, slopes)) + noise:
             return None
         behind = self.compare([source], -self.epsilon)
-        if behind is None or abs(behind.slope - found[1].slope) > 0.2 * abs(gaps[1]):
+        if behind is None or abs(behind.slope - found[1].slope) > 0.2 * gap:
             return None
         return found[1]
 
@@ -467,7 +472,7 @@ class _Probe:
             return None
         gap, size = abs(slope - derivative), max(abs(slope), abs(derivative))
         agrees = gap <= self._tolerance * size or gap <= self._tolerance * size + self._noise() / abs(epsilon)
-        return _Comparison(slope, derivative, agrees)
+        return _Comparison(slope, derivative, epsilon, agrees)
 
     def _gains(self, leaves: Sequence[Any], results: Sequence[Any]) -> Iterator[Tensor]:
         """Yield ⟨P_{t+1}, Φ(w + εu, θ + εv) − Φ(w, θ) − εu⟩."""

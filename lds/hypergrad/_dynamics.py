@@ -293,7 +293,6 @@ class Dynamics:
             loss = value.detach()
             return value
 
-        inner.captures_nothing = True  # type: ignore[attr-defined]  # That depends on this step's state.
         state = self.spec.unflatten(leaves, self.start + t)
         reseed(self.seed, self.start + t, stream, cuda=self.cuda)
         try:

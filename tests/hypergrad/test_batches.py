@@ -263,9 +263,10 @@ def test_nothing_of_the_caller_changes():
 def test_workers_make_the_same_batches(steps, method):
     alone = solve(DataLoader(Augmented(), 4, shuffle=True), method, steps=steps)
     loader = DataLoader(Augmented(), 4, shuffle=True, num_workers=2, prefetch_factor=1)
+    others = multiprocessing.active_children()
     found = solve(loader, method, steps=steps)
     assert same_bits(found.grad, alone.grad)
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)
     assert same_bits(seen(loader, steps), seen(DataLoader(Augmented(), 4, shuffle=True), steps))
 
 
