@@ -58,7 +58,7 @@ def prepare(
 
     * x: numbers [N, F], dense or sparse, of any type; they become float32 without gradient, scaled before that.
     * y: labels [N], numbers or texts, -1 or missing where a node has none, or [N, C] with a single 1 a row; the whole
-      rule is that of `lds.data.labels.encode`. They become numbers 0 … C−1, and -1; `class_names` names them.
+      rule is in the guide *Own data*. They become numbers 0 … C−1, and -1; `class_names` names them.
     * edge_index [2, E], or an adjacency adj_t or adj; edges lose direction, duplicates and self loops. edge_weight, or
       the entries of the adjacency, must be 1, but for `weights`.
     * train_mask, val_mask, es_mask, test_mask, true or false, 0 or 1, of shape [N], or with a column a split; or node

@@ -34,7 +34,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Franceschi, Niepert, Pontil, He, `Learning Discrete Structures for Graph Neural Networks
     <https://arxiv.org/abs/1903.11960>`_ (ICML 2019). As in `sklearn.semi_supervised`, `y` is -1 on unlabelled rows, as
-    a number or a text, or missing: None, NaN, pd.NA. What labels may be is said in `lds.data.labels.encode`.
+    a number or a text, or missing: None, NaN, pd.NA. What labels may be is said in the guide *Own data*.
 
     The labelled rows are shared out at random, class by class: `validation_fraction` of the labels of a class, at least
     one and never all, are held out, and go in turn to validation (they choose θ) and to early stopping (they choose the

@@ -68,9 +68,8 @@ def read(
     The reader of a format only takes the parts out of the file; what they may be, and become, is said in
     `lds.data.prepare`, whatever the format. No code in a file is ever run.
 
-    * .csv, .tsv, .txt, .parquet: a line of column names, then one line per node: the label, features that are numbers
-    or
-      False and True, and masks under their names, if there are any. Names of nodes become `data.node_names`.
+    * .csv, .tsv, .txt, .parquet: a line of column names, then one line per node: the label, features that are numbers,
+      False or True, and masks under their names, if there are any. Names of nodes become `data.node_names`.
     * .npz, .mat: x [N, F], or x_data, x_indices, x_indptr and x_shape, the parts of a scipy CSR matrix; y; edge_index
       [2, E], or an adjacency adj; and the other parts by their names. Also under the names of gnn-benchmark (attr_*,
       adj_*, labels), nettack, the heterophilous graphs (node_features, edges, train_masks), OGB (node_feat, train_idx),
