@@ -63,8 +63,8 @@ def _graph(folder):
 
 
 def _config(run):
-    """What may not change: where the data lies may."""
-    return {name: value for name, value in run.config.items() if name not in PLACES}
+    """What may not change: where the data lies may. What is not given is left out, for a line can become a comment."""
+    return {name: value for name, value in run.config.items() if name not in PLACES and value is not None}
 
 
 def _run(folder):
