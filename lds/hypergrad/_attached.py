@@ -28,7 +28,7 @@ from lds._updater import State
 from lds.errors import DerivativeWarning, ForeignTensorWarning, InputError, ReplayError, UnreachedWarning
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph
 from lds.hypergrad._guards import Watcher, leaves_of, step_error
-from lds.hypergrad._outer import Outer, SteadyTracer, SteadyVariable, copied
+from lds.hypergrad._outer import Outer, SteadyTracer, SteadyVariable, copied, is_differentiable
 from lds.hypergrad._suspects import unrepeatable
 
 # Where the package lies, and torch, which calls the backward of `unroll`.
@@ -327,8 +327,8 @@ def spot_check(
     in the state and in each outer variable by itself, at three sizes of ε. Only a difference that stays the same, and
     is the same on both sides of the point, is one of derivatives: rounding, a kink or a jump changes it.
 
-    In single precision a step over many data crosses a kink of the inner objective at any ε that rounding allows. The
-    state is not moved then, unless Φ seems to be cut off from the Hessian altogether.
+    In single precision a step over many data crosses a kink of the inner objective at any ε that rounding allows. Where
+    there are kinks the state is not moved then, so that a cut path from it is not found.
 
     Args:
         dynamics: Φ.
@@ -358,7 +358,7 @@ def spot_check(
     wrong = [(source, found) for source in moved if (found := probe.disagreement(source)) is not None]
     if wrong:
         (source, found), others = wrong[0], [probe.name(other) for other, _ in wrong[1:]]
-        also = f" (so it does in {', '.join(others)})" if others else ""
+        also = f" (nor in {', '.join(others)})" if others else ""
         warnings.warn(
             f"the derivative of the step of {type(dynamics.updater).__name__} in {probe.name(source)} is not that of "
             f"its values: a small change moves the result by {found.slope:.3g} along the costate, but the vector-"
@@ -373,6 +373,8 @@ def spot_check(
 
 # Where the state is moved, in place of the index of an outer variable.
 _STATE = -1
+# Between the rounding of double and that of single precision.
+_SINGLE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -401,7 +403,7 @@ class _Probe:
         tensors = [x for x in results if isinstance(x, Tensor) and x.is_floating_point()]
         self._eps = max((torch.finfo(x.dtype).eps for x in tensors), default=1.0)
         self.epsilon = self._eps**0.4
-        self._tolerance = 1e-2 if self._eps < _SINGLE else 2e-2
+        self._tolerance = 1e-4 if self._eps < _SINGLE else 2e-2
 
     def name(self, source: int) -> str:
         """Return what to call a source."""
@@ -471,6 +473,7 @@ class _Probe:
         if not (math.isfinite(slope) and math.isfinite(derivative)):
             return None
         gap, size = abs(slope - derivative), max(abs(slope), abs(derivative))
+        # What rounding makes is reckoned only where it matters.
         agrees = gap <= self._tolerance * size or gap <= self._tolerance * size + self._noise() / abs(epsilon)
         return _Comparison(slope, derivative, epsilon, agrees)
 
@@ -488,8 +491,8 @@ class _Probe:
                 yield _dot(_minus(q, p), x_moved - x)
         for increments, draw, draw_moved in zip(self._product.increments, self._step.draws, draws, strict=True):
             if draw_moved is not draw:
-                tensors = [(x, y) for x, y in zip(*map(optree.tree_leaves, (draw, draw_moved)), strict=True) if _can(x)]
-                for c, (x, x_moved) in zip(increments, tensors, strict=True):
+                tensors = (filter(is_differentiable, optree.tree_leaves(tree)) for tree in (draw, draw_moved))
+                for c, x, x_moved in zip(increments, *tensors, strict=True):
                     if c is not None:
                         yield _dot(c, x_moved - x)
 
@@ -499,23 +502,15 @@ class _Probe:
         return 4 * self._eps * _sum(torch.linalg.vector_norm(_dense(p) * y) for p, y in pairs if p is not None)
 
 
-# Rounding of single precision, and a little less.
-_SINGLE = 1e-12
-
-
 def _moved(x: Any, epsilon: float, zero: bool) -> Any:
     """Return x moved by up to ε of each number towards zero, so that probabilities and variances stay what they are.
 
     With `zero`, a tensor of zeros is moved away from them.
     """
-    if not _can(x):
+    if not is_differentiable(x):
         return x
     size = x if not zero or bool(x.any()) else -torch.ones_like(x)
     return torch.addcmul(x, torch.rand_like(x), size, value=-epsilon)
-
-
-def _can(x: Any) -> bool:
-    return isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
 
 
 def _dense(p: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def _describe(kind: Any) -> str:
     return f"{tuple(kind[0])} {kind[1]}" if isinstance(kind, tuple) else kind.__name__
 
 
-_VERSION = attrgetter("_version")  # Counts the writes to a tensor.
+VERSION = attrgetter("_version")  # Counts the writes to a tensor.
 _HERE = threading.local()
 
 
@@ -94,7 +94,7 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
 
     def objective(params: PyTree, outer: PyTree, *batch: Any) -> Tensor:
         leaves = optree.tree_leaves(params)
-        versions = list(map(_VERSION, leaves))
+        versions = list(map(VERSION, leaves))
         _HERE.depth = getattr(_HERE, "depth", 0) + 1
         try:
             with torch.enable_grad():
@@ -117,7 +117,7 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
             ) from error
         finally:
             _HERE.depth -= 1
-        if versions != list(map(_VERSION, leaves)):
+        if versions != list(map(VERSION, leaves)):
             accessors = optree.tree_accessors(params)
             written = [a for a, x, v in zip(accessors, leaves, versions, strict=True) if x._version != v]
             raise InputError(

@@ -370,6 +370,19 @@ def _take(
     return Trajectory(end, reach, final, noted, mean, begin, dynamics, segments)
 
 
+def close_all(trajectory: Trajectory) -> None:
+    """Close the files of a trajectory after an error."""
+    for segment in trajectory.segments:
+        close(segment.tape)
+
+
+def remove_all(trajectory: Trajectory) -> None:
+    """Remove what a trajectory has on disk, once its sweep is at its end."""
+    for segment in trajectory.segments:
+        if isinstance(segment.tape, ResumableTape):
+            segment.tape.remove()
+
+
 def close(tape: Tape | None) -> None:
     """Close the file of a tape after an error, whose traceback may keep the tape alive."""
     if isinstance(tape, ResumableTape):

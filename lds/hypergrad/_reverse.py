@@ -50,7 +50,7 @@ from lds.hypergrad._guards import (
     faults,
 )
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
-from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close, later_gradient_norm, no_inner
+from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape
@@ -357,8 +357,7 @@ class Reverse:
         try:
             return self.differentiate(trajectory, problem.outer_objective)
         except BaseException:
-            for segment in trajectory.segments:
-                close(segment.tape)
+            close_all(trajectory)
             raise
 
     def differentiate(
@@ -394,9 +393,7 @@ class Reverse:
         check_grad(dynamics.outer, grad, trajectory.steps - t)
         watch.attached.warn_unreached(dynamics.outer, trajectory.steps - t)
         params_grad = _to_start(trajectory, t, last or costate, self.noise, arrived=to_start)
-        for segment in trajectory.segments:
-            if isinstance(segment.tape, ResumableTape):
-                segment.tape.remove()
+        remove_all(trajectory)
         diagnostics = SweepDiagnostics(
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=later_gradient_norm(dynamics, final),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, compress, count, islice
-from operator import attrgetter
 from typing import Any, Literal, TypeAlias, cast, overload
 
 import optree
@@ -16,17 +15,14 @@ from lds._random import INIT, forked, reseed
 from lds._updater import InnerObjective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._diagnostics import HypergradientResult
-from lds.hypergrad._dynamics import Costate
+from lds.hypergrad._dynamics import VERSION, Costate
 from lds.hypergrad._guards import all_finite, check_count, check_method, faults, replay_error
 from lds.hypergrad._implicit import Implicit
 from lds.hypergrad._outer import Derived, check_steady
-from lds.hypergrad._record import Problem, Trajectory, close, no_inner, no_objective
+from lds.hypergrad._record import Problem, Trajectory, close_all, no_inner, no_objective, remove_all
 from lds.hypergrad._reverse import Reverse, UsualWatchers, check_finite, reverse
-from lds.hypergrad.memory._tape import ResumableTape
 
 UnrollMethod: TypeAlias = Reverse | Implicit
-
-_VERSION = attrgetter("_version")
 
 
 @overload
@@ -230,7 +226,7 @@ class _Run:
         self._count, self._leaves = len(params), len(trajectory.dynamics.spec.differentiable)
         state: PyTree = problem.state
         self._given = [*self.inputs, *(x for x in optree.tree_leaves(state) if isinstance(x, Tensor))]
-        self._versions = list(map(_VERSION, self._given))
+        self._versions = list(map(VERSION, self._given))
         self._autocasts = _autocasts()
 
     def grads(self, cotangents: Sequence[Tensor | None], asked: Sequence[bool]) -> Sequence[Tensor | None]:
@@ -282,9 +278,7 @@ class _Run:
             if method.check_replay and self.problem.steps:
                 final = trajectory.dynamics.spec.flatten(trajectory.final_state)
                 replay_error(trajectory.dynamics, self.problem.steps - 1, results, final)
-        for segment in trajectory.segments:
-            if isinstance(segment.tape, ResumableTape):
-                segment.tape.remove()
+        remove_all(trajectory)
         flowing = [(y, c) for y, c in zip(results, cotangents, strict=False) if c is not None and y.requires_grad]
         pairs = zip(inputs, asked, strict=True)
         found: list[Tensor | None] = [torch.zeros_like(x) if ask else None for x, ask in pairs]
@@ -352,12 +346,11 @@ class _Run:
         try:
             yield trajectory
         except BaseException:
-            for segment in trajectory.segments:
-                close(segment.tape)
+            close_all(trajectory)
             raise
 
     def _check_unchanged(self) -> None:
-        if self._versions != list(map(_VERSION, self._given)):
+        if self._versions != list(map(VERSION, self._given)):
             raise InputError(
                 "params, outer or the state was changed in place since unroll ran, but its backward must begin there "
                 "again; differentiate first, or update a copy"

@@ -8,8 +8,9 @@ Imports nothing heavy before it reads an array.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -475,20 +476,7 @@ def read_class_names(folder: Path) -> list[str] | None:
     Raises:
         DataError: the file is damaged.
     """
-    path = folder / CLASS_NAMES
-    if not path.exists():
-        return None
-    try:
-        names: list[str] = parse_json(read_file(path))
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DataError("it is no list of texts")
-    except (OSError, DataError) as error:
-        raise DataError(
-            f"{path} must hold the names of the classes as a run saved them, but {reason(error)}; "
-            "run again, or remove it to have numbers"
-        ) from error
-    _check_of_run(folder, CLASS_NAMES)
-    return names
+    return _read_names(folder, CLASS_NAMES, "classes", _check_texts)
 
 
 def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
@@ -497,18 +485,22 @@ def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
     Raises:
         DataError: the file is damaged, or that of another run.
     """
-    path = folder / NODE_NAMES
+    return _read_names(folder, NODE_NAMES, "nodes", partial(_check_names, num_nodes=num_nodes))
+
+
+def _read_names(folder: Path, name: str, of: str, check: Callable[[Any], None]) -> list[str] | None:
+    path = folder / name
     if not path.exists():
         return None
     try:
         names: list[str] = parse_json(read_file(path))
-        _check_names(names, num_nodes)
+        check(names)
     except (OSError, DataError) as error:
         raise DataError(
-            f"{path} must hold the names of the nodes as a run saved them, but {reason(error)}; "
+            f"{path} must hold the names of the {of} as a run saved them, but {reason(error)}; "
             "run again, or remove it to have numbers"
         ) from error
-    _check_of_run(folder, NODE_NAMES)
+    _check_of_run(folder, name)
     return names
 
 
@@ -520,11 +512,15 @@ def _check_of_run(folder: Path, name: str) -> None:
             read_result(folder, [name])
 
 
+def _check_texts(names: Any) -> None:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError("it is no list of texts")
+
+
 def _check_names(names: Any, num_nodes: int) -> None:
     from lds.data.prepare import name_fault
 
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError("it is no list of texts")
+    _check_texts(names)
     if not len(set(names)) == len(names) == num_nodes:
         raise DataError(f"it holds {len(set(names))} different ones for {num_nodes} nodes")
     if faults := [wrong for name in names if (wrong := name_fault(name)) is not None]:

@@ -44,7 +44,7 @@ class Muon(Descent):
 
     The steps are those of `torch.optim.Muon`, in the precision of params. torch iterates in bfloat16, the map of which
     has no derivative; with `dtype=torch.bfloat16` the steps have torch's bits, and their derivative is that of the
-    iteration without rounding, at the same point.
+    iteration without rounding, at the same point, of which the engine warns (`DerivativeWarning`).
 
     Args:
         lr: step size η, given as for `SGD`.

@@ -226,6 +226,7 @@ class TestMuon:
         assert torch.allclose(grad["lr"], expected[0], rtol=1e-12)
         assert torch.allclose(grad["decay"], expected[1], rtol=1e-12)
 
+    @pytest.mark.filterwarnings("ignore::lds.errors.DerivativeWarning")  # It is not that of the rounded values.
     def test_bfloat16_has_the_derivative_of_the_iteration_without_rounding(self):
         problem = matrices()
         one, other = (
