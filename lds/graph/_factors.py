@@ -192,12 +192,16 @@ class FactorAccumulator:
         normalised = [(y, u) for y, u in products if y.normalised]
         if not normalised:
             return
-        u = torch.cat([u for _, u in normalised], 1)
-        v = torch.cat([y.operand for y, _ in normalised], 1)
-        propagated = torch.cat([y.result for y, _ in normalised], 1)
-        self._degree -= ((u * propagated).sum(1) + (v * (graph.normalised @ u)).sum(1)) / (2 * graph.degree)
+        sums = torch.zeros_like(self._degree)
         scale = graph.scale[:, None]
-        self._pairs += [(scale * u, scale * y.operand) for y, u in normalised]
+        for y, u in normalised:
+            # The sweep has multiplied the cotangent with Â already where its way led on to the operand.
+            propagated = y.propagated(u)
+            if propagated is None:
+                propagated = graph.normalised @ u
+            sums += (u * y.result).addcmul_(y.operand, propagated).sum(1)
+            self._pairs.append((scale * u, scale * y.operand))
+        self._degree -= sums / (2 * graph.degree)
 
     def value(self) -> FactorPairs:
         """Return the factor pairs gathered so far."""

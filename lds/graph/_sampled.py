@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +25,34 @@ class Product(NamedTuple):
     result: Tensor
     versions: tuple[int, int]
     normalised: bool
+    backward: _Backward
+
+    def propagated(self, cotangent: Tensor) -> Tensor | None:
+        """Return S U for the cotangent U of Y, if the sweep has computed that on its way to M; else None."""
+        return self.backward.result if _same(self.backward.cotangent, cotangent) else None
+
+
+class _Backward:
+    """The product of a cotangent that the last backward pass without a graph, that of a sweep, made."""
+
+    def __init__(self, transpose: Callable[[Tensor], Tensor]) -> None:
+        self._transpose = transpose
+        self.cotangent: Tensor | None = None
+        self.result: Tensor | None = None
+
+    def __call__(self, cotangent: Tensor) -> Tensor:
+        result = self._transpose(cotangent)
+        if not torch.is_grad_enabled():
+            self.cotangent, self.result = cotangent, result
+        return result
+
+
+def _same(a: Tensor | None, b: Tensor) -> bool:
+    """Tell whether two tensors hold the same numbers: other passes than the sweep's may have gone back over a product.
+
+    Compared by value, which takes a small part of the time of a product.
+    """
+    return a is not None and a.dtype == b.dtype and torch.equal(a, b)
 
 
 class _Record(list[Product]):
@@ -143,9 +171,10 @@ class SampledGraph:
             return multiply(csr, m, transpose)
         if not m.requires_grad:
             m = m.detach().requires_grad_()  # Not the result: a leaf of autograd must not be changed in place.
-        result = multiply(csr, m, transpose)
+        backward = _Backward(transpose)
+        result = multiply(csr, m, backward)
         versions = (m._version, result._version)
-        record.append(Product(get_gradient_edge(result), m.detach(), result.detach(), versions, normalised))
+        record.append(Product(get_gradient_edge(result), m.detach(), result.detach(), versions, normalised, backward))
         return result
 
 

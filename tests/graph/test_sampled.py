@@ -5,6 +5,7 @@ import torch
 
 from lds.errors import InputError
 from lds.graph import SampledGraph
+from lds.graph import _sampled as sampled
 from lds.graph._factors import FactorAccumulator
 from lds.graph._sampled import GraphTracer
 from tests.graph.oracles import dense_adjacency, normalise
@@ -148,6 +149,32 @@ class TestTheRecordOfProducts:
         (g,) = torch.autograd.grad(expected, a)
         torch.testing.assert_close(value, expected)
         torch.testing.assert_close(accumulator.value().to_dense(), (g + g.T).fill_diagonal_(0), rtol=1e-10, atol=1e-10)
+
+    def test_the_product_of_another_pass_is_not_taken_for_that_of_the_sweep(self):
+        """Both passes go back over one product; the degrees need that of the sweep's cotangent."""
+        graph, w = graph_of(), torch.ones(3, 2, dtype=DOUBLE, requires_grad=True)
+        tracer = GraphTracer(graph)
+        y = tracer.value.propagate(operand() @ w)
+        value = y.sin().sum()
+        cotangents = torch.autograd.grad(value, [w, *tracer.inputs()], retain_graph=True)[1:]
+        torch.autograd.grad(y.square().sum(), w)
+        accumulator = FactorAccumulator(12, w)
+        accumulator.add(tracer, cotangents)
+        a = dense_adjacency(graph).requires_grad_()
+        (g,) = torch.autograd.grad((normalise(a) @ operand() @ w).sin().sum(), a)
+        torch.testing.assert_close(accumulator.value().to_dense(), (g + g.T).fill_diagonal_(0), rtol=1e-10, atol=1e-10)
+
+    def test_the_product_of_the_sweep_is_not_made_twice(self, monkeypatch):
+        made, multiply = [], sampled.multiply
+        w = torch.ones(3, 2, dtype=DOUBLE, requires_grad=True)
+        tracer = GraphTracer(graph_of())
+        y = tracer.value.propagate(operand() @ w)
+        monkeypatch.setattr(sampled, "multiply", lambda *args: made.append(args) or multiply(*args))
+        (_, cotangent) = torch.autograd.grad(y.sin().sum(), [w, *tracer.inputs()])
+        (product,) = tracer.value.take_products()
+        assert len(made) == 1
+        assert torch.equal(product.propagated(cotangent), tracer.value.normalised @ cotangent)
+        assert product.propagated(2 * cotangent) is None
 
     def test_what_was_returned_stays_as_it_is(self):
         accumulator = FactorAccumulator(12, operand())
