@@ -14,13 +14,8 @@ from tests.oracles import DOUBLE
 
 N = 23
 NO_EDGES = torch.zeros(2, 0, dtype=torch.int64)
-# Blocks of one row, of a few rows with and without rest, and a single one.
-blocks = pytest.mark.parametrize("rows", [1, 4, 7, 23, 192])
-
-
-@pytest.fixture
-def block_rows(monkeypatch, rows):
-    monkeypatch.setattr("lds.graph._all_pairs._BLOCK_ROWS", rows)
+# One tile and a part of one, several with and without rest, and more than a band of them.
+sizes = pytest.mark.parametrize("n", [23, 64, 65, 192, 257])
 
 
 def randn(*shape, seed=0, dtype=DOUBLE):
@@ -34,31 +29,34 @@ def thin(rows, r, n=N, seed=0):
     return side
 
 
-def gradients():
+def gradients(n=N):
     """Factor pairs of every kind: their thin sides left or right, nested, disjoint, none, with nothing, dense."""
     few, more, others = [2, 3, 11], [2, 3, 11, 12], [0, 7, 22]
-    all_rows = list(range(N))
+    all_rows = list(range(n))
     kinds = {
         "none": [],
-        "dense": [(randn(N, 4), randn(N, 4, seed=1))],
-        "thin left": [(thin(few, 3), randn(N, 3, seed=1))],
-        "thin right": [(randn(N, 3, seed=1), thin(few, 3))],
-        "both sides thin": [(thin(few, 3), thin(others, 3, seed=1)), (thin(more, 1), thin(more, 1, seed=1))],
-        "merged": [(thin(more, 2), randn(N, 2, seed=1)), (randn(N, 3, seed=2), thin([*more, 13], 3, seed=3))],
-        "nested": [(thin(few, 2), randn(N, 2, seed=1)), (thin([*more, 5, 6, 8], 2, seed=4), randn(N, 2, seed=3))],
-        "disjoint": [(thin(few, 2), randn(N, 2, seed=1)), (thin(others, 2, seed=2), randn(N, 2, seed=3))],
-        "just thin": [(thin(all_rows[: N // 2], 2), randn(N, 2, seed=1))],
-        "just dense": [(thin(all_rows[: N // 2 + 1], 2), randn(N, 2, seed=1))],
-        "zero": [(torch.zeros(N, 2, dtype=DOUBLE), randn(N, 2))],
-        "last row": [(thin([N - 1], 2), randn(N, 2, seed=1))],
+        "dense": [(randn(n, 4), randn(n, 4, seed=1))],
+        "thin left": [(thin(few, 3, n), randn(n, 3, seed=1))],
+        "thin right": [(randn(n, 3, seed=1), thin(few, 3, n))],
+        "both sides thin": [
+            (thin(few, 3, n), thin(others, 3, n, seed=1)),
+            (thin(more, 1, n), thin(more, 1, n, seed=1)),
+        ],
+        "merged": [(thin(more, 2, n), randn(n, 2, seed=1)), (randn(n, 3, seed=2), thin([*more, 13], 3, n, seed=3))],
+        "nested": [(thin(few, 2, n), randn(n, 2, seed=1)), (thin([*more, 5, 6, 8], 2, n, seed=4), randn(n, 2, seed=3))],
+        "disjoint": [(thin(few, 2, n), randn(n, 2, seed=1)), (thin(others, 2, n, seed=2), randn(n, 2, seed=3))],
+        "just thin": [(thin(all_rows[: n // 2], 2, n), randn(n, 2, seed=1))],
+        "just dense": [(thin(all_rows[: n // 2 + 1], 2, n), randn(n, 2, seed=1))],
+        "zero": [(torch.zeros(n, 2, dtype=DOUBLE), randn(n, 2))],
+        "last row": [(thin([n - 1], 2, n), randn(n, 2, seed=1))],
     }
     kinds["everything"] = [pair for pairs in kinds.values() for pair in pairs]
     return kinds
 
 
-def pairs_of(kind, *, scale=0.1, degree=True):
-    q = randn(N, seed=9) if degree else torch.zeros(N, dtype=DOUBLE)
-    return FactorPairs(tuple((scale * u, v) for u, v in gradients()[kind]), scale * q)
+def pairs_of(kind, n=N, *, scale=0.1, degree=True):
+    q = randn(n, seed=9) if degree else torch.zeros(n, dtype=DOUBLE)
+    return FactorPairs(tuple((scale * u, v) for u, v in gradients(n)[kind]), scale * q)
 
 
 def dense_gradient(pairs):
@@ -69,14 +67,13 @@ def dense_gradient(pairs):
     return (g + g.T).fill_diagonal_(0)
 
 
-@pytest.mark.usefixtures("block_rows")
-@blocks
+@sizes
 class TestProjection:
     @pytest.mark.parametrize("kind", gradients().keys())
-    def test_equals_the_dense_step(self, rows, kind):
+    def test_equals_the_dense_step(self, n, kind):
         for degree in (True, False):
-            pairs = pairs_of(kind, degree=degree)
-            structure = structure_of(theta("random", N))
+            pairs = pairs_of(kind, n, degree=degree)
+            structure = structure_of(theta("random", n))
             expected = structure.to_dense()
             for lr in (0.7, 0.2):
                 structure.project_(pairs, lr)
@@ -84,42 +81,41 @@ class TestProjection:
                 torch.testing.assert_close(structure.to_dense(), expected, rtol=1e-12, atol=1e-12)
             assert abs(structure.expected_edges - float(expected.triu(1).sum())) < 1e-9
 
-    def test_clips_at_both_ends(self, rows):
-        structure = structure_of(theta("random", N))
-        pairs = pairs_of("everything", scale=100.0)
+    def test_clips_at_both_ends(self, n):
+        structure = structure_of(theta("random", n))
+        pairs = pairs_of("everything", n, scale=100.0)
         structure.project_(pairs, 1.0)
-        upper = torch.triu_indices(N, N, 1)
+        upper = torch.triu_indices(n, n, 1)
         found = structure.to_dense()[upper[0], upper[1]]
         assert bool(((found == 0) | (found == 1)).float().mean() > 0.9)
         assert bool((found == 0).any())
         assert bool((found == 1).any())
         assert not structure.to_dense().diagonal().any()
 
-    def test_a_step_of_size_zero(self, rows):
-        structure = structure_of(theta("random", N))
+    def test_a_step_of_size_zero(self, n):
+        structure = structure_of(theta("random", n))
         before = structure.state()
-        structure.project_(pairs_of("everything"), 0.0)
+        structure.project_(pairs_of("everything", n), 0.0)
         assert torch.equal(structure.state(), before)
 
-    def test_draws_follow_the_step(self, rows):
-        structure = structure_of(theta("random", N))
-        everything = FactorPairs((), torch.full((N,), -1.0, dtype=DOUBLE))
+    def test_draws_follow_the_step(self, n):
+        structure = structure_of(theta("random", n))
+        everything = FactorPairs((), torch.full((n,), -1.0, dtype=DOUBLE))
         structure.project_(everything, 1.0)
-        assert structure.expected_edges == N * (N - 1) / 2
-        assert structure.draw().num_edges == N * (N - 1) // 2
+        assert structure.expected_edges == n * (n - 1) / 2
+        assert structure.draw().num_edges == n * (n - 1) // 2
         structure.project_(everything, -1.0)
         assert structure.expected_edges == 0
         assert structure.draw().num_edges == 0
 
 
-@pytest.mark.usefixtures("block_rows")
-@blocks
+@sizes
 class TestStorage:
-    def test_edges_start_with_probability_one(self, rows):
-        edge_index = torch.tensor([[1, 5, 5, 22, 0, 3, 7], [5, 1, 1, 0, 22, 3, 6]])
-        structure = AllPairs(N, edge_index)
-        expected = torch.zeros(N, N)
-        for i, j in ((1, 5), (0, 22), (6, 7)):
+    def test_edges_start_with_probability_one(self, n):
+        edge_index = torch.tensor([[1, 5, 5, n - 1, 0, 3, 7], [5, 1, 1, 0, n - 1, 3, 6]])
+        structure = AllPairs(n, edge_index)
+        expected = torch.zeros(n, n)
+        for i, j in ((1, 5), (0, n - 1), (6, 7)):
             expected[i, j] = expected[j, i] = 1
         assert torch.equal(structure.to_dense(), expected)
         assert structure.expected_edges == 3
@@ -127,23 +123,20 @@ class TestStorage:
         graph = structure.draw()
         assert torch.equal(dense_adjacency(graph), expected)
 
-    def test_edges_above_a_threshold(self, rows):
-        p = theta("random", N)
+    def test_edges_above_a_threshold(self, n):
+        p = theta("random", n)
         structure = structure_of(p)
         for threshold in (0.0, 0.3, 0.9):
             pairs, probability = structure.edges(threshold)
-            assert {(i, j) for i, j in pairs.T.tolist()} == {
-                (i, j) for i, j in (p.triu(1) > threshold).nonzero().tolist()
-            }
-            assert pairs.shape[1] == len(set(map(tuple, pairs.T.tolist())))
+            assert torch.equal(pairs, (p.triu(1) > threshold).nonzero().T)  # Sorted by row, then by column.
             assert torch.equal(probability, p[pairs[0], pairs[1]])
         assert structure.edges(1.0)[0].shape == (2, 0)
 
-    def test_state_goes_back(self, rows):
-        structure = structure_of(theta("random", N))
+    def test_state_goes_back(self, n):
+        structure = structure_of(theta("random", n))
         dense, state = structure.to_dense(), structure.state()
-        structure.project_(pairs_of("everything"), 1.0)
-        structure.project_(FactorPairs((), torch.ones(N, dtype=DOUBLE)), 1.0)
+        structure.project_(pairs_of("everything", n), 1.0)
+        structure.project_(FactorPairs((), torch.ones(n, dtype=DOUBLE)), 1.0)
         assert structure.draw().num_edges == 0
         structure.restore_(state)
         assert torch.equal(structure.to_dense(), dense)
@@ -152,14 +145,14 @@ class TestStorage:
         state.zero_()
         assert torch.equal(structure.to_dense(), dense)
 
-    def test_draws_have_the_probabilities(self, rows):
-        p = theta("sparse", N)
+    def test_draws_have_the_probabilities(self, n):
+        p = theta("sparse", n)
         p[4, 5:] = p[5:, 4] = 1
         p[6, 7:] = p[7:, 6] = 0
         structure = structure_of(p)
         torch.manual_seed(0)
         rounds = 400
-        total = torch.zeros(N, N, dtype=DOUBLE)
+        total = torch.zeros(n, n, dtype=DOUBLE)
         for _ in range(rounds):
             graph = structure.draw()
             assert bool((graph.row < graph.col).all())
@@ -186,21 +179,46 @@ def test_draws_are_those_of_the_seed():
     assert not torch.equal(draw(0), draw(1))
 
 
-def test_an_entry_that_rounds_to_the_bound_is_drawn(monkeypatch):
-    """The bound between listed and thinned entries must be a number that θ can hold, else such an entry is neither."""
-    p = 0.1
-    structure = AllPairs(40, NO_EDGES)
-    # The next step sets the bound to p: two proposals for each expected edge.
-    monkeypatch.setattr("lds.graph._all_pairs._PROPOSALS", 1.0)
-    step = FactorPairs((), torch.full((40,), -p / 2))
-    structure.project_(step, 1.0)
-    upper = torch.triu_indices(40, 40, 1)
-    assert bool((structure.to_dense()[upper[0], upper[1]] == torch.tensor(p)).all())
-    assert float(torch.tensor(p)) > p
-    structure._refresh(p * structure.state().numel())
-    torch.manual_seed(0)
-    edges = sum(structure.draw().num_edges for _ in range(200))
-    assert stats.binomtest(edges, 200 * upper.shape[1], p).pvalue > 1e-3
+def test_entries_around_the_cut_are_drawn():
+    """Those of 1/4 are thinned, and the next number above is drawn by itself: none is in both, and none in neither."""
+    for p in (torch.tensor(0.25), torch.tensor(0.25).nextafter(torch.tensor(1.0))):
+        structure = structure_of(torch.full((40, 40), float(p)))
+        torch.manual_seed(0)
+        edges = sum(structure.draw().num_edges for _ in range(200))
+        assert stats.binomtest(edges, 200 * 780, 0.25).pvalue > 1e-3
+
+
+class TestStatesOfOthers:
+    def old(self, p):
+        """θ as versions before the tiles stored it: blocks of 192 rows with the columns from their first row on."""
+        n = p.shape[0]
+        return torch.cat([p.triu(1)[k : k + 192, k:].flatten() for k in range(0, n, 192)])
+
+    @pytest.mark.parametrize("n", [1, 5, 64, 191, 192, 193, 400])
+    def test_those_of_earlier_versions_are_read(self, n):
+        p = theta("random", n)
+        structure = AllPairs(n, NO_EDGES, dtype=DOUBLE)
+        structure.restore_(self.old(p))
+        assert torch.equal(structure.to_dense(), p)
+        assert structure.expected_edges == pytest.approx(float(p.triu(1).sum()))
+
+    @pytest.mark.parametrize("shape", [(0,), (7,), (2, 2048), (4095,), (4097,)])
+    def test_those_of_another_size_are_refused(self, shape):
+        structure = structure_of(theta("random", N))
+        before = structure.state()
+        with pytest.raises(InputError, match=r"θ of 23 nodes must have 4096 numbers, got shape \("):
+            structure.restore_(torch.zeros(shape))
+        assert torch.equal(structure.state(), before)
+
+    @pytest.mark.parametrize("n", [3, 64, 100, 150])
+    def test_what_lies_outside_of_the_triangle_does_not_count(self, n):
+        structure = AllPairs(n, NO_EDGES)
+        structure.restore_(torch.ones_like(structure.state()))
+        assert structure.expected_edges == n * (n - 1) / 2
+        graph = structure.draw()
+        assert graph.num_edges == n * (n - 1) // 2
+        assert int(graph.col.max()) < n
+        assert bool((graph.row < graph.col).all())
 
 
 def test_one_node():

@@ -5,34 +5,34 @@ import pytest
 import torch
 from scipy import stats
 
-from lds.graph._thinning import ThinningSampler, positions_above
+from lds.graph._thinning import CUT, ThinningSampler, sums_of
 
-BOUND = 0.06
 COUNT = 8000
 
 
-def sampler_of(p, bound=BOUND):
-    return ThinningSampler(p, bound, positions_above(p, bound))
+def sampler_of(p, side=8):
+    """A sampler of a vector, in segments of `side` entries; zeros fill up the last one."""
+    segments = torch.cat([p, p.new_zeros(-p.numel() % side)]).view(-1, side)
+    return ThinningSampler(segments, sums_of(segments))
 
 
 def draws(sampler, count, seed=0):
     """`count` draws as a boolean matrix [count, M]."""
     torch.manual_seed(seed)
-    hits = torch.zeros(count, sampler._probabilities.numel(), dtype=torch.bool)
+    hits = torch.zeros(count, sampler._segments.numel(), dtype=torch.bool)
     for k in range(count):
         hits[k, sampler.draw()] = True
     return hits
 
 
-VALUES = (0.0, 1e-3, 0.02, BOUND - 1e-6, BOUND, BOUND + 1e-6, 0.3, 0.5, 0.97, 1.0)
+VALUES = (0.0, 1e-3, 0.02, CUT - 1e-6, CUT, CUT + 1e-6, 0.3, 0.5, 0.97, 1.0)
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=["float32", "float64"])
 def sampled(request):
     """Ten entries of each probability, spread over the vector."""
-    bound = float(torch.tensor(BOUND, dtype=request.param))
     p = torch.tensor(VALUES, dtype=torch.float64).repeat(10).to(request.param)
-    return p.double(), draws(sampler_of(p, bound), COUNT)
+    return p.double(), draws(sampler_of(p), COUNT)[:, : p.numel()]
 
 
 class TestDistribution:
@@ -73,7 +73,7 @@ def test_many_tiny_probabilities():
     m = 1_000_000
     p = torch.full((m,), 1e-6)
     p[::1000] = 1e-4
-    sampler = sampler_of(p, 2e-4)
+    sampler = sampler_of(p, 64)
     torch.manual_seed(0)
     tiny, small, rounds = 0, 0, 300
     for _ in range(rounds):
@@ -86,16 +86,16 @@ def test_many_tiny_probabilities():
 
 
 def test_an_entry_drawn_by_several_proposals_counts_once():
-    """Few entries at the bound: most draws hold the same entry more than once."""
-    p = torch.full((3,), 0.5)
-    hits = draws(sampler_of(p, 0.5), 4000)
+    """Few entries at the cut: most draws hold the same entry more than once."""
+    hits = draws(sampler_of(torch.full((3,), CUT), 3), 4000)
     counts = torch.bincount((hits * torch.tensor([1, 2, 4])).sum(1), minlength=8).numpy()
-    assert stats.chisquare(counts).pvalue > 1e-3
+    drawn = np.array([bin(k).count("1") for k in range(8)])
+    assert stats.chisquare(counts, 4000 * CUT**drawn * (1 - CUT) ** (3 - drawn)).pvalue > 1e-3
 
 
 def test_positions_are_distinct():
     p = torch.rand(500, generator=torch.Generator().manual_seed(0)) * 0.2
-    sampler = sampler_of(p, 0.1)
+    sampler = sampler_of(p)
     torch.manual_seed(0)
     for _ in range(50):
         positions = sampler.draw()
@@ -113,20 +113,20 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_nothing_and_everything(value):
-    hits = draws(sampler_of(torch.full((50,), value)), 20)
+    hits = draws(sampler_of(torch.full((48,), value)), 20)
     assert bool(hits.all()) is bool(value)
     assert bool(hits.any()) is bool(value)
 
 
-def test_probabilities_are_read_at_every_draw():
-    p = torch.zeros(100)
-    sampler = sampler_of(p)
-    p += 0.05
-    assert 300 < int(draws(sampler, 100).sum()) < 700
+def test_sums():
+    p = torch.tensor([[0.0, 0.25, 0.5, 0.125], [0.0] * 4, [1.0] * 4])
+    sums = sums_of(p)
+    assert sums.small.tolist() == [0.375, 0.0, 0.0]
+    assert sums.large.tolist() == [2, 8, 9, 10, 11]
+    assert sums.total == 4.875
 
 
-def test_positions_above_a_bound():
-    values = torch.tensor([[0.0, 0.5, 0.25], [1.0, 0.5, 0.75]])
-    assert positions_above(values, 0.5).tolist() == [3, 5]
-    assert positions_above(values[:, 1:], 0.4).tolist() == [0, 2, 3]
-    assert positions_above(values, 1.0).dtype == torch.int64
+@pytest.mark.parametrize("tiny", [1e-45, 1e-38, 1e-12])
+def test_hardly_anything(tiny):
+    """Sums of the smallest numbers that there are."""
+    assert not draws(sampler_of(torch.full((48,), tiny)), 50).any()

@@ -29,7 +29,7 @@ def structure(request):
     else:
         result = AllPairs(N, torch.stack([row, col])[:, :0])
         state = result.state()
-        state[result._positions(row, col)] = p[row, col]
+        state[result._tiles.positions(row, col)] = p[row, col]
         result.restore_(state)
     return result
 
