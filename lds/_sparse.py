@@ -142,13 +142,18 @@ class SparseMatrix:
     def T(self) -> SparseMatrix:  # noqa: N802 - the name that torch and numpy have for it
         """The transpose, shape [F, N]."""
         if self.csr.is_cpu:
-            return SparseMatrix(from_scipy(to_scipy(self.csr).T.tocsr()))
+            transpose = SparseMatrix(from_scipy(to_scipy(self.csr).T.tocsr()))
+            # The second derivative comes back here; another object, for a cycle would keep both for long.
+            transpose.T = SparseMatrix(self.csr)
+            return transpose
         starts, col, values = self.csr.crow_indices(), self.csr.col_indices(), self.csr.values()
         row = torch.repeat_interleave(torch.arange(self.shape[0], device=col.device), starts.diff())
         return SparseMatrix(csr_tensor(col.long(), row, values, (self.shape[1], self.shape[0])))
 
     def rows(self, numbers: Tensor) -> SparseMatrix:
         """Return the matrix of some rows, shape [M, F]."""
+        if self.csr.is_cpu:
+            return SparseMatrix(from_scipy(to_scipy(self.csr)[numbers.numpy()]))
         starts, col, values = self.csr.crow_indices(), self.csr.col_indices(), self.csr.values()
         places, counts = row_places(starts, numbers)
         ends = torch.zeros(numbers.numel() + 1, dtype=torch.int64, device=col.device)

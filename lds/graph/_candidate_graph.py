@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lds._hash import draw_key, uniform
 from lds.errors import InputError
-from lds.graph._candidate_index import CandidateIndex, Incident
+from lds.graph._candidate_index import CandidateIndex
 from lds.graph._sampled import SampledGraph
 
 # Where more of all nodes are active, the whole graph is used: relabelling would cost more than it saves.
@@ -104,6 +106,15 @@ class Touched:
     listed: Tensor
     outside: Tensor
     row: Tensor
+
+
+class _Found(NamedTuple):
+    """Candidates of some nodes, an entry for each node and candidate: both ends, place, and whether it was drawn."""
+
+    owner: Tensor
+    other: Tensor
+    place: Tensor
+    drawn: Tensor
 
 
 class ActiveGraph(CandidateGraph):
@@ -235,48 +246,53 @@ class DrawnGraph(CandidateGraph):
         active = torch.zeros(self.num_nodes, dtype=torch.bool, device=nodes.device)  # T
         active[nodes] = True
         certain, inner = active.clone(), active  # S, and T of the hop before.
-        found: list[tuple[Incident, Tensor]] = []
+        found: list[_Found] = []
         count = nodes.numel()
         for _ in range(hops):
             if count > ACTIVE_SHARE * self.num_nodes:
                 return None
             found.append(self._at(nodes))
             inner = active.clone()
-            of_loss = [certain[pairs.owner] for pairs, _ in found]
-            for (pairs, drawn), here in zip(found, of_loss, strict=True):
-                active[pairs.other[drawn | here if gradient else drawn]] = True
-                certain[pairs.other[drawn & here]] = True
-            nodes = (active & ~inner).nonzero().flatten()
+            of_loss = [certain[pairs.owner] for pairs in found]
+            for pairs, here in zip(found, of_loss, strict=True):
+                active[pairs.other[pairs.drawn | here if gradient else pairs.drawn]] = True
+                certain[pairs.other[pairs.drawn & here]] = True
+            nodes = _members(active & ~inner)
             count += nodes.numel()
         if count > ACTIVE_SHARE * self.num_nodes:
             return None
-        found.append(self._at(nodes))
         if not gradient:
             certain.zero_()
-        return self._relabelled(found, active, inner, certain)
+        # All candidates of the others with a gradient are listed; of the rest, the degrees are enough.
+        found.append(self._at(nodes[certain[nodes]]))
+        rest, places = self._index.of(nodes[~certain[nodes]])
+        return self._relabelled(found, active, inner, certain, rest[self._are_drawn(places)])
 
     def _relabelled(
-        self, found: list[tuple[Incident, Tensor]], active: Tensor, inner: Tensor, certain: Tensor
+        self, found: list[_Found], active: Tensor, inner: Tensor, certain: Tensor, ends: Tensor
     ) -> ActiveGraph:
-        """Return the part with the active nodes, all of whose candidates were found.
+        """Return the part with the active nodes.
 
         Args:
-            found: candidates of the active nodes, and which of them were drawn.
+            found: the candidates of the nodes that are inner or certain.
             active: whether a node has a row, shape [N].
             inner: whether all drawn edges of a node are listed.
             certain: whether all candidates of a node have a gradient.
+            ends: the other active nodes, as often as their degree is.
         """
-        owner, other, place = (torch.cat(part) for part in zip(*(pairs for pairs, _ in found), strict=True))
-        drawn = torch.cat([drawn for _, drawn in found])
-        nodes = active.nonzero().flatten()
+        owner, other, place, drawn = (torch.cat(part) for part in zip(*found, strict=True))
+        nodes = _members(active)
         local = torch.full((self.num_nodes,), -1, dtype=torch.int32, device=nodes.device)
         local[nodes] = torch.arange(nodes.numel(), dtype=torch.int32, device=nodes.device)
         row, col = local[owner], local[other]
-        degree = (1 + torch.bincount(row[drawn], minlength=nodes.numel())).to(self._theta.dtype)
-        of_loss = certain[owner]
-        wanted = drawn & (inner[owner] | inner[other]) | of_loss | certain[other]
-        # A pair of two active nodes was found from both ends.
-        listed = (wanted & (owner < other) & (col >= 0)).nonzero().flatten()
+        ends = torch.cat([row[drawn], local[ends]])
+        degree = (1 + torch.bincount(ends, minlength=nodes.numel())).to(self._theta.dtype)
+        of_loss, of_other = certain[owner], certain[other]
+        inside = inner[other]
+        wanted = drawn & (inner[owner] | inside) | of_loss | of_other
+        # A pair whose other end is inner or certain was found from both.
+        once = (owner < other) | ~(inside | of_other)
+        listed = (wanted & once & (col >= 0)).nonzero().flatten()
         outside = (of_loss & (col < 0)).nonzero().flatten()
         return ActiveGraph(
             nodes,
@@ -287,11 +303,11 @@ class DrawnGraph(CandidateGraph):
             Touched(place[listed], place[outside], row[outside].long()),
         )
 
-    def _at(self, nodes: Tensor) -> tuple[Incident, Tensor]:
+    def _at(self, nodes: Tensor) -> _Found:
         """Return the candidates of some nodes, and which of them were drawn."""
         self._unchanged()
-        pairs = self._index.of(nodes)
-        return pairs, self._are_drawn(pairs.place)
+        owner, place = self._index.of(nodes)
+        return _Found(owner, self._index.other(owner, place), place, self._are_drawn(place))
 
     def _are_drawn(self, places: Tensor) -> Tensor:
         return uniform(self._key, places) < self._theta[places]
@@ -309,6 +325,12 @@ class DrawnGraph(CandidateGraph):
                 "or draw another"
             )
         return self._theta
+
+
+def _members(mask: Tensor) -> Tensor:
+    """Return the nodes in a set, sorted."""
+    # numpy is several times as fast where few are.
+    return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.is_cpu else mask.nonzero().flatten()
 
 
 def _uniform_of(nodes: Tensor, like: Tensor) -> Tensor:

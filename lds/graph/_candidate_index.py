@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lds._sparse import row_places
-
-
-class Incident(NamedTuple):
-    """Candidates that given nodes are an end of, an entry for each node and candidate.
-
-    Attributes:
-        owner: the node, int64 of shape [M].
-        other: the other end, int64 of shape [M].
-        place: the place of the pair among all candidates, int64 of shape [M].
-    """
-
-    owner: Tensor
-    other: Tensor
-    place: Tensor
 
 
 class CandidateIndex:
@@ -51,14 +36,20 @@ class CandidateIndex:
         n = self.num_nodes
         return torch.searchsorted(self.row.long().mul_(n).add_(self.col), row.long() * n + col)
 
-    def of(self, nodes: Tensor) -> Incident:
-        """Return all candidates of some distinct nodes, in time of their number."""
+    def of(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the candidates that some distinct nodes are an end of, in time of their number.
+
+        Returns:
+            The node and the place of the candidate, int64 of shape [M]: an entry for each node and candidate.
+        """
         place, larger = row_places(self._upper_starts, nodes)
         positions, smaller = row_places(self._lower_starts, nodes)
-        second = self._lower[positions].long()
         owner = torch.cat([torch.repeat_interleave(nodes, larger), torch.repeat_interleave(nodes, smaller)])
-        other = torch.cat([self.col[place], self.row[second]]).long()
-        return Incident(owner, other, torch.cat([place, second]))
+        return owner, torch.cat([place, self._lower[positions].long()])
+
+    def other(self, owner: Tensor, place: Tensor) -> Tensor:
+        """Return the other ends of candidates of which one is known, int64."""
+        return (self.row[place].long() - owner).add_(self.col[place])
 
     @cached_property
     def _upper_starts(self) -> Tensor:
