@@ -61,6 +61,19 @@ def csr_tensor(row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int])
     return torch.sparse_csr_tensor(starts, col[order], values[order], shape, check_invariants=False)
 
 
+def row_places(starts: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where the entries of some rows of a CSR matrix lie, row after row, and how many each has; int64.
+
+    Args:
+        starts: where each row begins, and the last one ends, shape [N + 1].
+        rows: numbers of rows, shape [M].
+    """
+    begin = starts[rows].long()
+    counts = starts[rows + 1] - begin
+    places = torch.repeat_interleave(begin - (counts.cumsum(0) - counts), counts)
+    return places.add_(torch.arange(places.numel(), device=places.device)), counts
+
+
 def from_scipy(matrix: scipy.sparse.csr_matrix) -> Tensor:
     """Return a CSR tensor that shares the memory of a scipy matrix."""
     return torch.sparse_csr_tensor(
@@ -128,9 +141,27 @@ class SparseMatrix:
     @cached_property
     def T(self) -> SparseMatrix:  # noqa: N802 - the name that torch and numpy have for it
         """The transpose, shape [F, N]."""
+        if self.csr.is_cpu:
+            transpose = SparseMatrix(from_scipy(to_scipy(self.csr).T.tocsr()))
+            # The second derivative comes back here; another object, for a cycle would keep both for long.
+            transpose.T = SparseMatrix(self.csr)
+            return transpose
         starts, col, values = self.csr.crow_indices(), self.csr.col_indices(), self.csr.values()
         row = torch.repeat_interleave(torch.arange(self.shape[0], device=col.device), starts.diff())
         return SparseMatrix(csr_tensor(col.long(), row, values, (self.shape[1], self.shape[0])))
+
+    def rows(self, numbers: Tensor) -> SparseMatrix:
+        """Return the matrix of some rows, shape [M, F]."""
+        if self.csr.is_cpu:
+            return SparseMatrix(from_scipy(to_scipy(self.csr)[numbers.numpy()]))
+        starts, col, values = self.csr.crow_indices(), self.csr.col_indices(), self.csr.values()
+        places, counts = row_places(starts, numbers)
+        ends = torch.zeros(numbers.numel() + 1, dtype=torch.int64, device=col.device)
+        torch.cumsum(counts, 0, out=ends[1:])
+        shape = (numbers.numel(), self.shape[1])
+        return SparseMatrix(
+            torch.sparse_csr_tensor(ends.to(col.dtype), col[places], values[places], shape, check_invariants=False)
+        )
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """Return the product with a dense matrix of shape [F, r]."""

@@ -2,7 +2,8 @@
 
 from lds._sparse import SparseMatrix
 from lds.graph._all_pairs import AllPairs
-from lds.graph._candidate_pairs import CandidateGraph, CandidatePairs
+from lds.graph._candidate_graph import CandidateGraph
+from lds.graph._candidate_pairs import CandidatePairs
 from lds.graph._factors import FactorPairs
 from lds.graph._pairs import GivenGraph, KNNGraph, WeightedPairs, initial_weights, random_pairs
 from lds.graph._sampled import SampledGraph, Structure

@@ -120,6 +120,10 @@ class SampledGraph:
         """Return Â M for M of shape [N, r], the propagation of a GCN."""
         return self._multiply(self.normalised, m, normalised=True)
 
+    def uniform(self, like: Tensor) -> Tensor:
+        """Return random numbers in [0, 1) like a tensor with a row for each node, for masks of dropout."""
+        return torch.rand_like(like)
+
     def traced(self) -> SampledGraph:
         """Return this graph with an empty record of products, to which every product adds itself."""
         graph = copy(self)

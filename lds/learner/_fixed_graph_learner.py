@@ -90,7 +90,7 @@ class FixedGraphLearner:
         with forked(task.cuda):
             reseed(seed, INIT, cuda=task.cuda)
             params = task.initial_params()
-            graph = structure.draw()  # All probabilities are 0 or 1.
+            graph = structure.draw().without_candidates()  # All probabilities are 0 or 1.
 
         rate = self._rate(graph)
 

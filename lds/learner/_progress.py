@@ -22,10 +22,9 @@ from lds.updaters import State, Updater
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far: weights, mean logits, a copy of θ, and the figures it was chosen by."""
+    """The best epoch so far: weights, a copy of θ, and the figures it was chosen by."""
 
     params: Params
-    logits: Tensor
     theta: Tensor
     es_accuracy: float
     es_loss: float
@@ -197,12 +196,8 @@ def _state(value: object, params: Params, updater: Updater) -> State:
 def _best(value: object, params: Params, theta: Tensor) -> Best:
     found = _mapping("the best epoch", value, [part.name for part in fields(Best)])
     weights = _mapping("its weights", found["params"], params)
-    logits = found["logits"]
-    if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == 2):
-        raise no_fit("logits are no matrix")
     return Best(
         params={name: _like(name, weights[name], like) for name, like in params.items()},
-        logits=logits,
         theta=_like("theta", found["theta"], theta, finite=True),
         es_accuracy=_like("es_accuracy", found["es_accuracy"], 0.0),
         es_loss=_like("es_loss", found["es_loss"], 0.0),

@@ -153,7 +153,9 @@ class StructureLearner:
         structure: Structure = progress.outer["structure"]
         structure.restore_(progress.best.theta)
         best, history = progress.best, tuple(progress.history)
-        return Fit(structure, best.params, best.logits, history, progress.outer_step, task)
+        number = max(epoch.epoch for epoch in history if epoch.improved)
+        logits = self._mean_logits(task, best.params, structure, mix(seed, number))
+        return Fit(structure, best.params, logits, history, progress.outer_step, task)
 
     def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""
@@ -185,9 +187,7 @@ class StructureLearner:
             )
             listeners.on_resumable(progress.dump if start is None else partial(dict, start))
         weights = progress.state.params
-        with forked(task.cuda):
-            reseed(seed, EVALUATE, cuda=task.cuda)
-            logits = task.mean_logits(weights, structure.draw, self.samples)
+        logits = self._mean_logits(task, weights, structure, seed, task.nodes["es"])
         with reproducible(progress, start):
             accuracy, loss = task.early_stopping(logits)
         best = progress.best
@@ -197,7 +197,7 @@ class StructureLearner:
         improved = best is None or (accuracy, -loss) > (best.es_accuracy, -best.es_loss)
         if improved:
             best = progress.best = None  # Frees the old copy of θ before the new one is made.
-            progress.best = Best(weights, logits, structure.state(), accuracy, loss)
+            progress.best = Best(weights, structure.state(), accuracy, loss)
         progress.end_epoch()
         progress.history.append(
             EpochRecord(
@@ -284,6 +284,14 @@ class StructureLearner:
         if "inner_lr" in outer:
             outer["inner_lr"] = outer["inner_lr"] - lr * result.grad["inner_lr"]
         return result.outer_loss
+
+    def _mean_logits(
+        self, task: Task, params: Params, structure: Structure, seed: int, nodes: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean logits of some nodes, or of all, over the graphs by which an epoch of this seed is judged."""
+        with forked(task.cuda):
+            reseed(seed, EVALUATE, cuda=task.cuda)
+            return task.mean_logits(params, structure.draw, self.samples, nodes)
 
     def _updater(self) -> Updater:
         if self.updater is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from lds._memory import ROOM, too_large
 from lds._random import INIT, cuda_devices, forked, reseed
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 ModelFactory: TypeAlias = Callable[[int, int], nn.Module]
 Params: TypeAlias = dict[str, Tensor]
 
+# What a model says of itself, and what may make it another.
+_ASKED = ("hops", "forward")
+# Nodes whose logits are predicted at once, where the model says its hops: the memory of a prediction is bounded.
+BLOCK = 1 << 21
 # Features with fewer non-zeros than this are multiplied as a sparse matrix.
 _SPARSE = 0.25
 
@@ -69,6 +74,9 @@ class Task:
             self.module = self._new_module()
         self._buffers = {name: (buffer, buffer._version) for name, buffer in self.module.named_buffers()}
         self.x = _features(data.x, sparse=getattr(self.module, "accepts_sparse", False))
+        # Rows of sparse features by the active nodes they are of: a step of the sweep needs those of the step again.
+        self._rows: Any = WeakTensorKeyDictionary()
+        self.hops = _hops(self.module)
         self._weight_decay = weight_decay
         named = dict(self.module.named_parameters())
         self._penalised = next((name for name, value in named.items() if value.ndim > 1), next(iter(named)))
@@ -96,32 +104,65 @@ class Task:
         """
         self.module.train()
         weight = params[self._penalised].flatten()
-        logits = self.logits(params, graph)
+        logits = self.logits_at(params, graph, self.nodes["train"])
         self._check_buffers()
-        return self.loss(logits, "train") + 0.5 * self._weight_decay * weight.dot(weight)
+        return self._entropy(logits, "train") + 0.5 * self._weight_decay * weight.dot(weight)
 
     def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the validation loss: cross-entropy, without dropout or penalty."""
         self.module.eval()
-        return self.loss(self.logits(params, graph), "val")
+        return self._entropy(self.logits_at(params, graph, self.nodes["val"]), "val")
 
-    def mean_logits(self, params: Params, draw: Callable[[], SampledGraph], samples: int) -> Tensor:
-        """Return the logits averaged over `samples` graphs, without dropout, shape [N, C]."""
+    def mean_logits(
+        self, params: Params, draw: Callable[[], SampledGraph], samples: int, nodes: Tensor | None = None
+    ) -> Tensor:
+        """Return the logits averaged over `samples` graphs, without dropout, shape [N, C].
+
+        Where `nodes` are given, only theirs: all others are NaN.
+        """
         self.module.eval()
-        with torch.no_grad():
-            total = self.logits(params, draw())
-            for _ in range(samples - 1):
-                total += self.logits(params, draw())
-        return total / samples
 
-    def logits(self, params: Params, graph: SampledGraph) -> Tensor:
-        """Return the logits of the model at these weights, shape [N, C].
+        def logits() -> Tensor:
+            graph = draw()
+            return self._in_blocks(params, graph) if nodes is None else self.logits_at(params, graph, nodes)
+
+        with torch.no_grad():
+            total = logits()
+            for _ in range(samples - 1):
+                total += logits()
+            total /= samples
+            return (
+                total
+                if nodes is None
+                else total.new_full((self.num_nodes, self.num_classes), math.nan).index_copy_(0, nodes, total)
+            )
+
+    def logits_at(self, params: Params, graph: SampledGraph, nodes: Tensor) -> Tensor:
+        """Return the logits of some nodes, shape [M, C], from the part of the graph that decides them.
 
         Raises:
             InputError: the model returns something else.
         """
-        result: Tensor = functional_call(self.module, params, (self.x, graph))
-        shape = (self.num_nodes, self.num_classes)
+        if self.hops is None or not isinstance(graph, CandidateGraph):
+            return self.logits(params, graph)[nodes]
+        part = graph.around(nodes, self.hops, gradient=torch.is_grad_enabled())
+        return self.logits(params, part)[part.rows_of(nodes)]
+
+    def _in_blocks(self, params: Params, graph: SampledGraph) -> Tensor:
+        """Return the logits of all nodes, shape [N, C]."""
+        if self.hops is None or self.num_nodes <= BLOCK or not isinstance(graph, CandidateGraph):
+            return self.logits(params, graph)
+        every = torch.arange(self.num_nodes, device=self.device)
+        return torch.cat([self.logits_at(params, graph, block) for block in torch.split(every, BLOCK)])
+
+    def logits(self, params: Params, graph: SampledGraph) -> Tensor:
+        """Return the logits of the model at these weights, shape [N, C], for the nodes that the graph has.
+
+        Raises:
+            InputError: the model returns something else.
+        """
+        result: Tensor = functional_call(self.module, params, (self._features_of(graph), graph))
+        shape = (graph.num_nodes, self.num_classes)
         if getattr(result, "shape", None) != shape:
             came = f"shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
             raise InputError(
@@ -141,14 +182,15 @@ class Task:
         self.module.eval()
         with forked(self.cuda), torch.no_grad():
             reseed(INIT, cuda=self.cuda)
-            graph, params = structure.draw(), self.initial_params()
+            graph, params, nodes = structure.draw(), self.initial_params(), self.nodes["train"]
+            if self.hops is not None:
+                self._check_hops(params, graph, nodes, self.hops)
+                graph = graph.around(nodes, self.hops)
             if bool(graph.drawn.all()):
                 return
             logits = self.logits(params, graph)
-            there = self.logits(params, CandidateGraph(graph.num_nodes, graph.row, graph.col, graph.weight))
-        off = float((logits - there).abs().max())
-        # Sums in another order differ in their last digits.
-        if not off <= 1e-3 * max(float(there.abs().max()), 1e-3):
+            there = self.logits(params, graph.without_candidates())
+        if (off := _difference(logits, there)) is not None:
             raise InputError(
                 "model must take an edge of weight 0 for no edge, since candidates that were not drawn have this "
                 f"weight, but logits change by {off:.2g} of {float(there.abs().max()):.2g} where these edges are "
@@ -156,6 +198,34 @@ class Task:
                 "lds.nn.SAGE, layers of lds.nn.gat.WeightedGATConv, or a model that multiplies every message by "
                 "its weight"
             )
+
+    def _check_hops(self, params: Params, graph: CandidateGraph, nodes: Tensor, hops: int) -> None:
+        """Check that logits do not depend on nodes further away than the model says: one comparison.
+
+        Raises:
+            InputError: they do.
+        """
+        near, far = (graph.around(nodes, count) for count in (hops, hops + 1))
+        if near.nodes is None:  # The whole graph anyway.
+            return
+        logits, others = (self.logits(params, part)[part.rows_of(nodes)] for part in (near, far))
+        if (off := _difference(logits, others)) is not None:
+            raise InputError(
+                f"the logits of a model must depend on nodes at most hops = {hops} edges away, but change by {off:.2g} "
+                f"of {float(others.abs().max()):.2g} with the nodes beyond, as with a norm over all nodes or with one "
+                "more layer; correct hops, or set it to None for all nodes"
+            )
+
+    def _features_of(self, graph: SampledGraph) -> Any:
+        """Return the features of the nodes that a graph has."""
+        nodes = graph.nodes if isinstance(graph, CandidateGraph) else None
+        if nodes is None:
+            return self.x
+        if not isinstance(self.x, SparseMatrix):
+            return self.x[nodes]
+        if nodes not in self._rows:
+            self._rows[nodes] = self.x.rows(nodes)
+        return self._rows[nodes]
 
     def _check_buffers(self) -> None:
         for name, buffer in self.module.named_buffers():
@@ -168,8 +238,11 @@ class Task:
 
     def loss(self, logits: Tensor, split: str) -> Tensor:
         """Return the cross-entropy on a split."""
-        nodes = self.nodes[split]
-        return nn.functional.cross_entropy(logits[nodes], self.y[nodes])
+        return self._entropy(logits[self.nodes[split]], split)
+
+    def _entropy(self, logits: Tensor, split: str) -> Tensor:
+        """Return the cross-entropy of the logits of a split's nodes."""
+        return nn.functional.cross_entropy(logits, self.y[self.nodes[split]])
 
     def accuracy(self, logits: Tensor, split: str) -> float:
         """Return the share of a split's nodes that are classified correctly."""
@@ -189,6 +262,25 @@ class Task:
                 "or look at the features"
             )
         return accuracy, loss
+
+
+def _hops(module: nn.Module) -> int | None:
+    """Return the number of hops that a model says it has; None where it says none, or where a subclass is another."""
+    kinds = type(module).__mro__
+    said, forward = (next((i for i, kind in enumerate(kinds) if name in vars(kind)), None) for name in _ASKED)
+    hops = getattr(module, "hops", None)
+    if hops is None or (said is not None and forward is not None and forward < said):
+        return None
+    if isinstance(hops, bool) or not isinstance(hops, int) or hops < 1:
+        raise InputError(f"hops of a model must be a positive integer, or None for all nodes, got {hops!r}")
+    return hops
+
+
+def _difference(logits: Tensor, others: Tensor) -> float | None:
+    """Return by how much logits differ where it is more than rounding; None where it is not."""
+    off = float((logits - others).abs().max())
+    # Sums in another order differ in their last digits.
+    return None if off <= 1e-3 * max(float(others.abs().max()), 1e-3) else off
 
 
 def _features(x: Tensor, *, sparse: bool) -> Any:

@@ -47,6 +47,11 @@ class GCN(nn.Module):
         self.dropout = _check_dropout(dropout)
         self.reset_parameters()
 
+    @property
+    def hops(self) -> int:
+        """How many products with the graph follow one another: a logit depends on nodes at most so many edges away."""
+        return len(self.weights)
+
     def reset_parameters(self) -> None:
         """Draw all weights anew (Glorot uniform)."""
         for weight in self.weights:
@@ -64,7 +69,7 @@ class GCN(nn.Module):
         for weight in hidden:
             h = graph.propagate(h @ weight).relu()
             if self.training and self.dropout:
-                h = drop(h, self.dropout)
+                h = drop(h, self.dropout, graph)
         return graph.propagate(h @ last)
 
 
@@ -102,6 +107,11 @@ class SAGE(nn.Module):
         self.neighbours = nn.ModuleList(nn.Linear(*shape, bias=False) for shape in shapes)
         self.dropout = _check_dropout(dropout)
 
+    @property
+    def hops(self) -> int:
+        """How many products with the graph follow one another; the degrees are taken of the same nodes as the means."""
+        return len(self.own)
+
     def forward(self, x: Tensor, graph: SampledGraph) -> Tensor:
         """Return the logits, shape [N, C], for features of shape [N, F]."""
         degree = graph.matmul(x.new_ones(x.shape[0], 1)).clamp(min=1)
@@ -111,7 +121,7 @@ class SAGE(nn.Module):
             if number < last:
                 x = x.relu()
                 if self.training and self.dropout:
-                    x = drop(x, self.dropout)
+                    x = drop(x, self.dropout, graph)
         return x
 
 
@@ -148,9 +158,10 @@ def _check_dropout(p: float) -> float:
     return p
 
 
-def drop(x: Tensor, p: float) -> Tensor:
+def drop(x: Tensor, p: float, graph: SampledGraph) -> Tensor:
     """Return x with entries zeroed with probability p and the others divided by 1 − p.
 
+    The graph has the random numbers, so that a node has the same mask in the whole graph and in a part of it.
     `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, four times as slow.
     """
-    return x * torch.rand_like(x).ge_(p).div_(1 - p)
+    return x * graph.uniform(x).ge_(p).div_(1 - p)

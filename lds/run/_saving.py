@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Saving takes at most this share of the time, by the cost of the last one.
 _SHARE = 0.02
-_FORMAT = 2
+_FORMAT = 3
 _PLAIN = bool | int | float | str | None
 
 

@@ -31,6 +31,9 @@ class DenseGraph:
     def propagate(self, m: Tensor) -> Tensor:
         return self.normalised @ m
 
+    def uniform(self, like: Tensor) -> Tensor:
+        return torch.rand_like(like)
+
 
 class DenseTracer:
     def __init__(self, a: Tensor) -> None:
@@ -144,6 +147,36 @@ def engine_step(problem: Problem, structure: Structure | DensePairs, tau: int) -
     return step
 
 
+def learner_step(data: Data, structure: Structure, tau: int) -> Callable[[], Any]:
+    """The same with the objectives of the learner, which look at the active part of a graph of candidate pairs."""
+    from lds.learner._structure_learner import _objectives
+    from lds.learner._task import Task
+
+    task = Task(data, GCN, 5e-4)
+    task.check_structure(structure)
+    params, state, seed = task.initial_params(), None, 0
+    inner, outer = _objectives(task)
+
+    def step() -> Any:
+        nonlocal state, seed
+        result = hypergradient(
+            inner,
+            outer,
+            params,
+            {"structure": structure},
+            updater=Adam(LR, eps=EPS),
+            steps=tau,
+            method=Reverse(tau),
+            seed=seed,
+            state=state,
+        )
+        structure.project_(result.grad["structure"], ETA)
+        state, seed = result.state, seed + 1
+        return result
+
+    return step
+
+
 def unroll_step(problem: Problem, structure: DensePairs, tau: int) -> Callable[[], Any]:
     """One outer step by a plain dense unroll with create_graph=True."""
     updater = Adam(LR, eps=EPS)
@@ -196,25 +229,43 @@ def cora() -> Data:
 
 
 def synthetic(nodes: int, edges: int, features: int = 500, density: float = 0.1, classes: int = 3) -> Data:
-    """A random graph with the sizes of a citation data set: 20 training nodes a class, 250 validation nodes."""
+    """A random graph with the sizes of a citation data set: 20 training nodes a class, 250 validation nodes.
+
+    There are ten nodes for early stopping, and ten test nodes.
+    """
     generator = torch.Generator().manual_seed(0)
     count = int(features * density)
-    col = torch.rand(nodes, features, generator=generator).topk(count, dim=1).indices.sort(1).values.flatten()
-    starts = torch.arange(0, nodes * count + 1, count)
+    rows = (
+        min(100_000, nodes - start) for start in range(0, nodes, 100_000)
+    )  # Not all of them are held as dense ones.
+    col = torch.cat([_columns(n, features, count, generator) for n in rows])
+    starts = torch.arange(0, nodes * count + 1, count, dtype=torch.int32)
     values = torch.full((nodes * count,), 1 / count)
     x = torch.sparse_csr_tensor(starts, col, values, (nodes, features), check_invariants=False)
     order = torch.randperm(nodes, generator=generator)
-    masks = torch.zeros(2, nodes, dtype=torch.bool)
-    masks[0, order[: 20 * classes]] = True
-    masks[1, order[20 * classes : 20 * classes + 250]] = True
+    masks = torch.zeros(4, nodes, dtype=torch.bool)
+    train = 20 * classes
+    for mask, start, stop in zip(
+        masks, (0, train, train + 250, train + 260), (train, train + 250, train + 260, train + 270), strict=True
+    ):
+        mask[order[start:stop]] = True
     return Data(
         x=x,
         y=torch.randint(classes, (nodes,), generator=generator),
         edge_index=torch.randint(nodes, (2, edges), generator=generator),
         train_mask=masks[0],
         val_mask=masks[1],
+        es_mask=masks[2],
+        test_mask=masks[3],
+        num_classes=classes,
         num_nodes=nodes,
     )
+
+
+def _columns(nodes: int, features: int, count: int, generator: torch.Generator) -> Tensor:
+    """Random features of so many nodes, `count` of each, sorted."""
+    score = torch.rand(nodes, features, generator=generator)
+    return score.topk(count, dim=1).indices.sort(1).values.int().flatten()
 
 
 def all_pairs(data: Data) -> AllPairs:

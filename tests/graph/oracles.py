@@ -17,6 +17,7 @@ class DenseGraph:
     def __init__(self, graph, moved):
         self.num_nodes = graph.num_nodes
         self.adjacency = dense_adjacency(graph) + moved
+        self.uniform = graph.uniform
 
     def matmul(self, m):
         return self.adjacency @ m

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from lds.errors import InputError, NumericalError
-from lds.graph import CandidatePairs, FactorPairs, SampledGraph, random_pairs
+from lds.graph import CandidatePairs, SampledGraph, random_pairs
 from lds.graph._candidate_pairs import CandidateGradient
 from lds.hypergrad import OuterVariable, hypergradient
 from lds.updaters import SGD, Adam
@@ -87,7 +87,7 @@ def test_a_step_that_is_not_finite_leaves_theta_alone(bad, lr):
     before = structure.state()
     weights = torch.ones_like(before)
     weights[3] = bad
-    gradient = CandidateGradient(FactorPairs((), torch.zeros(N)), weights)
+    gradient = CandidateGradient(structure._index, weights=weights)
     with pytest.raises(NumericalError, match=r"a step of θ must be finite in torch.float32, .* lower the outer"):
         structure.project_(gradient, lr)
     assert torch.equal(structure.state(), before)

@@ -55,10 +55,12 @@ def test_candidates_count_alone():
     accumulators = [structure.accumulator() for _ in range(2)]
     weights = [torch.tensor(w) for w in ([1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 0.0, -1.0])]
     for accumulator, weight in zip(accumulators, weights, strict=True):
-        accumulator.add(structure.trace(structure.draw()), [weight])
+        tracer = structure.trace(structure.draw())
+        assert [x.shape for x in (tracer.value.edge_weight, *tracer.inputs())] == [(8,), (4,)]
+        accumulator.add(tracer, [weight])
     values = [a.value() for a in accumulators]
     assert structure.gram(values).tolist() == [[30.0, -2.0], [-2.0, 2.0]]
-    assert torch.equal((values[0] + values[1]).weights, weights[0] + weights[1])
+    assert torch.equal((values[0] + values[1]).at(*pairs), weights[0] + weights[1])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

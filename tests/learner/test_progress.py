@@ -152,7 +152,6 @@ PLACES = {
     "theta": lambda values: (values, "theta"),
     "best": lambda values: (values, "best"),
     "params": lambda values: (values["best"], "params"),
-    "logits": lambda values: (values["best"], "logits"),
     "history": lambda values: (values, "history"),
     "epoch": lambda values: (values["history"], 0),
     "state": lambda values: (values, "state"),

@@ -226,9 +226,9 @@ class TestStructure:
         snapshots, evaluated = [], []
         mean_logits = Task.mean_logits
 
-        def spy(self, params, draw, samples):
+        def spy(self, params, draw, samples, nodes=None):
             assert samples == 2
-            evaluated.append((params, mean_logits(self, params, draw, samples)))
+            evaluated.append((params, mean_logits(self, params, draw, samples, nodes)))
             return evaluated[-1][1]
 
         monkeypatch.setattr(Task, "mean_logits", spy)
@@ -245,9 +245,13 @@ class TestStructure:
         assert torch.equal(fit.structure.to_dense(), snapshots[1])
         assert not torch.equal(snapshots[1], snapshots[3])
         assert abs(fit.structure.expected_edges - fit.history[1].expected_edges) < 1e-3
+        # Those of the early-stopping nodes came with the epoch, and at last those of all nodes on the same graphs.
         params, logits = evaluated[1]
-        assert same_bits((fit.params, fit.logits), (params, logits))
-        assert not torch.equal(fit.logits, evaluated[3][1])
+        nodes = fit._task.nodes["es"]
+        assert same_bits((fit.params, fit.logits[nodes]), (params, logits[nodes]))
+        assert not torch.equal(fit.logits[nodes], evaluated[3][1][nodes])
+        assert int(logits.isnan().any(1).sum()) == 48 - nodes.numel()
+        assert len(evaluated) == 5
 
 
 def script_accuracy(monkeypatch, accuracies, losses):

@@ -71,10 +71,10 @@ class TestDropout:
 
     @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
     @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
-    def test_statistics(self, p, dtype):
+    def test_statistics(self, p, dtype, graph):
         torch.manual_seed(0)
         x = torch.full((200, 500), 3.0, dtype=dtype)
-        y = drop(x, p)
+        y = drop(x, p, graph)
         kept = y != 0
         torch.testing.assert_close(y[kept], x[kept] / (1 - p))
         assert y.dtype == dtype
@@ -84,10 +84,10 @@ class TestDropout:
         else:
             assert bool(kept.all())
 
-    def test_derivative_is_the_mask(self):
+    def test_derivative_is_the_mask(self, graph):
         x = torch.randn(40, 5, dtype=DOUBLE, requires_grad=True)
         torch.manual_seed(0)
-        y = drop(x, 0.3)
+        y = drop(x, 0.3, graph)
         (g,) = torch.autograd.grad(y.sum(), x)
         torch.testing.assert_close(g, y.detach() / x.detach())
 
