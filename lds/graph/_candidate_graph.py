@@ -59,6 +59,11 @@ class CandidateGraph(SampledGraph):
         return self._leaf
 
     @property
+    def all_drawn(self) -> bool:
+        """Whether no candidate is listed that was not drawn."""
+        return bool(self.drawn.all())
+
+    @property
     def leaf(self) -> Tensor | None:
         """The leaf of autograd that was handed out as `drawn`, if one was."""
         return self._leaf
@@ -108,7 +113,7 @@ class Touched:
     row: Tensor
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Candidates of some nodes, an entry for each node and candidate: both ends, place, and whether it was drawn."""
 
     owner: Tensor
@@ -246,7 +251,7 @@ class DrawnGraph(CandidateGraph):
         active = torch.zeros(self.num_nodes, dtype=torch.bool, device=nodes.device)  # T
         active[nodes] = True
         certain, inner = active.clone(), active  # S, and T of the hop before.
-        found: list[_Found] = []
+        found: list[Found] = []
         count = nodes.numel()
         for _ in range(hops):
             if count > ACTIVE_SHARE * self.num_nodes:
@@ -265,11 +270,10 @@ class DrawnGraph(CandidateGraph):
             certain.zero_()
         # All candidates of the others with a gradient are listed; of the rest, the degrees are enough.
         found.append(self._at(nodes[certain[nodes]]))
-        rest, places = self._index.of(nodes[~certain[nodes]])
-        return self._relabelled(found, active, inner, certain, rest[self._are_drawn(places)])
+        return self._relabelled(found, active, inner, certain, self._drawn_ends(nodes[~certain[nodes]]))
 
     def _relabelled(
-        self, found: list[_Found], active: Tensor, inner: Tensor, certain: Tensor, ends: Tensor
+        self, found: list[Found], active: Tensor, inner: Tensor, certain: Tensor, ends: Tensor
     ) -> ActiveGraph:
         """Return the part with the active nodes.
 
@@ -303,11 +307,16 @@ class DrawnGraph(CandidateGraph):
             Touched(place[listed], place[outside], row[outside].long()),
         )
 
-    def _at(self, nodes: Tensor) -> _Found:
+    def _at(self, nodes: Tensor) -> Found:
         """Return the candidates of some nodes, and which of them were drawn."""
         self._unchanged()
         owner, place = self._index.of(nodes)
-        return _Found(owner, self._index.other(owner, place), place, self._are_drawn(place))
+        return Found(owner, self._index.other(owner, place), place, self._are_drawn(place))
+
+    def _drawn_ends(self, nodes: Tensor) -> Tensor:
+        """Return each of some nodes as often as it has drawn edges."""
+        owner, places = self._index.of(nodes)
+        return owner[self._are_drawn(places)]
 
     def _are_drawn(self, places: Tensor) -> Tensor:
         return uniform(self._key, places) < self._theta[places]

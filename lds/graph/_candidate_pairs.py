@@ -144,7 +144,11 @@ class CandidateAccumulator:
         sums.add(_Part(graph), products)
         factors, touched = sums.value(), graph.touched
         listed = _sum(factors.at(*graph.candidates), weights)
-        self._touched += [(touched.listed, listed), (touched.outside, factors.degree[touched.row])]
+        self._touched += map(self._own, [(touched.listed, listed), (touched.outside, factors.degree[touched.row])])
+
+    def _own(self, touched: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return those of some places, with their gradients, whose probabilities lie here."""
+        return touched
 
 
 class CandidatePairs:
@@ -229,7 +233,7 @@ class CandidatePairs:
             NumericalError: the gradient or the step is not finite; θ is left as it was.
         """
         places, step = gradient.entries()
-        check_step(float(torch.linalg.vector_norm(step, torch.inf)) if step.numel() else 0.0, lr, step.dtype)
+        check_step(self._largest(step), lr, step.dtype)
         if places is None:
             self._theta.sub_(step, alpha=lr).clamp_(0, 1)
             self._units = _in_units(self._theta)
@@ -238,6 +242,9 @@ class CandidatePairs:
             after = before.sub(step, alpha=lr).clamp_(0, 1)
             self._theta[places] = after
             self._units += _in_units(after) - _in_units(before)
+
+    def _largest(self, step: Tensor) -> float:
+        return float(torch.linalg.vector_norm(step, torch.inf)) if step.numel() else 0.0
 
     def edges(self, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the pairs i < j with θ_ij > threshold, int64 of shape [2, E], and their probabilities."""

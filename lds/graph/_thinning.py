@@ -40,6 +40,31 @@ def sums_of(segments: Tensor) -> Sums:
     return Sums(small, hot[row] * segments.shape[1] + col, float(small.sum(dtype=torch.float64) + large))
 
 
+class Numbers(NamedTuple):
+    """The random numbers of one draw.
+
+    Attributes:
+        one_by_one: uniform in [0, 1), one for each entry above CUT.
+        where: where the points fall, along the sums of all segments.
+        entry: uniform, which place them in their segments.
+        accept: uniform, which accept or reject them.
+    """
+
+    one_by_one: Tensor
+    where: Tensor
+    entry: Tensor
+    accept: Tensor
+
+
+def draw_numbers(large: int, mean: float, device: torch.device) -> Numbers:
+    """Return the numbers for so many entries above CUT and such a sum of all others, by torch's default generator."""
+    # Doubles: a single-precision uniform is a multiple of 2^-24, too coarse for tiny probabilities.
+    one_by_one = torch.rand(large, dtype=torch.float64, device=device)
+    count = int(torch.poisson(torch.tensor(mean * INTENSITY, dtype=torch.float64)))
+    where, entry, accept = torch.rand(3, count, dtype=torch.float64, device=device)
+    return Numbers(one_by_one, where * mean, entry, accept)
+
+
 class ThinningSampler:
     r"""Independent Bernoulli(p_e) draws for all entries e of a matrix, without touching all of them.
 
@@ -52,6 +77,10 @@ class ThinningSampler:
     Args:
         segments: probabilities in [0, 1], shape [S, C]; read at every draw, not copied.
         sums: their sums.
+
+    Attributes:
+        num_large: number of entries above 1/4.
+        mean: sum of the others.
     """
 
     def __init__(self, segments: Tensor, sums: Sums) -> None:
@@ -59,26 +88,23 @@ class ThinningSampler:
         self._large = sums.large
         self._large_p = segments[sums.large // segments.shape[1], sums.large % segments.shape[1]].double()
         self._ends = sums.small.double().cumsum(0)
-        self._mean = float(self._ends[-1])
+        self.num_large = sums.large.numel()
+        self.mean = float(self._ends[-1])
 
     def draw(self) -> Tensor:
         """Return the flat positions drawn, distinct, in no order; uses torch's default generator."""
-        device = self._segments.device
-        # Doubles: a single-precision uniform is a multiple of 2^-24, too coarse for tiny probabilities.
-        mask = torch.rand(self._large_p.shape, dtype=torch.float64, device=device) < self._large_p
-        return torch.cat([self._large[mask], self._thin()])
+        return self.drawn(*draw_numbers(self.num_large, self.mean, self._segments.device))
 
-    def _thin(self) -> Tensor:
-        count = int(torch.poisson(torch.tensor(self._mean * INTENSITY, dtype=torch.float64)))
-        where, entry, accept = torch.rand(3, count, dtype=torch.float64, device=self._segments.device)
+    def drawn(self, one_by_one: Tensor, where: Tensor, entry: Tensor, accept: Tensor) -> Tensor:
+        """Return the flat positions that are drawn by these numbers, see `Numbers`."""
         last = self._segments.shape[1] - 1
         # Rounding may lead past the end; what is there instead has its own probability, 0 perhaps.
-        segment = torch.searchsorted(self._ends, where * self._mean, right=True).clamp_(max=self._ends.numel() - 1)
+        segment = torch.searchsorted(self._ends, where, right=True).clamp_(max=self._ends.numel() - 1)
         p = self._segments[segment]
         p = p.masked_fill_(p > CUT, 0).double()
         ends = p.cumsum(1)
         place = (ends <= entry[:, None] * ends[:, -1:]).sum(1, keepdim=True).clamp_(max=last)
         p = p.gather(1, place).flatten()
         hit = accept * INTENSITY * p < -torch.log1p(-p)
-        drawn: Tensor = torch.unique((segment * (last + 1) + place.flatten())[hit])
-        return drawn
+        small = torch.unique((segment * (last + 1) + place.flatten())[hit])
+        return torch.cat([self._large[one_by_one < self._large_p], small])

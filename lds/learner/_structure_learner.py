@@ -136,7 +136,7 @@ class StructureLearner:
         """
         listeners = Callbacks(callbacks)
         data = ready(data, weights=initial_weights(self.graph))
-        task = Task(data, self.model, self.weight_decay)
+        task = Task(data, self.model, self.weight_decay, shard=getattr(self.edges, "features", None))
         outer = self._outer(task, data)
         if resume is None:
             progress = Progress(outer)
@@ -219,7 +219,7 @@ class StructureLearner:
             DataError, InputError: as for `fit`.
         """
         data = ready(data, weights=initial_weights(self.graph))
-        task = Task(data, self.model, self.weight_decay)
+        task = Task(data, self.model, self.weight_decay, shard=getattr(self.edges, "features", None))
         outer = self._outer(task, data)
         if theta is not None:
             outer["structure"].restore_(theta)

@@ -22,6 +22,8 @@ from lds.graph import CandidateGraph, CandidatePairs, SampledGraph, SparseMatrix
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
+    from lds.distributed import ShardedFeatures
+
 ModelFactory: TypeAlias = Callable[[int, int], nn.Module]
 Params: TypeAlias = dict[str, Tensor]
 
@@ -40,12 +42,20 @@ class Task:
         data: features, labels and masks, as `lds.data.prepare` or `ready` returns them.
         model: factory, (number of features, number of classes) -> module called with (x, graph).
         weight_decay: coefficient λ of the penalty λ/2 ‖W‖² on the first weight matrix of the model.
+        shard: what keeps this process's rows of the features, where several work on one training.
 
     Raises:
         InputError: the model is no such factory.
     """
 
-    def __init__(self, data: Data, model: ModelFactory, weight_decay: float) -> None:
+    def __init__(
+        self,
+        data: Data,
+        model: ModelFactory,
+        weight_decay: float,
+        *,
+        shard: Callable[[Any], ShardedFeatures] | None = None,
+    ) -> None:
         self.num_nodes: int = data.num_nodes
         self.device: torch.device = data.x.device
         self.cuda = cuda_devices([data.x])
@@ -73,7 +83,10 @@ class Task:
             reseed(INIT, cuda=self.cuda)
             self.module = self._new_module()
         self._buffers = {name: (buffer, buffer._version) for name, buffer in self.module.named_buffers()}
-        self.x = _features(data.x, sparse=getattr(self.module, "accepts_sparse", False))
+        self._products_only = getattr(self.module, "accepts_sparse", False)
+        self.x = _features(data.x, sparse=self._products_only)
+        if shard is not None:
+            self.x = shard(self.x)
         # Rows of sparse features by the active nodes they are of: a step of the sweep needs those of the step again.
         self._rows: Any = WeakTensorKeyDictionary()
         self.hops = _hops(self.module)
@@ -186,7 +199,7 @@ class Task:
             if self.hops is not None:
                 self._check_hops(params, graph, nodes, self.hops)
                 graph = graph.around(nodes, self.hops)
-            if bool(graph.drawn.all()):
+            if graph.all_drawn:
                 return
             logits = self.logits(params, graph)
             there = self.logits(params, graph.without_candidates())
@@ -220,8 +233,8 @@ class Task:
         """Return the features of the nodes that a graph has."""
         nodes = graph.nodes if isinstance(graph, CandidateGraph) else None
         if nodes is None:
-            return self.x
-        if not isinstance(self.x, SparseMatrix):
+            return self.x if self._products_only or isinstance(self.x, Tensor) else self.x.whole()
+        if isinstance(self.x, Tensor):
             return self.x[nodes]
         if nodes not in self._rows:
             self._rows[nodes] = self.x.rows(nodes)
