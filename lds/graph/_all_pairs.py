@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lds._kernel import Kernel, kernel
 from lds._memory import ROOM, too_large
 from lds.errors import InputError
 from lds.graph._factors import FactorAccumulator, FactorPairs
+from lds.graph._native_step import NativeSampler, native_step_
 from lds.graph._pairs import weighted_pairs
 from lds.graph._sampled import GraphTracer, SampledGraph
 from lds.graph._step import all_sums, step_
@@ -52,6 +54,9 @@ class AllPairs:
             self.require_room(num_nodes, dtype)
         row, col, start = weighted_pairs(edge_index, num_nodes, probability, dtype)
         self.num_nodes = num_nodes
+        single = dtype == torch.float32 and device.type == "cpu"
+        #: Who takes steps and draws: "native", compiled code, or "torch". Their last digits differ.
+        self.kernel: Kernel = kernel() if single else "torch"
         self._tiles = Tiles(num_nodes)
         # The rows of all tiles, shape [S, SIDE].
         self._theta = torch.zeros(self._tiles.numel // SIDE, SIDE, dtype=dtype, device=device)
@@ -88,6 +93,8 @@ class AllPairs:
 
     def draw(self) -> SampledGraph:
         """Return a graph A ~ Bernoulli(θ), drawn with torch's default generator in time of its number of edges."""
+        if isinstance(self._sampler, NativeSampler):
+            return self._sampler.draw()
         row, col = self._tiles.pairs(self._sampler.draw())
         return SampledGraph(self.num_nodes, row, col, self._theta.new_ones(row.shape))
 
@@ -115,7 +122,8 @@ class AllPairs:
         Raises:
             NumericalError: the gradient or the step is not finite; θ is left as it was.
         """
-        self._refresh(step_(self._theta, self._tiles, gradient, lr))
+        step = native_step_ if self.kernel == "native" else step_
+        self._refresh(step(self._theta, self._tiles, gradient, lr))
 
     def edges(self, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the pairs i < j with θ_ij > threshold, sorted, int64 of shape [2, E], and their probabilities."""
@@ -145,8 +153,10 @@ class AllPairs:
         """Set θ to what `state` returned, of this version or of an earlier one.
 
         Raises:
-            InputError: it is that of another number of nodes.
+            InputError: it is that of another number of nodes, or holds what is no probability; θ is left as it was.
         """
+        if not all(bool(((part >= 0) & (part <= 1)).all()) for part in torch.split(state.flatten(), 1 << 20)):
+            raise InputError("θ must hold probabilities in [0, 1], but holds others; take what `state` returned")
         if state.shape == (self._theta.numel(),):
             self._theta.copy_(state.view(-1, SIDE))
         elif state.shape == (self._tiles.old_numel,):
@@ -163,4 +173,8 @@ class AllPairs:
     def _refresh(self, sums: Sums) -> None:
         """Rebuild what the sampler keeps, a function of θ alone: the same θ and seed draw the same graph."""
         self._expected_edges = sums.total
-        self._sampler = ThinningSampler(self._theta, sums)
+        self._sampler: ThinningSampler | NativeSampler
+        if self.kernel == "native":
+            self._sampler = NativeSampler(self._theta, self._tiles, sums)
+        else:
+            self._sampler = ThinningSampler(self._theta, sums)

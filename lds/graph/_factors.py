@@ -127,7 +127,7 @@ class FactorPairs:
             else:
                 thin.append((masks[1], right, left))
         if not math.isfinite(bound):
-            raise _not_finite()
+            raise not_finite()
         thin.sort(key=lambda item: int(item[0].sum()))
         merged: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
         for mask, side, other in thin:
@@ -158,7 +158,8 @@ def check_step(largest: float, lr: float, dtype: torch.dtype) -> None:
         )
 
 
-def _not_finite() -> NumericalError:
+def not_finite() -> NumericalError:
+    """Return what to raise where a gradient holds NaN or infinity."""
     return NumericalError(
         "the hypergradient of the structure holds NaN or infinity, so θ is left as it was; look at the features and "
         "the losses, or lower the learning rates"

@@ -18,6 +18,18 @@ NO_EDGES = torch.zeros(2, 0, dtype=torch.int64)
 sizes = pytest.mark.parametrize("n", [23, 64, 65, 192, 257])
 
 
+# Who takes the step, and the type of θ: compiled code is for single precision.
+paths = pytest.mark.parametrize(
+    ("kernel", "dtype"), [("torch", DOUBLE), ("torch", torch.float32), ("native", torch.float32)], indirect=["kernel"]
+)
+# How far θ in [0, 1] may be from the dense step in double precision.
+EXACT = {DOUBLE: 1e-12, torch.float32: 2e-6}
+
+
+def cast(pairs, dtype):
+    return FactorPairs(tuple((u.to(dtype), v.to(dtype)) for u, v in pairs.pairs), pairs.degree.to(dtype))
+
+
 def randn(*shape, seed=0, dtype=DOUBLE):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE).to(dtype)
 
@@ -67,23 +79,26 @@ def dense_gradient(pairs):
     return (g + g.T).fill_diagonal_(0)
 
 
+@paths
 @sizes
+@pytest.mark.usefixtures("kernel")
 class TestProjection:
     @pytest.mark.parametrize("kind", gradients().keys())
-    def test_equals_the_dense_step(self, n, kind):
+    def test_equals_the_dense_step(self, n, dtype, kind):
         for degree in (True, False):
-            pairs = pairs_of(kind, n, degree=degree)
-            structure = structure_of(theta("random", n))
-            expected = structure.to_dense()
+            pairs = cast(pairs_of(kind, n, degree=degree), dtype)
+            structure = structure_of(theta("random", n, dtype=dtype))
+            expected = structure.to_dense().double()
             for lr in (0.7, 0.2):
                 structure.project_(pairs, lr)
-                expected = (expected - lr * dense_gradient(pairs)).clamp(0, 1)
-                torch.testing.assert_close(structure.to_dense(), expected, rtol=1e-12, atol=1e-12)
-            assert abs(structure.expected_edges - float(expected.triu(1).sum())) < 1e-9
+                expected = (expected - lr * dense_gradient(cast(pairs, DOUBLE))).clamp(0, 1)
+                torch.testing.assert_close(structure.to_dense().double(), expected, rtol=0, atol=EXACT[dtype])
+            total = float(expected.triu(1).sum())
+            assert structure.expected_edges == pytest.approx(total, rel=EXACT[dtype], abs=EXACT[dtype])
 
-    def test_clips_at_both_ends(self, n):
-        structure = structure_of(theta("random", n))
-        pairs = pairs_of("everything", n, scale=100.0)
+    def test_clips_at_both_ends(self, n, dtype):
+        structure = structure_of(theta("random", n, dtype=dtype))
+        pairs = cast(pairs_of("everything", n, scale=100.0), dtype)
         structure.project_(pairs, 1.0)
         upper = torch.triu_indices(n, n, 1)
         found = structure.to_dense()[upper[0], upper[1]]
@@ -92,15 +107,15 @@ class TestProjection:
         assert bool((found == 1).any())
         assert not structure.to_dense().diagonal().any()
 
-    def test_a_step_of_size_zero(self, n):
-        structure = structure_of(theta("random", n))
+    def test_a_step_of_size_zero(self, n, dtype):
+        structure = structure_of(theta("random", n, dtype=dtype))
         before = structure.state()
-        structure.project_(pairs_of("everything", n), 0.0)
+        structure.project_(cast(pairs_of("everything", n), dtype), 0.0)
         assert torch.equal(structure.state(), before)
 
-    def test_draws_follow_the_step(self, n):
-        structure = structure_of(theta("random", n))
-        everything = FactorPairs((), torch.full((n,), -1.0, dtype=DOUBLE))
+    def test_draws_follow_the_step(self, n, dtype):
+        structure = structure_of(theta("random", n, dtype=dtype))
+        everything = FactorPairs((), torch.full((n,), -1.0, dtype=dtype))
         structure.project_(everything, 1.0)
         assert structure.expected_edges == n * (n - 1) / 2
         assert structure.draw().num_edges == n * (n - 1) // 2
@@ -109,22 +124,24 @@ class TestProjection:
         assert structure.draw().num_edges == 0
 
 
+@paths
 @sizes
+@pytest.mark.usefixtures("kernel")
 class TestStorage:
-    def test_edges_start_with_probability_one(self, n):
+    def test_edges_start_with_probability_one(self, n, dtype):
         edge_index = torch.tensor([[1, 5, 5, n - 1, 0, 3, 7], [5, 1, 1, 0, n - 1, 3, 6]])
-        structure = AllPairs(n, edge_index)
-        expected = torch.zeros(n, n)
+        structure = AllPairs(n, edge_index, dtype=dtype)
+        expected = torch.zeros(n, n, dtype=dtype)
         for i, j in ((1, 5), (0, n - 1), (6, 7)):
             expected[i, j] = expected[j, i] = 1
         assert torch.equal(structure.to_dense(), expected)
         assert structure.expected_edges == 3
-        assert structure.dtype == torch.float32
+        assert structure.dtype == dtype
         graph = structure.draw()
         assert torch.equal(dense_adjacency(graph), expected)
 
-    def test_edges_above_a_threshold(self, n):
-        p = theta("random", n)
+    def test_edges_above_a_threshold(self, n, dtype):
+        p = theta("random", n, dtype=dtype)
         structure = structure_of(p)
         for threshold in (0.0, 0.3, 0.9):
             pairs, probability = structure.edges(threshold)
@@ -132,27 +149,27 @@ class TestStorage:
             assert torch.equal(probability, p[pairs[0], pairs[1]])
         assert structure.edges(1.0)[0].shape == (2, 0)
 
-    def test_state_goes_back(self, n):
-        structure = structure_of(theta("random", n))
+    def test_state_goes_back(self, n, dtype):
+        structure = structure_of(theta("random", n, dtype=dtype))
         dense, state = structure.to_dense(), structure.state()
-        structure.project_(pairs_of("everything", n), 1.0)
-        structure.project_(FactorPairs((), torch.ones(n, dtype=DOUBLE)), 1.0)
+        structure.project_(cast(pairs_of("everything", n), dtype), 1.0)
+        structure.project_(FactorPairs((), torch.ones(n, dtype=dtype)), 1.0)
         assert structure.draw().num_edges == 0
         structure.restore_(state)
         assert torch.equal(structure.to_dense(), dense)
-        assert abs(structure.expected_edges - float(dense.triu(1).sum())) < 1e-9
+        assert structure.expected_edges == pytest.approx(float(dense.double().triu(1).sum()), rel=EXACT[dtype])
         assert structure.draw().num_edges > 0
         state.zero_()
         assert torch.equal(structure.to_dense(), dense)
 
-    def test_draws_have_the_probabilities(self, n):
-        p = theta("sparse", n)
+    def test_draws_have_the_probabilities(self, n, dtype):
+        p = theta("sparse", n, dtype=dtype)
         p[4, 5:] = p[5:, 4] = 1
         p[6, 7:] = p[7:, 6] = 0
         structure = structure_of(p)
         torch.manual_seed(0)
         rounds = 400
-        total = torch.zeros(n, n, dtype=DOUBLE)
+        total = torch.zeros(n, n, dtype=dtype)
         for _ in range(rounds):
             graph = structure.draw()
             assert bool((graph.row < graph.col).all())
@@ -160,7 +177,7 @@ class TestStorage:
             a = dense_adjacency(graph)
             assert int(a.sum()) == 2 * graph.num_edges, "an edge came twice"
             total += a
-        upper = p.triu(1)
+        upper = p.double().triu(1)
         certain = (upper == 0) | (upper == 1)
         assert torch.equal(total.triu(1)[certain], rounds * upper[certain])
         inside, found = upper[~certain], total.triu(1)[~certain]
@@ -168,8 +185,10 @@ class TestStorage:
         assert 1e-3 < stats.chi2.sf(spread, inside.numel()) < 1 - 1e-3
 
 
-def test_draws_are_those_of_the_seed():
-    structure = structure_of(theta("random", N))
+@pytest.mark.usefixtures("kernel")
+@paths
+def test_draws_are_those_of_the_seed(dtype):
+    structure = structure_of(theta("random", N, dtype=dtype))
 
     def draw(seed):
         torch.manual_seed(seed)
@@ -179,6 +198,8 @@ def test_draws_are_those_of_the_seed():
     assert not torch.equal(draw(0), draw(1))
 
 
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("kernel", ["torch", "native"], indirect=True)
 def test_entries_around_the_cut_are_drawn():
     """Those of 1/4 are thinned, and the next number above is drawn by itself: none is in both, and none in neither."""
     for p in (torch.tensor(0.25), torch.tensor(0.25).nextafter(torch.tensor(1.0))):
@@ -210,6 +231,18 @@ class TestStatesOfOthers:
             structure.restore_(torch.zeros(shape))
         assert torch.equal(structure.state(), before)
 
+    @pytest.mark.parametrize("bad", [math.nan, math.inf, -0.1, 1.1])
+    def test_those_that_are_no_probabilities_are_refused(self, bad):
+        structure = structure_of(theta("random", N))
+        before = structure.state()
+        state = before.clone()
+        state[77] = bad
+        with pytest.raises(InputError, match=r"probabilities in \[0, 1\], but holds others"):
+            structure.restore_(state)
+        assert torch.equal(structure.state(), before)
+
+    @pytest.mark.usefixtures("kernel")
+    @pytest.mark.parametrize("kernel", ["torch", "native"], indirect=True)
     @pytest.mark.parametrize("n", [3, 64, 100, 150])
     def test_what_lies_outside_of_the_triangle_does_not_count(self, n):
         structure = AllPairs(n, NO_EDGES)
@@ -221,6 +254,8 @@ class TestStatesOfOthers:
         assert bool((graph.row < graph.col).all())
 
 
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("kernel", ["torch", "native"], indirect=True)
 def test_one_node():
     structure = AllPairs(1, NO_EDGES)
     assert structure.draw().num_edges == 0
@@ -304,18 +339,23 @@ def test_the_same_theta_and_seed_draw_the_same_graph_whatever_came_before():
     assert torch.equal(before.col, after.col)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_leaves_theta_alone(bad):
-    structure = structure_of(theta("random", N))
+@pytest.mark.usefixtures("kernel")
+@paths
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["left", "right", "degree"])
+def test_a_gradient_that_is_not_finite_leaves_theta_alone(bad, where, dtype):
+    structure = structure_of(theta("random", N, dtype=dtype))
     before = structure.to_dense()
-    left = randn(N, 2)
-    left[3, 1] = bad
+    parts = {"left": thin([3, 4], 2), "right": randn(N, 2), "degree": randn(N)}
+    parts[where].view(-1)[7] = bad
+    gradient = cast(FactorPairs(((parts["left"], parts["right"]),), parts["degree"]), dtype)
     with pytest.raises(NumericalError, match="NaN or infinity"):
-        structure.project_(FactorPairs(((left, randn(N, 2)),), randn(N)), 0.1)
+        structure.project_(gradient, 0.1)
     assert torch.equal(structure.to_dense(), before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.usefixtures("kernel")
+@paths
 @pytest.mark.parametrize("kind", gradients().keys())
 def test_a_step_that_overflows_leaves_theta_alone(kind, dtype):
     limit = torch.finfo(dtype).max
@@ -332,6 +372,22 @@ def test_a_step_that_overflows_leaves_theta_alone(kind, dtype):
     assert math.isfinite(structure.expected_edges)
 
 
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("kernel", ["torch", "native"], indirect=True)
+def test_a_large_step_along_a_product_of_a_large_and_a_small_factor():
+    """The step times the large factor overflows; the step times the product does not."""
+    structure = structure_of(theta("random", N).float())
+    before = structure.to_dense()
+    left, right = thin([2], 1).float().sign() * 1e30, torch.full((N, 1), 1e-42)
+    structure.project_(FactorPairs(((left, right),), torch.zeros(N)), 1e10)
+    expected = (
+        before.double() - 1e10 * dense_gradient(cast(FactorPairs(((left, right),), torch.zeros(N)), DOUBLE))
+    ).clamp(0, 1)
+    torch.testing.assert_close(structure.to_dense().double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("kernel", ["torch", "native"], indirect=True)
 def test_products_that_overflow_leave_theta_alone():
     """However small the step: the product is computed first."""
     structure = structure_of(theta("random", N).float())
