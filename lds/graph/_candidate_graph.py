@@ -17,6 +17,8 @@ from lds.graph._sampled import SampledGraph
 
 # Where more of all nodes are active, the whole graph is used: relabelling would cost more than it saves.
 ACTIVE_SHARE = 0.5
+# Candidates that are drawn at once where all are.
+_SOME = 1 << 22
 
 
 class CandidateGraph(SampledGraph):
@@ -175,8 +177,9 @@ class DrawnGraph(CandidateGraph):
         """Return 0 or 1 for every candidate, and the places of those that were drawn."""
         if not self._looked_up:
             theta = self._unchanged()
-            every = torch.arange(len(self._index), device=theta.device)
-            drawn = torch.cat([self._are_drawn(part) for part in torch.split(every, 1 << 22)])
+            count = len(self._index)
+            some = (torch.arange(i, min(i + _SOME, count), device=theta.device) for i in range(0, count, _SOME))
+            drawn = torch.cat([self._are_drawn(places) for places in some])
             self._looked_up.append((drawn.to(theta.dtype), drawn.nonzero().flatten()))
         return self._looked_up[0]
 
