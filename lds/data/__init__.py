@@ -3,6 +3,7 @@
 from lds.data.checksums import FileStatus, Verification
 from lds.data.edges import canonical_edges, retain_edges
 from lds.data.interchange import from_dgl, from_networkx
+from lds.data.mapped import map_features
 from lds.data.masks import complete_masks
 from lds.data.own import read
 from lds.data.prepare import num_classes, prepare, validate
@@ -24,6 +25,7 @@ __all__ = [
     "from_networkx",
     "listing",
     "load",
+    "map_features",
     "num_classes",
     "prepare",
     "read",

@@ -21,6 +21,7 @@ from torch import Tensor
 from lds.data.edges import Weights, as_edges, retain_edges, retain_weights
 from lds.data.features import Features, Scale, as_features, check_finite, made_features, scaled
 from lds.data.labels import encode
+from lds.data.mapped import pieces
 from lds.data.masks import INDICES, as_masks, masks_for, num_splits
 from lds.data.splits import MASKS, check_seed
 from lds.errors import DataError, InputError
@@ -288,7 +289,7 @@ def _is_ready_x(x: Any) -> bool:
         and x.numel() > 0
         and not (x.requires_grad or x.is_meta or x.is_nested)
         and (x.layout != torch.sparse_coo or x.is_coalesced())
-        and bool((x if x.layout == torch.strided else x.values()).isfinite().all())
+        and all(bool(part.isfinite().all()) for part in pieces(x if x.layout == torch.strided else x.values()))
     )
 
 

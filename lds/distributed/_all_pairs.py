@@ -94,6 +94,7 @@ class ShardedAllPairs(AllPairs):
             )
         row, col, start = weighted_pairs(edge_index, num_nodes, probability, dtype)
         mine = own.holds(row)
+        self.kernel = "torch"
         self._tiles = own
         self._theta = torch.zeros(own.numel // SIDE, SIDE, dtype=dtype)
         self._theta.view(-1)[own.positions(row[mine], col[mine])] = start[mine]

@@ -17,6 +17,8 @@ from lds.graph._sampled import SampledGraph
 
 # Where more of all nodes are active, the whole graph is used: relabelling would cost more than it saves.
 ACTIVE_SHARE = 0.5
+# Candidates that are drawn at once where all are.
+_SOME = 1 << 22
 
 
 class CandidateGraph(SampledGraph):
@@ -163,19 +165,28 @@ class DrawnGraph(CandidateGraph):
         self._index, self._theta, self._version = index, theta, theta._version
         self._key = draw_key()
         self._kept, self._record, self._leaf = None, None, None
-        # Parts by the identity of what they are around; shared by all copies of this graph.
+        # Shared by all copies of this graph: what was looked up, and parts by the identity of what they are around.
+        self._looked_up: list[tuple[Tensor, Tensor]] = []
         self._cache: dict[tuple[int, int], tuple[Tensor, ActiveGraph | None]] = {}
         self._used: dict[int, ActiveGraph] = {}
 
-    @cached_property
+    @property
     def _drawn(self) -> Tensor:  # type: ignore[override]
-        theta = self._unchanged()
-        every = torch.arange(len(self._index), device=theta.device)
-        return torch.cat([self._are_drawn(part) for part in torch.split(every, 1 << 22)]).to(theta.dtype)
+        return self._whole()[0]
 
-    @cached_property
+    @property
     def _there(self) -> Tensor:
-        return self._drawn.nonzero().flatten()
+        return self._whole()[1]
+
+    def _whole(self) -> tuple[Tensor, Tensor]:
+        """Return 0 or 1 for every candidate, and the places of those that were drawn."""
+        if not self._looked_up:
+            theta = self._unchanged()
+            count = len(self._index)
+            some = (torch.arange(i, min(i + _SOME, count), device=theta.device) for i in range(0, count, _SOME))
+            drawn = torch.cat([self._are_drawn(places) for places in some])
+            self._looked_up.append((drawn.to(theta.dtype), drawn.nonzero().flatten()))
+        return self._looked_up[0]
 
     @cached_property
     def row(self) -> Tensor:  # type: ignore[override]  # Looked up when asked for.

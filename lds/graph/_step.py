@@ -34,7 +34,7 @@ def step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float) -> Sums
     full = [pad(group.full, (0, 0, 0, padding)) for group in groups]
     strips = list(tiles.strips())
     bands = [strips[k : k + _BAND] for k in range(0, len(strips), _BAND)]
-    starts = torch.tensor([band[0].start for band in bands] + [tiles.padded], device=theta.device)
+    starts = torch.tensor([band[0].start for band in bands] + [strips[-1].start + SIDE], device=theta.device)
     # In a band the rows of a thin side are a slice of the sorted rows.
     bounds = [torch.searchsorted(group.rows, starts).tolist() for group in groups]
     found = []

@@ -15,6 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from lds._memory import ROOM, too_large
 from lds._random import INIT, cuda_devices, forked, reseed
+from lds.data.mapped import is_mapped, mapped_rows
 from lds.data.splits import MASKS
 from lds.errors import InputError, NumericalError
 from lds.graph import CandidateGraph, CandidatePairs, SampledGraph, SparseMatrix, Structure
@@ -235,7 +236,7 @@ class Task:
         if nodes is None:
             return self.x if self._products_only or isinstance(self.x, Tensor) else self.x.whole()
         if isinstance(self.x, Tensor):
-            return self.x[nodes]
+            return mapped_rows(self.x, nodes) if is_mapped(self.x) else self.x[nodes]
         if nodes not in self._rows:
             self._rows[nodes] = self.x.rows(nodes)
         return self._rows[nodes]
@@ -299,4 +300,6 @@ def _difference(logits: Tensor, others: Tensor) -> float | None:
 def _features(x: Tensor, *, sparse: bool) -> Any:
     if x.layout != torch.strided:
         return SparseMatrix(x.to_sparse_csr()) if sparse else x.to_dense()
+    if is_mapped(x):  # A sparse matrix of them would be in memory.
+        return x
     return SparseMatrix.from_dense(x) if sparse and x.count_nonzero() < _SPARSE * x.numel() else x

@@ -235,9 +235,8 @@ def synthetic(nodes: int, edges: int, features: int = 500, density: float = 0.1,
     """
     generator = torch.Generator().manual_seed(0)
     count = int(features * density)
-    rows = (
-        min(100_000, nodes - start) for start in range(0, nodes, 100_000)
-    )  # Not all of them are held as dense ones.
+    # Not all of them are held as dense ones.
+    rows = (min(100_000, nodes - start) for start in range(0, nodes, 100_000))
     col = torch.cat([_columns(n, features, count, generator) for n in rows])
     starts = torch.arange(0, nodes * count + 1, count, dtype=torch.int32)
     values = torch.full((nodes * count,), 1 / count)
