@@ -29,7 +29,9 @@ class OwnTiles(Tiles):
         super().__init__(num_nodes)
         strips = torch.arange(self.per_side, 0, -1).cumsum(0)  # Tiles down to the end of every strip.
         cuts = torch.searchsorted(strips, strips[-1] * torch.arange(size + 1) // size, right=True)
-        cuts[-1] = self.per_side
+        # At least one strip for each, if there are as many.
+        ranks = torch.arange(size + 1)
+        cuts = cuts.clamp(min=ranks).minimum(self.per_side - size + ranks).clamp(min=0)
         self.first, self.last = int(cuts[rank]), int(cuts[rank + 1])
         self._before = 0 if self.first == 0 else int(strips[self.first - 1])
         self._own = (0 if self.last == 0 else int(strips[self.last - 1])) - self._before
