@@ -11,7 +11,7 @@ from lds._kernel import Kernel, kernel
 from lds._memory import ROOM, too_large
 from lds.errors import InputError
 from lds.graph._factors import FactorAccumulator, FactorPairs
-from lds.graph._native_step import NativeSampler, native_step_
+from lds.graph._native_step import NativeSampler, native_step_, native_sums
 from lds.graph._pairs import weighted_pairs
 from lds.graph._sampled import GraphTracer, SampledGraph
 from lds.graph._step import all_sums, step_
@@ -61,7 +61,7 @@ class AllPairs:
         # The rows of all tiles, shape [S, SIDE].
         self._theta = torch.zeros(self._tiles.numel // SIDE, SIDE, dtype=dtype, device=device)
         self.flat[self._tiles.positions(row.to(device), col.to(device))] = start.to(device)
-        self._refresh(all_sums(self._theta, self._tiles))
+        self._refresh(self._sums())
 
     @staticmethod
     def require_room(num_nodes: int, dtype: torch.dtype, *, copies: int = 1) -> None:
@@ -173,7 +173,7 @@ class AllPairs:
                 "take the state of a structure on as many nodes"
             )
         self._tiles.clear_outside_(self._theta)
-        self._refresh(all_sums(self._theta, self._tiles))
+        self._refresh(self._sums())
 
     def restore_parts_(self, parts: Iterable[Tensor]) -> None:
         """Set θ to what `state` returned, in parts that together have all its numbers."""
@@ -183,7 +183,10 @@ class AllPairs:
             place += part.numel()
         assert place == self._theta.numel()
         self._tiles.clear_outside_(self._theta)
-        self._refresh(all_sums(self._theta, self._tiles))
+        self._refresh(self._sums())
+
+    def _sums(self) -> Sums:
+        return (native_sums if self.kernel == "native" else all_sums)(self._theta, self._tiles)
 
     def _refresh(self, sums: Sums) -> None:
         """Rebuild what the sampler keeps, a function of θ alone: the same θ and seed draw the same graph."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -33,15 +35,17 @@ class Kept:
 
     def __init__(self, numel: int, dtype: torch.dtype, device: torch.device, parts: Iterable[Tensor]) -> None:
         self.numel, self.dtype, self.device = numel, dtype, device
-        self._file: Any = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - lives as long as the copy
         try:
+            # Without a name: it goes with the process, however that ends.
+            self._file: Any = tempfile.TemporaryFile() if self.is_large else io.BytesIO()  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
             for part in parts:
                 self._file.write(part.cpu().contiguous().numpy().data)
             self._file.flush()
         except OSError as error:
             raise StorageError(
-                f"the best θ cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room there, or have TMPDIR "
-                "name another folder"
+                f"the best θ cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room there, or have "
+                "TMPDIR name another folder"
             ) from error
 
     @classmethod

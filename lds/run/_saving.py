@@ -131,8 +131,7 @@ def _take_apart(path: Path, progress: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     best = progress.get("best")
-    told = best.get("theta") if isinstance(best, dict) else None
-    if not isinstance(told, dict):
+    if not isinstance(best, dict) or not isinstance(told := best.get("theta"), dict):
         return progress
     dtype = {"float32": torch.float32, "float64": torch.float64}.get(str(told.get("dtype")))
     numel = told.get("numel")
