@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness import RESULTS, Row, medians, run, timed, write
+from harness import RESULTS, Row, medians, run, take_kernel, timed, write
 
 SIZES = {
     "all pairs": (1_000, 2_000, 5_000, 10_000, 19_717),
+    "all pairs, torch": (1_000, 2_000, 5_000, 10_000, 19_717),
     "candidate pairs": (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000),
 }
 
@@ -25,6 +26,7 @@ def measure(kind: str, nodes: int) -> Row:
 
     from lds.graph import CandidatePairs, random_pairs
 
+    kind = take_kernel(kind)
     edges = round(2.248 * nodes)
     data = synthetic(nodes, edges)
     if kind == "all pairs":
@@ -53,7 +55,7 @@ def plot(table: dict[str, list[Row]], path: Path) -> None:
     for axis, key, label in zip(
         axes, ("seconds", "peak_rss_mb"), ("seconds", "peak memory of the process, MiB"), strict=True
     ):
-        for (kind, rows), marker in zip(table.items(), "os", strict=True):
+        for (kind, rows), marker in zip(table.items(), "ovs", strict=True):
             name = f"{kind}, ~ N^{exponent(rows):.2f}" if key == "seconds" else kind
             axis.loglog([r["nodes"] for r in rows], [r[key] for r in rows], marker=marker, label=name)
         axis.set_xlabel("nodes N")
