@@ -12,10 +12,11 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 from lds.errors import InputError, StorageError
 
@@ -93,8 +94,12 @@ def refuse_links(folder: Path, *parts: str) -> Path:
     return folder
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file so that a crash leaves the whole new file or what was there before; links are not followed.
+
+    Args:
+        path: the file.
+        content: what it is to hold, or a function that writes it to a file that it may also read.
 
     Raises:
         StorageError: the file cannot be written: the disk is full, or the folder read-only or gone.
@@ -106,8 +111,11 @@ def write_atomically(path: Path, content: bytes) -> None:
                 _check_kind(os.stat(path))
         if os.path.lexists(temporary):  # What a process that was killed left, or a link that somebody put there.
             temporary.unlink()
-        with os.fdopen(open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-            file.write(content)
+        with os.fdopen(open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL), "w+b") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # What a wheel must hold besides modules; setuptools leaves data files out without a word.
 NEEDED = ("lds/py.typed", "lds/report/templates/page.css", "lds/report/templates/page.html.jinja")
+# The compiled part, which a machine without a compiler leaves out, such as _native.cpython-311-x86_64-linux-gnu.so.
+COMPILED = re.compile(r"lds/_native\.[\w.-]+\.(so|pyd)|lds/_native\.(so|pyd)")
 TRAIN = ("train", "--dataset", "wine", "--method", "knn-gcn", "--out", "run")
 
 
@@ -54,7 +57,7 @@ def check_contents(wheel, other):
         differing = sorted(name for name in found | expected if found.get(name) != expected.get(name))
         sys.exit(f"the wheel of the sdist differs from that of the working tree in {', '.join(differing)}")
     tracked = call("git", "ls-files", "--cached", "--others", "--exclude-standard", "lds", cwd=ROOT).splitlines()
-    names = {name for name in found if ".dist-info/" not in name}
+    names = {name for name in found if ".dist-info/" not in name and not COMPILED.fullmatch(name)}
     wanted = {name for name in tracked if (ROOT / name).exists()}
     if names != wanted:
         sys.exit(f"the wheel must hold the files of lds/ and no others, but differs in {sorted(names ^ wanted)}")
@@ -94,11 +97,15 @@ def use(python, folder):
         sys.exit(f"lds must come from the wheel, but came from {where}")
     if "train" not in call(python.parent / "lds", "--help", cwd=folder):
         sys.exit("lds --help must name its commands, but does not")
+    version = call(python.parent / "lds", "--version", cwd=folder).strip()
+    built = call(python, "-c", "import lds._kernel as k; print(k.library() is not None)", cwd=folder).strip() == "True"
+    if not version.endswith(f"(kernel: {'native' if built else 'torch'})"):
+        sys.exit(f"lds --version must name the kernel, but says {version}")
     trained = call(python.parent / "lds", *TRAIN, cwd=folder)
     if not (folder / "run" / "result.json").exists():
         sys.exit("lds train must write result.json, but does not")
     pip(python, "check")
-    return trained.strip()
+    return f"{version}\n{trained.strip()}"
 
 
 def main():

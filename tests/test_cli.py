@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import lds
+from lds._kernel import kernel
 from lds.cli import main
 from lds.run import TrainConfig
 from tests.data.damage import flip_a_bit
@@ -349,7 +350,15 @@ class TestData:
 class TestHelp:
     def test_version(self, capsys):
         assert run("--version") == 0
-        assert capsys.readouterr().out == f"lds {lds.__version__}\n"
+        assert capsys.readouterr().out == f"lds {lds.__version__} (kernel: {kernel()})\n"
+
+    def test_version_names_the_kernel(self, capsys, monkeypatch):
+        monkeypatch.setenv("LDS_KERNEL", "torch")
+        assert run("--version") == 0
+        assert capsys.readouterr().out == f"lds {lds.__version__} (kernel: torch)\n"
+        monkeypatch.setenv("LDS_KERNEL", "other")
+        assert run("--version") == 2
+        assert "LDS_KERNEL must be native or torch, got 'other'" in capsys.readouterr().err
 
     def test_no_arguments(self, capsys):
         assert run() == 0

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from types import ModuleType
 
+from lds._kernel import kernel
 from lds._signals import Interrupted, stops_at_once, stops_later
 from lds._version import __version__
 from lds.errors import LDSError
@@ -70,7 +71,7 @@ def _main(argv: list[str] | None) -> int:
         "data": _data,
     }
     parser = Parser(prog="lds", description="Learn the graph structure of a graph network by hypergradients.")
-    parser.add_argument("--version", action="version", version=f"lds {__version__}")
+    parser.add_argument("--version", action="version", version=f"lds {__version__} (kernel: {kernel()})")
     commands = parser.add_subcommands(required=False)
     for module in modules.values():
         module.add(commands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from lds._kernel import Kernel, kernel
 from lds._memory import ROOM, too_large
 from lds.errors import InputError
 from lds.graph._factors import FactorAccumulator, FactorPairs
-from lds.graph._native_step import NativeSampler, native_step_
+from lds.graph._native_step import NativeSampler, native_step_, native_sums
 from lds.graph._pairs import weighted_pairs
 from lds.graph._sampled import GraphTracer, SampledGraph
 from lds.graph._step import all_sums, step_
@@ -60,8 +60,8 @@ class AllPairs:
         self._tiles = Tiles(num_nodes)
         # The rows of all tiles, shape [S, SIDE].
         self._theta = torch.zeros(self._tiles.numel // SIDE, SIDE, dtype=dtype, device=device)
-        self._theta.view(-1)[self._tiles.positions(row.to(device), col.to(device))] = start.to(device)
-        self._refresh(all_sums(self._theta, self._tiles))
+        self.flat[self._tiles.positions(row.to(device), col.to(device))] = start.to(device)
+        self._refresh(self._sums())
 
     @staticmethod
     def require_room(num_nodes: int, dtype: torch.dtype, *, copies: int = 1) -> None:
@@ -145,9 +145,14 @@ class AllPairs:
             dense[strip.start : strip.start + SIDE, strip.start :] = lines.transpose(0, 1).reshape(SIDE, -1)
         return (dense + dense.T)[: self.num_nodes, : self.num_nodes]
 
+    @property
+    def flat(self) -> Tensor:
+        """θ as it is stored, of one dimension: what `state` returns a copy of. It changes with every step."""
+        return self._theta.view(-1)
+
     def state(self) -> Tensor:
         """Return a copy of θ as it is stored; `restore_` takes it back."""
-        return self._theta.clone().view(-1)
+        return self.flat.clone()
 
     def restore_(self, state: Tensor) -> None:
         """Set θ to what `state` returned, of this version or of an earlier one.
@@ -168,7 +173,20 @@ class AllPairs:
                 "take the state of a structure on as many nodes"
             )
         self._tiles.clear_outside_(self._theta)
-        self._refresh(all_sums(self._theta, self._tiles))
+        self._refresh(self._sums())
+
+    def restore_parts_(self, parts: Iterable[Tensor]) -> None:
+        """Set θ to what `state` returned, in parts that together have all its numbers."""
+        place = 0
+        for part in parts:
+            self.flat[place : place + part.numel()] = part
+            place += part.numel()
+        assert place == self._theta.numel()
+        self._tiles.clear_outside_(self._theta)
+        self._refresh(self._sums())
+
+    def _sums(self) -> Sums:
+        return (native_sums if self.kernel == "native" else all_sums)(self._theta, self._tiles)
 
     def _refresh(self, sums: Sums) -> None:
         """Rebuild what the sampler keeps, a function of θ alone: the same θ and seed draw the same graph."""

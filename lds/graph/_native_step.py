@@ -65,30 +65,43 @@ def native_step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float, 
         InputError: a factor is not of N rows, or two of a pair are of different widths.
         NumericalError: the gradient or the step is not finite; θ is left as it was.
     """
-    n, code = tiles.num_nodes, _code()
-    assert theta.shape == (tiles.numel // SIDE, SIDE)
+    n = tiles.num_nodes
     degree = torch.zeros(tiles.padded)
     degree[:n] = gradient.degree
     thin, full, cap, largest = _sides(gradient, n)
     check_step(largest, lr, theta.dtype)
     widths = torch.tensor([side.shape[1] for side in thin], dtype=torch.int64)
     columns = int(widths.sum())
-    chunks = -(-columns // _CHUNK)
-    start = torch.empty(chunks * n + 1, dtype=torch.int64)
+    start = torch.empty(-(-columns // _CHUNK) * n + 1, dtype=torch.int64)
     column, value = torch.empty(cap, dtype=torch.int32), torch.empty(cap)
     panels = torch.empty(tiles.padded * columns)
     packed = [_pointer(x) for x in (start, column, value, panels)]
-    written = code.lds_pack(
+    written = _code().lds_pack(
         len(thin), _pointers(thin), _pointers(full), _pointer(widths), n, tiles.per_side, columns, _CHUNK, cap, *packed
     )
     assert written == cap
+    return _pass(theta, tiles, degree, columns, packed, lr, portable)
+
+
+def native_sums(theta: Tensor, tiles: Tiles) -> Sums:
+    """Return the sums of θ, to the bits that a step returns."""
+    packed = [_pointer(torch.empty(0, dtype=dtype)) for dtype in (torch.int64, torch.int32, *[torch.float32] * 2)]
+    return _pass(theta, tiles, torch.zeros(tiles.padded), 0, packed, 0.0, portable=False)
+
+
+def _pass(
+    theta: Tensor, tiles: Tiles, degree: Tensor, columns: int, packed: list[Any], lr: float, portable: bool
+) -> Sums:
+    """Take the step along the degree term and packed factor pairs, and sum the result up."""
+    code, n = _code(), tiles.num_nodes
+    assert theta.shape == (tiles.numel // SIDE, SIDE)
     sums, large = torch.empty(len(theta)), torch.empty(len(theta), dtype=torch.uint8)
     totals, counter = torch.empty(tiles.per_side, dtype=torch.float64), torch.zeros((), dtype=torch.int64)
 
     def work() -> None:
         code.lds_step(
-            portable, n, tiles.per_side, _pointer(theta), _pointer(degree), columns, chunks, *packed, lr, CUT,
-            *(_pointer(x) for x in (sums, large, totals, counter)),
+            portable, n, tiles.per_side, _pointer(theta), _pointer(degree), columns, -(-columns // _CHUNK), *packed,
+            lr, CUT, *(_pointer(x) for x in (sums, large, totals, counter)),
         )  # fmt: skip
 
     # Each takes the next strip where it is done with one, so that one that has to wait holds up nobody.

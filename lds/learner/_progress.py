@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import EpochRecord
+from lds._kernel import VARIABLE
 from lds.errors import InputError, NumericalError, OuterStepError, PremiseWarning
 from lds.hypergrad import SweepDiagnostics, Trajectory
+from lds.learner._kept import Kept, stored
 from lds.learner._task import Params
 from lds.updaters import State, Updater
 
@@ -25,7 +27,7 @@ class Best:
     """The best epoch so far: weights, a copy of θ, and the figures it was chosen by."""
 
     params: Params
-    theta: Tensor
+    theta: Kept
     es_accuracy: float
     es_loss: float
 
@@ -76,8 +78,18 @@ class Progress:
         Raises:
             InputError: the updater's slots hold something else.
         """
+        return with_tensors(self.live())
+
+    def live(self) -> dict[str, Any]:
+        """Return what `dump` returns, to be read before learning goes on: θ is no copy, and the best one a `Kept`.
+
+        Raises:
+            InputError: as for `dump`.
+        """
+        structure = self.outer["structure"]
         return {
-            "theta": self.outer["structure"].state(),
+            "theta": stored(structure),
+            "kernel": getattr(structure, "kernel", None),
             "inner_lr": self.outer.get("inner_lr"),
             "outer_step": self.outer_step,
             "history": [asdict(record) for record in self.history],
@@ -89,12 +101,13 @@ class Progress:
             "failures": self.failures,
         }
 
-    def dump_if_possible(self) -> dict[str, Any] | None:
-        """Return what `dump` returns; None where the updater's slots cannot be saved."""
+    def kept(self) -> dict[str, Any] | None:
+        """Return what `live` returns, with a copy of θ; None where the updater's slots cannot be saved."""
         try:
-            return self.dump()
+            values = self.live()
         except InputError:
             return None
+        return {**values, "theta": Kept.of(self.outer["structure"])}
 
     @classmethod
     def load(cls, values: object, outer: dict[str, Any], params: Params, updater: Updater) -> Progress:
@@ -112,9 +125,10 @@ class Progress:
         Raises:
             InputError: the values belong to another learner or other data.
         """
-        like = cls(outer).dump()
+        like = cls(outer).live()
         found = _mapping("the whole", values, like)
-        theta = _like("theta", found["theta"], like["theta"], finite=True)
+        _check_kernel(found["kernel"], like["kernel"])
+        theta = _theta(found["theta"], like["theta"])
         if "inner_lr" in outer:
             outer["inner_lr"] = _like("inner_lr", found["inner_lr"], outer["inner_lr"]).to(outer["inner_lr"])
         best, state = found["best"], found["state"]
@@ -130,8 +144,30 @@ class Progress:
             failures=_count("failures", found["failures"]),
         )
         _check_history(progress)
-        outer["structure"].restore_(theta)
+        theta.restore_(outer["structure"])
         return progress
+
+
+class Resumable:
+    """What a callback is told that learning can be resumed from: called, it returns numbers, texts and tensors.
+
+    Args:
+        live: returns the same with a θ that is no copy, and further ones as `Kept`.
+    """
+
+    def __init__(self, live: Callable[[], dict[str, Any]]) -> None:
+        self.live = live
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what `fit` takes as `resume`."""
+        return with_tensors(self.live())
+
+
+def with_tensors(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what `Progress.live` returned with copies of θ as tensors."""
+    best, theta = values["best"], values["theta"]
+    best = None if best is None else {**best, "theta": best["theta"].tensor()}
+    return {**values, "theta": theta.tensor() if isinstance(theta, Kept) else theta.clone(), "best": best}
 
 
 @contextmanager
@@ -150,8 +186,9 @@ def reproducible(progress: Progress, start: dict[str, Any] | None) -> Iterator[N
         yield
     except NumericalError as error:
         progress.state, progress.trajectory, progress.inner_loss = before
-        values = progress.dump_if_possible() if start is None else start
+        values = progress.kept() if start is None else start
         step = progress.outer_step + 1
+        values = None if values is None else with_tensors(values)
         raise OuterStepError(f"in outer step {step}, epoch {progress.epoch}: {error}", step, values) from error
 
 
@@ -198,10 +235,31 @@ def _best(value: object, params: Params, theta: Tensor) -> Best:
     weights = _mapping("its weights", found["params"], params)
     return Best(
         params={name: _like(name, weights[name], like) for name, like in params.items()},
-        theta=_like("theta", found["theta"], theta, finite=True),
+        theta=_theta(found["theta"], theta),
         es_accuracy=_like("es_accuracy", found["es_accuracy"], 0.0),
         es_loss=_like("es_loss", found["es_loss"], 0.0),
     )
+
+
+def _theta(value: object, like: Tensor) -> Kept:
+    """Return a copy of θ that came as a tensor, or as a file of one."""
+    if not isinstance(value, Kept):
+        _like("theta", value, like)
+        assert isinstance(value, Tensor)
+        value = Kept(like.numel(), like.dtype, like.device, torch.split(value.flatten(), like.numel()))
+    elif (value.numel, value.dtype) != (like.numel(), like.dtype):
+        raise no_fit(f"theta has {value.numel} numbers of {value.dtype}, not {like.numel()} of {like.dtype}")
+    if not all(bool(((part >= 0) & (part <= 1)).all()) for part in value.parts()):
+        raise no_fit("theta holds what is no probability")
+    return value
+
+
+def _check_kernel(saved: object, here: object) -> None:
+    if saved != here:
+        raise InputError(
+            f"what to resume from must be of the same kernel, but was computed by {saved!r:.80} and this process takes "
+            f"{here!r}, whose last digits differ; set {VARIABLE}={saved} where lds has that"
+        )
 
 
 def _check_history(progress: Progress) -> None:
@@ -240,7 +298,7 @@ def _list(name: str, value: object) -> list[Any]:
     return value
 
 
-def _like(name: str, value: object, like: Any, *, finite: bool = False) -> Any:
+def _like(name: str, value: object, like: Any) -> Any:
     """Return the value if it is of the kind of another one."""
     if not isinstance(like, Tensor):
         if type(value) is not type(like):
@@ -251,8 +309,6 @@ def _like(name: str, value: object, like: Any, *, finite: bool = False) -> Any:
     kind, wanted = ((x.dtype, tuple(x.shape), x.layout) for x in (value, like))
     if kind != wanted:
         raise no_fit(f"{name} is {kind}, not {wanted}")
-    if finite and not bool(value.isfinite().all()):
-        raise no_fit(f"{name} holds NaN or infinity")
     return value
 
 

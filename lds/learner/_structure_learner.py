@@ -20,7 +20,8 @@ from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, Structure, WeightedPairs, initial_weights
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
-from lds.learner._progress import Best, Progress, no_fit, report_explosion, reproducible
+from lds.learner._kept import Kept
+from lds.learner._progress import Best, Progress, Resumable, no_fit, report_explosion, reproducible
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
@@ -144,14 +145,15 @@ class StructureLearner:
             progress = Progress.load(resume, outer, _initial_params(task, seed), as_updater(self._updater()))
             if self.max_epochs is not None and len(progress.history) > self.max_epochs:
                 raise no_fit(f"{len(progress.history)} epochs have ended, more than max_epochs, {self.max_epochs}")
+            resume = None  # It may hold more copies of θ.
         with listeners.running(tuple(progress.history), progress.outer_step):
             stop = False
             while not stop and progress.stale < self.patience and len(progress.history) != self.max_epochs:
                 stop = self._epoch(task, progress, seed, listeners)
-                listeners.on_resumable(progress.dump)
+                listeners.on_resumable(Resumable(progress.live))
         assert progress.best is not None
         structure: Structure = progress.outer["structure"]
-        structure.restore_(progress.best.theta)
+        progress.best.theta.restore_(structure)
         best, history = progress.best, tuple(progress.history)
         number = max(epoch.epoch for epoch in history if epoch.improved)
         logits = self._mean_logits(task, best.params, structure, mix(seed, number))
@@ -171,7 +173,7 @@ class StructureLearner:
                 "lower tau or the horizon",
             )
         # A sweep over earlier windows needs iterates that no dump holds: only the start of the epoch can be saved.
-        start = progress.dump_if_possible() if self._reach > self._interval else None
+        start = progress.kept() if self._reach > self._interval else None
         stop = False
         while progress.state is None or not (
             stop or progress.state.step >= self.inner_steps or progress.failures >= self.inner_patience
@@ -185,7 +187,7 @@ class StructureLearner:
             stop = listeners.on_step(
                 StepRecord(epoch, progress.outer_step, inner_loss, outer_loss, structure.expected_edges)
             )
-            listeners.on_resumable(progress.dump if start is None else partial(dict, start))
+            listeners.on_resumable(Resumable(progress.live if start is None else partial(dict, start)))
         weights = progress.state.params
         logits = self._mean_logits(task, weights, structure, seed, task.nodes["es"])
         with reproducible(progress, start):
@@ -197,7 +199,7 @@ class StructureLearner:
         improved = best is None or (accuracy, -loss) > (best.es_accuracy, -best.es_loss)
         if improved:
             best = progress.best = None  # Frees the old copy of θ before the new one is made.
-            progress.best = Best(weights, structure.state(), accuracy, loss)
+            progress.best = Best(weights, Kept.of(structure), accuracy, loss)
         progress.end_epoch()
         progress.history.append(
             EpochRecord(
@@ -231,7 +233,7 @@ class StructureLearner:
     def _outer(self, task: Task, data: Data) -> dict[str, Any]:
         """Return the outer variables at their initial values."""
         if self.edges is AllPairs and task.device.type == "cpu":
-            AllPairs.require_room(task.num_nodes, task.dtype, copies=2)  # Before a graph of so many nodes is made.
+            AllPairs.require_room(task.num_nodes, task.dtype)  # Before a graph of so many nodes is made.
         pairs = self.graph(data)
         weighted = {} if isinstance(pairs, Tensor) else {"probability": pairs.probability}
         pairs = pairs if isinstance(pairs, Tensor) else pairs.pairs

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
 from lds._files import alone, append, lock_of, make_folder, write_atomically
@@ -135,8 +135,8 @@ class RunFolder(Callback):
                 (self.path / name).unlink()
         return tied
 
-    def fail(self, content: bytes) -> None:
-        """Write failure.pt."""
+    def fail(self, content: Callable[[BinaryIO], object]) -> None:
+        """Have failure.pt written."""
         self._begin()
         write_atomically(self.path / FAILURE, content)
 
@@ -151,14 +151,14 @@ class RunFolder(Callback):
         import torch
 
         from lds.graph import CandidatePairs
+        from lds.learner._kept import stored
 
         self._write_metrics(fit.history)
-        buffer = io.BytesIO()
         # Which pairs θ is of, where it is not of all.
         pairs = {"pairs": fit.structure.pairs} if isinstance(fit.structure, CandidatePairs) else {}
-        saved = {"theta": fit.structure.state(), **pairs, "params": fit.params, "logits": fit.logits}
-        torch.save(saved, buffer)
-        write_atomically(self.path / CHECKPOINT, buffer.getvalue())
+        theta = stored(fit.structure)
+        saved = {"theta": theta, **pairs, "params": fit.params, "logits": fit.logits}
+        write_atomically(self.path / CHECKPOINT, partial(torch.save, saved))
         write_atomically(self.path / GRAPH, EXPORT_FORMATS["npz"](fit.graph(GRAPH_THRESHOLD)))
 
     def _begin(self) -> None:

@@ -5,19 +5,22 @@ progress.pt is for going on; failure.pt, of the same format, is for running into
 
 from __future__ import annotations
 
-import io
+import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lds._callbacks import Callback
-from lds._files import write_atomically
+from lds._files import open_file, write_atomically
 from lds._read import load_tensors, reason
 from lds._signals import Interrupted, StopRequest
 from lds._version import __version__
 from lds.errors import DataError, InputError
+from lds.learner._kept import Kept
+from lds.learner._progress import Resumable
 from lds.run._data import fingerprint
 from lds.run._environment import difference, threads, versions
 from lds.run._reader import CONFIG, PROGRESS, other_field
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 
 # Saving takes at most this share of the time, by the cost of the last one.
 _SHARE = 0.02
+# 2 had θ in another layout, and the logits of the best epoch.
 _FORMAT = 3
+# The member of the archive that holds the best θ, where that is large.
+_BEST = "best_theta"
 _PLAIN = bool | int | float | str | None
 
 
@@ -64,7 +70,8 @@ class ProgressSaver(Callback):
         """
         began = time.perf_counter()
         if began >= self._due or self._request.number is not None:
-            self._save(dump())
+            # A learner of this package has it without copies of θ.
+            self._save(dump.live() if isinstance(dump, Resumable) else dump())
             ended = time.perf_counter()
             self._due = ended + (ended - began) / _SHARE
         if self._request.number is not None:
@@ -86,14 +93,61 @@ class _Saved:
     progress: dict[str, Any]
 
 
-def pack(config: Mapping[str, Any], data_fingerprint: str, seconds: float, progress: dict[str, Any]) -> bytes:
-    """Return the content of a file that `read_progress` reads."""
+def pack(
+    config: Mapping[str, Any], data_fingerprint: str, seconds: float, progress: dict[str, Any]
+) -> Callable[[BinaryIO], None]:
+    """Return what writes a file that `read_progress` reads.
+
+    θ goes from where it is to the file. torch.save needs tensors in memory: a best θ that is not there becomes a member
+    of the archive by itself.
+    """
     import torch
 
+    progress, apart = dict(progress), None
+    best = progress.get("best")
+    if best is not None and isinstance(kept := best["theta"], Kept):
+        apart = kept if kept.is_large else None
+        told = {"member": _BEST, "numel": kept.numel, "dtype": str(kept.dtype).removeprefix("torch.")}
+        progress["best"] = {**best, "theta": kept.tensor() if apart is None else told}
     saved = _Saved(versions(), threads(), dict(config), data_fingerprint, seconds, progress)
-    buffer = io.BytesIO()
-    torch.save({"format": _FORMAT, **vars(saved)}, buffer)
-    return buffer.getvalue()
+
+    def write(file: BinaryIO) -> None:
+        torch.save({"format": _FORMAT, **vars(saved)}, file)
+        if apart is not None:
+            with zipfile.ZipFile(file, "a") as archive, archive.open(_BEST, "w", force_zip64=True) as member:
+                for part in apart.parts():
+                    member.write(part.cpu().numpy().data)
+
+    return write
+
+
+def _take_apart(path: Path, progress: dict[str, Any]) -> dict[str, Any]:
+    """Return the progress with the best θ that is a member of the archive by itself, if there is one.
+
+    Raises:
+        DataError: it is not what it is said to be; the message is the reason alone.
+        OSError: it cannot be read.
+    """
+    import torch
+
+    best = progress.get("best")
+    if not isinstance(best, dict) or not isinstance(told := best.get("theta"), dict):
+        return progress
+    dtype = {"float32": torch.float32, "float64": torch.float64}.get(str(told.get("dtype")))
+    numel = told.get("numel")
+    if told.get("member") != _BEST or dtype is None or type(numel) is not int:
+        raise DataError("the best θ is not said to be a member of the archive")
+    with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file, zipfile.ZipFile(file) as archive:
+        if _BEST not in archive.namelist() or archive.getinfo(_BEST).file_size != numel * dtype.itemsize:
+            raise DataError("the best θ is missing, or of another size")
+        with archive.open(_BEST) as member:
+
+            def parts() -> Iterator[torch.Tensor]:
+                while part := member.read(1 << 22):
+                    yield torch.frombuffer(bytearray(part), dtype=dtype)
+
+            kept = Kept(numel, dtype, torch.device("cpu"), parts())
+    return {**progress, "best": {**best, "theta": kept}}
 
 
 def read_progress(
@@ -112,6 +166,8 @@ def read_progress(
     again = "and the run starts anew" if name == PROGRESS else f"and lds train --resume {folder} runs into it again"
     try:
         saved = _checked(load_tensors(path))
+        if saved is not None:
+            saved = replace(saved, progress=_take_apart(path, saved.progress))
     except FileNotFoundError:
         return None, 0.0
     except OSError as error:

@@ -91,7 +91,7 @@ def train(
     Accuracies are in [0, 1]; `es_loss`, the loss on the early-stopping nodes, breaks ties between settings, and is None
     for a baseline without probabilities, as is `expected_edges` without a graph; `seconds` is the wall time of the
     training, `peak_rss_mb` that of the whole process; `versions` and the number of `threads` are what the last digits
-    depend on; `data_fingerprint` tells what a file of one's own held.
+    depend on, as does the `kernel`, native or torch; `data_fingerprint` tells what a file of one's own held.
 
     Args:
         config: what to train, on which data.
@@ -190,15 +190,17 @@ def _run(
             _log.warning("%s has no effect with method %s", name, config.method)
     learner = make_learner(config, data)
     saved, spent = read_progress(folder.path, folder.config, data)
+    begun = [saved]
     if saved is None and (folder.path / CONFIG).exists():  # Else the two have been compared.
         check_unchanged(folder.path, read_yaml(folder.path / CONFIG))
+    del saved  # With θ twice: the learner lets go of it.
     began = time.perf_counter()
     try:
         if isinstance(learner, StructureLearner):
             with stop_requests() as request:
                 # Last, so that all others have written what a saved state takes for reported.
                 callbacks.append(ProgressSaver(folder.path, folder.config, data, spent, request))
-                fit: Any = learner.fit(data, seed=config.seed, callbacks=callbacks, resume=saved)
+                fit: Any = learner.fit(data, seed=config.seed, callbacks=callbacks, resume=begun.pop())
         else:
             fit = learner.fit(data, seed=config.seed, callbacks=callbacks)
     except NumericalError as error:
@@ -218,6 +220,7 @@ def _run(
         "peak_rss_mb": peak_rss_mb(),
         "versions": versions(),
         "threads": threads(),
+        "kernel": getattr(getattr(fit, "structure", None), "kernel", "torch"),
     }
     if config.data is not None:  # A path does not tell what the file held.
         result["data_fingerprint"] = fingerprint(data)

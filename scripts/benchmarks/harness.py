@@ -136,6 +136,17 @@ def timed(function: Callable[[], Any], repeats: int = 1, warm_up: int = 0) -> Ro
     return {"seconds": statistics.median(walls), "cpu": statistics.median(cpus), "fastest": min(walls)}
 
 
+# What follows the name of a case that takes the path of torch where there is a compiled one.
+TORCH = ", torch"
+
+
+def take_kernel(case: str) -> str:
+    """Have θ on all pairs take the path that a case names, or that of the installation; return the rest of the name."""
+    if case.endswith(TORCH):
+        os.environ["LDS_KERNEL"] = "torch"
+    return case.removesuffix(TORCH)
+
+
 def peak_mib() -> float:
     """Return the peak memory of this process."""
     # Not ru_maxrss: a process begins with that of the one that started it.

@@ -3,7 +3,8 @@
     python scripts/benchmarks/outer_step.py --out experiments/results/outer_step.json
 
 Every case runs in a fresh process on one thread, in turn, several rounds over; medians are compared. `torchopt` is
-left out where it is not installed. Needs the Cora files, see `lds data fetch cora`.
+left out where it is not installed. `factored` takes the path of the installation, see `lds --version`. Needs the Cora
+files, see `lds data fetch cora`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from harness import RESULTS, Row, medians, run, timed, write
+from harness import RESULTS, Row, medians, run, take_kernel, timed, write
 
-CASES = ("factored", "dense recorder", "dense unroll", "torchopt unroll")
+CASES = ("factored", "factored, torch", "dense recorder", "dense unroll", "torchopt unroll")
 
 
 def measure(case: str, tau: int) -> Row:
     from cases import Problem, all_pairs, cora, dense_pairs, engine_step, torchopt_step, unroll_step
 
+    case = take_kernel(case)
     data = cora()
     problem = Problem.of(data)
     if case == "factored":

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
 NAMES = {
     "factored": "**lds, factor pairs**",
+    "factored, torch": "the same without compiled code",
     "dense recorder": "the same engine on a dense N×N θ",
     "dense unroll": "plain dense unroll, `create_graph=True`",
     "torchopt unroll": "dense unroll with TorchOpt's Adam",

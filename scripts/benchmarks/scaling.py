@@ -16,10 +16,13 @@ import argparse
 import time
 from pathlib import Path
 
-from harness import RESULTS, Row, fresh_peak, medians, peak_mib, run, timed, write
+from harness import RESULTS, Row, fresh_peak, medians, peak_mib, run, take_kernel, timed, write
 
 SIZES = {
-    "all": {"all pairs": (1_000, 2_000, 5_000, 10_000, 19_717)},
+    "all": {
+        "all pairs": (1_000, 2_000, 5_000, 10_000, 19_717),
+        "all pairs, torch": (1_000, 2_000, 5_000, 10_000, 19_717),
+    },
     "candidates": {
         "candidate pairs": (10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000),
         "candidate pairs, all rows": (10_000, 20_000, 50_000, 100_000, 200_000),
@@ -38,6 +41,7 @@ def measure(kind: str, nodes: int) -> Row:
 
     from lds.graph import CandidatePairs, _candidate_graph, random_pairs
 
+    kind = take_kernel(kind)
     edges = round(2.248 * nodes)
     data = synthetic(nodes, edges)
     if kind == "all pairs":

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 
+from lds._files import write_atomically
 from lds.cli import main
 from lds.learner import Callback, extract
 from lds.run import EXPORT_FORMATS, TrainConfig, read_node_names, read_structure, resume, train
@@ -108,9 +109,9 @@ def make_interrupted(folder: Path) -> None:
         make_learner(config, data).fit(data, seed=config.seed, callbacks=[Saver()])
     (folder / "config.yaml").write_text(yaml.safe_dump(config.as_dict()))
     (folder / "metrics.jsonl").write_text(json.dumps(dumps[-1]["history"][0]) + "\n")
-    (folder / "progress.pt").write_bytes(pack(config.as_dict(), fingerprint(data), 1.0, dumps[-1]))
+    write_atomically(folder / "progress.pt", pack(config.as_dict(), fingerprint(data), 1.0, dumps[-1]))
     failure = {"outer_step": dumps[-1]["outer_step"] + 1, "resume": dumps[-1]}
-    (folder / "failure.pt").write_bytes(pack(config.as_dict(), fingerprint(data), 0.0, failure))
+    write_atomically(folder / "failure.pt", pack(config.as_dict(), fingerprint(data), 0.0, failure))
 
 
 def hostile_progress(folder: Path, name: str) -> Contents:

@@ -326,17 +326,24 @@ class TestGroups:
         torch.testing.assert_close(pairs.at(row, col), dense_gradient(pairs)[row, col], rtol=1e-12, atol=1e-12)
 
 
-def test_the_same_theta_and_seed_draw_the_same_graph_whatever_came_before():
-    structure = structure_of(theta("random", 30))
-    state = structure.state()
+@pytest.mark.usefixtures("kernel")
+@paths
+def test_the_same_theta_and_seed_draw_the_same_graph_whatever_came_before(dtype):
+    """What a step leaves is what `restore_` makes, to the last bit: one draws from either after a resume."""
+    structure = structure_of(theta("sparse", 30, dtype=dtype))
+    step = cast(FactorPairs(((randn(30, 2), randn(30, 2, seed=1)),), randn(30)), dtype)
+    structure.project_(step, 0.01)
+    state, edges, sums = structure.state(), structure.expected_edges, structure._sampler._ends
     torch.manual_seed(0)
     before = structure.draw()
-    structure.project_(FactorPairs(((randn(30, 2), randn(30, 2, seed=1)),), randn(30)), 0.3)
+    structure.project_(step, 0.3)
     structure.restore_(state)
     torch.manual_seed(0)
     after = structure.draw()
     assert torch.equal(before.row, after.row)
     assert torch.equal(before.col, after.col)
+    assert structure.expected_edges == edges
+    assert torch.equal(structure._sampler._ends, sums)
 
 
 @pytest.mark.usefixtures("kernel")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -398,3 +399,39 @@ class TestCommand:
 def test_another_configuration(whole):
     with pytest.raises(InputError, match="holds a run of another configuration"):
         resume(whole, config=replace(CONFIG, k=4))
+
+
+class TestALargeTheta:
+    """Beyond 64 MiB the best θ is a member of the archive by itself."""
+
+    @pytest.fixture
+    def large(self, monkeypatch):
+        monkeypatch.setattr("lds.learner._kept._IN_MEMORY", 0)
+
+    def test_the_same_bits(self, large, interrupted, whole):
+        folder = interrupted(85)
+        with zipfile.ZipFile(folder / "progress.pt") as archive:
+            assert "best_theta" in archive.namelist()
+        resume(folder, progress=False)
+        same(folder, whole)
+
+    def test_damage(self, large, interrupted):
+        folder = interrupted(85)
+        path = folder / "progress.pt"
+        content = bytearray(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            content[archive.getinfo("best_theta").header_offset + 5000] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"best_theta in it differs from its checksum; remove it"):
+            resume(folder, progress=False)
+
+    @pytest.mark.parametrize("told", [{}, {"member": "data"}, {"numel": 7}, {"dtype": "int8"}, {"numel": "7"}])
+    def test_another_content(self, large, interrupted, told):
+        folder = interrupted(85)
+        path = folder / "progress.pt"
+        saved = torch.load(path, weights_only=True)
+        theta = saved["progress"]["best"]["theta"]
+        saved["progress"]["best"]["theta"] = {**theta, **told} if told else {}
+        torch.save(saved, path)  # Without the member, too.
+        with pytest.raises(DataError, match=r"must be what a run saved, but is damaged: the best θ is"):
+            resume(folder, progress=False)
