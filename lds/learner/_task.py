@@ -219,7 +219,7 @@ class Task:
         Raises:
             InputError: they do.
         """
-        near, far = (graph.around(nodes, count) for count in (hops, hops + 1))
+        near, far = (graph.around(nodes, count, gradient=False) for count in (hops, hops + 1))
         if near.nodes is None:  # The whole graph anyway.
             return
         logits, others = (self.logits(params, part)[part.rows_of(nodes)] for part in (near, far))

@@ -82,14 +82,14 @@ def plot(table: dict[str, list[Row]], seconds: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    for axis, key in zip(axes, (seconds, "peak_rss_mb"), strict=True):
+    for axis, key, place in zip(axes, (seconds, "peak_rss_mb"), ("lower right", "upper left"), strict=True):
         for (kind, rows), marker in zip(table.items(), "os^"[: len(table)], strict=True):
             name = f"{kind}, ~ N^{exponent(rows, key):.2f}" if key == seconds else kind
             axis.loglog([r["nodes"] for r in rows], [r[key] for r in rows], marker=marker, label=name)
         axis.set_xlabel("nodes N")
         axis.set_ylabel(LABELS[key])
         axis.grid(alpha=0.3, which="both")
-        axis.legend()
+        axis.legend(loc=place, fontsize=8)
     figure.suptitle("One outer step of LDS, τ = 5")
     figure.savefig(path, dpi=150)
 
