@@ -46,7 +46,7 @@ class SampledGraph:
     def __init__(self, num_nodes: int, row: Tensor, col: Tensor, weight: Tensor) -> None:
         self.num_nodes = num_nodes
         self.row, self.col, self.weight = row, col, weight
-        # Who keeps the record, and who adds to it: see `_in_autograd`.
+        # Who keeps the record, and who adds to it: see `in_autograd`.
         self._kept: _Record | None = None
         self._record: weakref.ref[_Record] | None = None
 
@@ -119,27 +119,65 @@ class SampledGraph:
         """Return the gradient edges of all products so far, the inputs of the vector-Jacobian product."""
         return [product.edge for product in self._kept or ()]
 
+    @property
+    def _open_record(self) -> _Record | None:
+        """The record, where products add to it: not those of the sweep, which runs without gradients."""
+        return None if self._record is None or not torch.is_grad_enabled() else self._record()
+
+    def note(self, operands: Sequence[Tensor]) -> list[Tensor]:
+        """Note products Â M that a formula takes by itself: return a probe for each M, and one for all degrees.
+
+        For an operation of autograd that has the graph's products inside: it takes the probes as further inputs, and
+        its backward gives them the cotangents that `noted` returns. Nothing is noted, and no probe returned, but in a
+        step that the sweep follows.
+        """
+        record = self._open_record
+        if record is None:
+            return []
+        scale = self.scale[:, None]
+        probes = []
+        for operand in (*(scale * m for m in operands), self.scale):  # Of a vector, see `FactorAccumulator.add`.
+            probe = operand.detach().requires_grad_()
+            version = operand._version
+            record.append(Product(get_gradient_edge(probe), operand, operand, (version, version), normalised=False))
+            probes.append(probe)
+        return probes
+
+    def noted(self, products: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> list[Tensor]:
+        r"""Return the cotangents of the probes of noted products, from (U, M, Â M, Â U) of each.
+
+        U is the cotangent of Â M. With s = d^{-1/2}, that of A has the pair (s ⊙ U, s ⊙ M), and that of the degrees is
+
+        .. math:: q_i = -\tfrac{1}{2 d_i} \sum_r (U \odot \hat A M + M \odot \hat A U)_{ir}.
+        """
+        scale = self.scale[:, None]
+        total = torch.zeros_like(self.degree)
+        for u, m, result, back in products:
+            total += (u * result).addcmul_(m, back).sum(1)
+        return [*(scale * u for u, *_ in products), total.div_(-2 * self.degree)]
+
     def _start_record(self) -> None:
         self._kept = _Record()
         self._record = weakref.ref(self._kept)
 
-    def _in_autograd(self) -> SampledGraph:
+    def in_autograd(self) -> SampledGraph:
         """Return this graph for autograd to hold, which adds to the record and does not keep it.
 
         The record refers to the nodes of autograd, and they to the graph of their products. Kept there, the record
         would close a cycle through C++, which no garbage collection finds: what a failed step leaves would stay.
         """
+        if self._kept is None:
+            return self
         graph = copy(self)
         graph._kept = None
         return graph
 
     def _multiply(self, csr: Tensor, m: Tensor, *, normalised: bool) -> Tensor:
-        graph = self if self._kept is None else self._in_autograd()
+        graph = self.in_autograd()
         transpose = graph.propagate if normalised else graph.matmul
-        record = None if self._record is None else self._record()
-        # Backward passes inside a step, for the gradient of the inner objective, make products that count too; those
-        # of the sweep do not, and run without gradients.
-        if record is None or not torch.is_grad_enabled():
+        # Backward passes inside a step, for the gradient of the inner objective, make products that count too.
+        record = self._open_record
+        if record is None:
             return multiply(csr, m, transpose)
         if not m.requires_grad:
             m = m.detach().requires_grad_()  # Not the result: a leaf of autograd must not be changed in place.

@@ -17,6 +17,8 @@ from lds._random import INIT, cuda_devices, forked, reseed
 from lds.data.splits import MASKS
 from lds.errors import InputError, NumericalError
 from lds.graph import CandidateGraph, CandidatePairs, SampledGraph, SparseMatrix, Structure
+from lds.nn import GCN, GCNLoss
+from lds.nn._gcn_loss import has_formula
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -71,6 +73,10 @@ class Task:
         self.x = _features(data.x, sparse=getattr(self.module, "accepts_sparse", False))
         self._weight_decay = weight_decay
         named = dict(self.module.named_parameters())
+        self._formulas = {
+            split: GCNLoss(self.x, self.nodes[split], self.y[self.nodes[split]], self.num_classes, decay)
+            for split, decay in (("train", weight_decay), ("val", 0.0))
+        }
         self._penalised = next((name for name, value in named.items() if value.ndim > 1), next(iter(named)))
 
     def _new_module(self) -> nn.Module:
@@ -95,6 +101,8 @@ class Task:
             InputError: the model is no function of weights and graph, for it changes a buffer.
         """
         self.module.train()
+        if (loss := self._by_formula(params, graph, "train")) is not None:
+            return loss
         weight = params[self._penalised].flatten()
         logits = self.logits(params, graph)
         self._check_buffers()
@@ -103,7 +111,16 @@ class Task:
     def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the validation loss: cross-entropy, without dropout or penalty."""
         self.module.eval()
-        return self.loss(self.logits(params, graph), "val")
+        loss = self._by_formula(params, graph, "val")
+        return self.loss(self.logits(params, graph), "val") if loss is None else loss
+
+    def _by_formula(self, params: Params, graph: SampledGraph, split: str) -> Tensor | None:
+        """Return the inner loss ("train") or the outer loss ("val") by `GCNLoss`, None where that has no formula."""
+        weights = list(params.values())
+        module = self.module
+        if not (isinstance(module, GCN) and has_formula(module, weights, self.x, graph)):
+            return None
+        return self._formulas[split](weights, graph, module.dropout if module.training else 0.0)
 
     def mean_logits(self, params: Params, draw: Callable[[], SampledGraph], samples: int) -> Tensor:
         """Return the logits averaged over `samples` graphs, without dropout, shape [N, C]."""

@@ -153,4 +153,9 @@ def drop(x: Tensor, p: float) -> Tensor:
 
     `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, four times as slow.
     """
-    return x * torch.rand_like(x).ge_(p).div_(1 - p)
+    return x * dropout_mask(x, p)
+
+
+def dropout_mask(like: Tensor, p: float) -> Tensor:
+    """Return zeros with probability p and 1 / (1 − p) elsewhere, in the shape of a tensor."""
+    return torch.rand_like(like).ge_(p).div_(1 - p)

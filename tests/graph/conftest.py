@@ -1,4 +1,3 @@
-import gc
 from contextlib import contextmanager
 
 import optree
@@ -32,11 +31,3 @@ def no_large_tensors():
             yield seen
 
     return watch
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
