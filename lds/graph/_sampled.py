@@ -150,11 +150,13 @@ class SampledGraph:
 
         .. math:: q_i = -\tfrac{1}{2 d_i} \sum_r (U \odot \hat A M + M \odot \hat A U)_{ir}.
         """
-        scale = self.scale[:, None]
-        total = torch.zeros_like(self.degree)
+        sums: dict[int, Tensor] = {}  # By width, as a sum over columns takes as long as all else.
         for u, m, result, back in products:
-            total += (u * result).addcmul_(m, back).sum(1)
-        return [*(scale * u for u, *_ in products), total.div_(-2 * self.degree)]
+            total = sums.get(u.shape[1])
+            sums[u.shape[1]] = (u * result if total is None else total.addcmul_(u, result)).addcmul_(m, back)
+        degrees = torch.stack([total.sum(1) for total in sums.values()]).sum(0).div_(-2 * self.degree)
+        scale = self.scale[:, None]
+        return [*(scale * u for u, *_ in products), degrees]
 
     def _start_record(self) -> None:
         self._kept = _Record()

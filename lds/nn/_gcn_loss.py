@@ -118,7 +118,7 @@ class GCNLoss:
                 r.append(torch.ops.aten.threshold_backward(mask, y[-1], 0))
             else:
                 h.append(y[-1].relu())
-                r.append((y[-1] > 0).to(y[-1].dtype))
+                r.append(h[-1].sign())
             z.append(h[-1] @ weight)
         y.append(plain_product(graph.normalised, z[-1]))
         logp = y[-1][self.nodes].log_softmax(1)

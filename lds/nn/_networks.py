@@ -151,11 +151,19 @@ def _check_dropout(p: float) -> float:
 def drop(x: Tensor, p: float) -> Tensor:
     """Return x with entries zeroed with probability p and the others divided by 1 − p.
 
-    `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, four times as slow.
+    `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, eight times as slow.
     """
     return x * dropout_mask(x, p)
 
 
 def dropout_mask(like: Tensor, p: float) -> Tensor:
-    """Return zeros with probability p and 1 / (1 − p) elsewhere, in the shape of a tensor."""
-    return torch.rand_like(like).ge_(p).div_(1 - p)
+    """Return zeros with probability p and 1 / (1 − p) elsewhere, in the shape of a tensor.
+
+    From 16 random bits an entry: p counts as the nearest multiple of 2⁻¹⁶.
+    """
+    dropped = min(round(p * 2**16), 2**16 - 1)
+    count = like.numel()
+    numbers = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    # Back in the type of the mask before the comparison, which makes numbers of truth values slowly.
+    bits = numbers.view(torch.int16)[:count].view(like.shape).to(torch.promote_types(like.dtype, torch.float32))
+    return bits.ge_(dropped - 2**15).mul_(2**16 / (2**16 - dropped)).to(like.dtype)
