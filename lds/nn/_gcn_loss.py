@@ -73,6 +73,9 @@ class GCNLoss:
     and the derivative of all that goes the same way, forth and back again. Values, random numbers and derivatives are
     those of `GCN` and autograd, to rounding.
 
+    As the inner objective of a `GCN` named `module`: `loss = GCNLoss(x, train, y[train], num_classes, 5e-4)` and
+    `lambda params, graph: loss(list(params.values()), graph, module.dropout)`.
+
     Args:
         x: features, shape [N, F].
         nodes: nodes that count, int64 of shape [n].

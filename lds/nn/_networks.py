@@ -151,7 +151,7 @@ def _check_dropout(p: float) -> float:
 def drop(x: Tensor, p: float) -> Tensor:
     """Return x with entries zeroed with probability p and the others divided by 1 − p.
 
-    `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, eight times as slow.
+    `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, several times as slow.
     """
     return x * dropout_mask(x, p)
 
