@@ -29,11 +29,17 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dense: Tensor, csr: Tensor, transpose_product: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.transpose_product = transpose_product
-        return csr @ dense
+        return plain_product(csr, dense)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transpose_product(grad), None, None
+
+
+def plain_product(csr: Tensor, dense: Tensor) -> Tensor:
+    """Return S M with no regard to autograd, written to new memory that `csr @ dense` would fill with zeros first."""
+    result = dense.new_empty(csr.shape[0], dense.shape[1])
+    return torch.addmm(result, csr, dense, beta=0, out=result)
 
 
 def multiply(csr: Tensor, dense: Tensor, transpose_product: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import warnings
@@ -29,3 +30,11 @@ def data_root() -> Path:
         if not (root / "planetoid" / title / "raw").is_dir():
             pytest.skip(f"{title} is not in {root}: set LDS_DATA_ROOT, or run `lds data fetch {title.lower()}`")
     return root
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

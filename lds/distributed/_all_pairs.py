@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -91,8 +93,8 @@ class ShardedAllPairs(AllPairs):
         own = OwnTiles(num_nodes, ranks.rank, ranks.size)
         if min(ranks.numbers(own.last - own.first)) < 1:
             raise InputError(
-                f"every rank needs some rows, in strips of {SIDE}, but {num_nodes} nodes have {own.per_side} strips for "
-                f"{ranks.size} ranks; start fewer"
+                f"every rank needs some rows, in strips of {SIDE}, but {num_nodes} nodes have {own.per_side} strips "
+                f"for {ranks.size} ranks; start fewer"
             )
         row, col, start = weighted_pairs(edge_index, num_nodes, probability, dtype)
         mine = own.holds(row)
@@ -104,25 +106,21 @@ class ShardedAllPairs(AllPairs):
 
     def draw(self) -> SampledGraph:
         """Return a graph A ~ Bernoulli(θ): the draw that `AllPairs` would make, on every rank."""
-        own = self._sampler
-        numbers = draw_numbers(sum(self._large), sum(self._means), self._theta.device)
+        ends = [0.0, *accumulate(self._means)]
+        numbers = draw_numbers(sum(self._large), ends[-1], self._theta.device)
         self._ranks.agree("the number of random points", numbers.where.numel())
-        rank = self._ranks.rank
+        rank, own = self._ranks.rank, self._own_sampler
         large = sum(self._large[:rank])
-        where = numbers.where - sum(self._means[:rank])
-        mine = (where >= 0) & (where < own.mean)
-        if rank == self._ranks.size - 1:
-            mine = where >= 0
-        row, col = self._tiles.pairs(
-            own.drawn(
-                numbers.one_by_one[large : large + own.num_large],
-                where[mine],
-                numbers.entry[mine],
-                numbers.accept[mine],
-            )
+        high = math.inf if rank == self._ranks.size - 1 else ends[rank + 1]
+        mine = (numbers.where >= ends[rank]) & (numbers.where < high)
+        places = own.drawn(
+            numbers.one_by_one[large : large + own.num_large],
+            numbers.where[mine] - ends[rank],
+            numbers.entry[mine],
+            numbers.accept[mine],
         )
-        pairs = self._ranks.gather(torch.stack([row, col], 1))
-        return SampledGraph(self.num_nodes, *pairs.T.contiguous(), self._theta.new_ones(len(pairs)))
+        row, col = self._ranks.gather(torch.stack(self._tiles.pairs(places), 1)).T.contiguous()
+        return SampledGraph(self.num_nodes, row, col, self._theta.new_ones(row.shape))
 
     def edges(self, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return the pairs i < j with θ_ij > threshold, of all ranks, and their probabilities."""
@@ -137,7 +135,7 @@ class ShardedAllPairs(AllPairs):
         return dense + dense.T
 
     def _refresh(self, sums: Sums) -> None:
-        self._sampler = ThinningSampler(self._theta, sums)
+        self._own_sampler = ThinningSampler(self._theta, sums)
         self._expected_edges = sum(self._ranks.numbers(sums.total))
-        self._means = self._ranks.numbers(self._sampler.mean)
-        self._large = [int(count) for count in self._ranks.numbers(self._sampler.num_large)]
+        self._means = self._ranks.numbers(self._own_sampler.mean)
+        self._large = [int(count) for count in self._ranks.numbers(self._own_sampler.num_large)]

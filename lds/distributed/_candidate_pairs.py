@@ -80,7 +80,7 @@ class ShardedGraph(DrawnGraph):
         raise self._no_list()
 
     @property
-    def edge_index(self) -> Tensor:  # type: ignore[override]
+    def edge_index(self) -> Tensor:
         """No rank has all candidates.
 
         Raises:

@@ -67,6 +67,11 @@ class ShardedFeatures:
         """Return X W for W of shape [F, r], differentiable in W as often as one likes."""
         return _Product.apply(weight, self)  # type: ignore[no-untyped-call, no-any-return]
 
+    @property
+    def T(self) -> ShardedTranspose:  # noqa: N802 - the name that torch and numpy have for it
+        """The transpose, used through `x.T @ cotangent`."""
+        return ShardedTranspose(self)
+
     def rows(self, nodes: Tensor) -> Tensor | SparseMatrix:
         """Return the rows of some nodes, given in ascending order, on every rank."""
         own = nodes[(nodes >= self.start) & (nodes < self.stop)] - self.start
@@ -81,3 +86,14 @@ class ShardedFeatures:
     def whole(self) -> Tensor | SparseMatrix:
         """Return all rows, for a model that does more with them than a product."""
         return self.rows(torch.arange(self.shape[0]))
+
+
+class ShardedTranspose:
+    """The transpose of features of which every rank holds some rows."""
+
+    def __init__(self, features: ShardedFeatures) -> None:
+        self._features = features
+
+    def __matmul__(self, cotangent: Tensor) -> Tensor:
+        """Return Xᵀ U for U of shape [N, r], on every rank."""
+        return _TransposedProduct.apply(cotangent, self._features)  # type: ignore[no-untyped-call, no-any-return]

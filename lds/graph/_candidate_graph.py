@@ -140,9 +140,9 @@ class ActiveGraph(CandidateGraph):
         self.degree = degree
         self.touched = touched
 
-    def uniform(self, like: Tensor) -> Tensor:
-        """Return the numbers that these nodes have in the whole graph."""
-        return _uniform_of(self.nodes, like)
+    def dropout_mask(self, like: Tensor, p: float) -> Tensor:
+        """Return the mask that these nodes have in the whole graph."""
+        return _mask_of(self.nodes, like, p)
 
     def rows_of(self, nodes: Tensor) -> Tensor:
         """Return the rows that stand for nodes of the part."""
@@ -207,9 +207,9 @@ class DrawnGraph(CandidateGraph):
     def _candidates(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return self._index.row.long(), self._index.col.long()
 
-    def uniform(self, like: Tensor) -> Tensor:
-        """Return numbers that are a function of the step, the node and the column."""
-        return _uniform_of(torch.arange(self.num_nodes, device=like.device), like)
+    def dropout_mask(self, like: Tensor, p: float) -> Tensor:
+        """Return a mask that is a function of the step, the node and the column, so that parts have it too."""
+        return _mask_of(torch.arange(self.num_nodes, device=like.device), like, p)
 
     def traced(self) -> DrawnGraph:
         """Return this graph with an empty record of products."""
@@ -217,9 +217,11 @@ class DrawnGraph(CandidateGraph):
         graph._used = {}
         return graph
 
-    def _in_autograd(self) -> SampledGraph:
-        graph = super()._in_autograd()
-        graph._used = {}  # type: ignore[attr-defined]  # Their records refer to nodes of autograd.
+    def in_autograd(self) -> SampledGraph:
+        """Return this graph for autograd to hold, without the parts whose records refer to nodes of autograd."""
+        graph = super().in_autograd()
+        if graph is not self:
+            graph._used = {}  # type: ignore[attr-defined]
         return graph
 
     def parts(self) -> list[CandidateGraph]:
@@ -353,9 +355,9 @@ def _members(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.is_cpu else mask.nonzero().flatten()
 
 
-def _uniform_of(nodes: Tensor, like: Tensor) -> Tensor:
-    """Return numbers like a tensor with a row for each node, a function of a key drawn now, the node and the column."""
+def _mask_of(nodes: Tensor, like: Tensor, p: float) -> Tensor:
+    """Return a mask like a tensor with a row for each node, a function of a key drawn now, the node and the column."""
     width = like[0].numel() if len(like) else 0
     columns = torch.arange(width, device=like.device)
     found = uniform(draw_key(), nodes[:, None] * width + columns)
-    return found.to(like.dtype).view(like.shape)
+    return found.to(like.dtype).view(like.shape).ge_(p).div_(1 - p)

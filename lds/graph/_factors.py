@@ -189,7 +189,10 @@ class FactorAccumulator:
         """
         graph = tracer.value
         products = [(y, u) for y, u in zip(graph.take_products(), cotangents, strict=True) if u is not None]
-        self._pairs += [(u, y.operand) for y, u in products if not y.normalised]
+        # The degrees are the product of A with ones, but that is no pair: one column for all steps is enough.
+        for u in (u for y, u in products if y.operand.ndim == 1):
+            self._degree += u
+        self._pairs += [(u, y.operand) for y, u in products if not y.normalised and y.operand.ndim == 2]
         normalised = [(y, u) for y, u in products if y.normalised]
         if not normalised:
             return

@@ -25,11 +25,13 @@ class Product(NamedTuple):
     result: Tensor
     versions: tuple[int, int]
     normalised: bool
-    backward: _Backward
+    backward: _Backward | None = None
 
     def propagated(self, cotangent: Tensor) -> Tensor | None:
         """Return S U for the cotangent U of Y, if the sweep has computed that on its way to M; else None."""
-        return self.backward.result if _same(self.backward.cotangent, cotangent) else None
+        if self.backward is None or not _same(self.backward.cotangent, cotangent):
+            return None
+        return self.backward.result
 
 
 class _Backward:
@@ -74,7 +76,7 @@ class SampledGraph:
     def __init__(self, num_nodes: int, row: Tensor, col: Tensor, weight: Tensor) -> None:
         self.num_nodes = num_nodes
         self.row, self.col, self.weight = row, col, weight
-        # Who keeps the record, and who adds to it: see `_in_autograd`.
+        # Who keeps the record, and who adds to it: see `in_autograd`.
         self._kept: _Record | None = None
         self._record: weakref.ref[_Record] | None = None
 
@@ -120,9 +122,17 @@ class SampledGraph:
         """Return Â M for M of shape [N, r], the propagation of a GCN."""
         return self._multiply(self.normalised, m, normalised=True)
 
-    def uniform(self, like: Tensor) -> Tensor:
-        """Return random numbers in [0, 1) like a tensor with a row for each node, for masks of dropout."""
-        return torch.rand_like(like)
+    def dropout_mask(self, like: Tensor, p: float) -> Tensor:
+        """Return zeros with probability p and 1 / (1 − p) elsewhere, like a tensor with a row for each node.
+
+        From 16 random bits an entry: p counts as the nearest multiple of 2⁻¹⁶.
+        """
+        dropped = min(round(p * 2**16), 2**16 - 1)
+        count = like.numel()
+        numbers = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+        # Back in the type of the mask before the comparison, which makes numbers of truth values slowly.
+        bits = numbers.view(torch.int16)[:count].view(like.shape).to(torch.promote_types(like.dtype, torch.float32))
+        return bits.ge_(dropped - 2**15).mul_(2**16 / (2**16 - dropped)).to(like.dtype)
 
     def traced(self) -> SampledGraph:
         """Return this graph with an empty record of products, to which every product adds itself."""
@@ -151,27 +161,67 @@ class SampledGraph:
         """Return the gradient edges of all products so far, the inputs of the vector-Jacobian product."""
         return [product.edge for product in self._kept or ()]
 
+    @property
+    def _open_record(self) -> _Record | None:
+        """The record, where products add to it: not those of the sweep, which runs without gradients."""
+        return None if self._record is None or not torch.is_grad_enabled() else self._record()
+
+    def note(self, operands: Sequence[Tensor]) -> list[Tensor]:
+        """Note products Â M that a formula takes by itself: return a probe for each M, and one for all degrees.
+
+        For an operation of autograd that has the graph's products inside: it takes the probes as further inputs, and
+        its backward gives them the cotangents that `noted` returns. Nothing is noted, and no probe returned, but in a
+        step that the sweep follows.
+        """
+        record = self._open_record
+        if record is None:
+            return []
+        scale = self.scale[:, None]
+        probes = []
+        for operand in (*(scale * m for m in operands), self.scale):  # Of a vector, see `FactorAccumulator.add`.
+            probe = operand.detach().requires_grad_()
+            version = operand._version
+            record.append(Product(get_gradient_edge(probe), operand, operand, (version, version), normalised=False))
+            probes.append(probe)
+        return probes
+
+    def noted(self, products: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> list[Tensor]:
+        r"""Return the cotangents of the probes of noted products, from (U, M, Â M, Â U) of each.
+
+        U is the cotangent of Â M. With s = d^{-1/2}, that of A has the pair (s ⊙ U, s ⊙ M), and that of the degrees is
+
+        .. math:: q_i = -\tfrac{1}{2 d_i} \sum_r (U \odot \hat A M + M \odot \hat A U)_{ir}.
+        """
+        sums: dict[int, Tensor] = {}  # By width, as a sum over columns takes as long as all else.
+        for u, m, result, back in products:
+            total = sums.get(u.shape[1])
+            sums[u.shape[1]] = (u * result if total is None else total.addcmul_(u, result)).addcmul_(m, back)
+        degrees = torch.stack([total.sum(1) for total in sums.values()]).sum(0).div_(-2 * self.degree)
+        scale = self.scale[:, None]
+        return [*(scale * u for u, *_ in products), degrees]
+
     def _start_record(self) -> None:
         self._kept = _Record()
         self._record = weakref.ref(self._kept)
 
-    def _in_autograd(self) -> SampledGraph:
+    def in_autograd(self) -> SampledGraph:
         """Return this graph for autograd to hold, which adds to the record and does not keep it.
 
         The record refers to the nodes of autograd, and they to the graph of their products. Kept there, the record
         would close a cycle through C++, which no garbage collection finds: what a failed step leaves would stay.
         """
+        if self._kept is None:
+            return self
         graph = copy(self)
         graph._kept = None
         return graph
 
     def _multiply(self, csr: Tensor, m: Tensor, *, normalised: bool) -> Tensor:
-        graph = self if self._kept is None else self._in_autograd()
+        graph = self.in_autograd()
         transpose = graph.propagate if normalised else graph.matmul
-        record = None if self._record is None else self._record()
-        # Backward passes inside a step, for the gradient of the inner objective, make products that count too; those
-        # of the sweep do not, and run without gradients.
-        if record is None or not torch.is_grad_enabled():
+        # Backward passes inside a step, for the gradient of the inner objective, make products that count too.
+        record = self._open_record
+        if record is None:
             return multiply(csr, m, transpose)
         if not m.requires_grad:
             m = m.detach().requires_grad_()  # Not the result: a leaf of autograd must not be changed in place.

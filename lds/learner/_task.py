@@ -19,6 +19,8 @@ from lds.data.mapped import is_mapped, mapped_rows
 from lds.data.splits import MASKS
 from lds.errors import InputError, NumericalError
 from lds.graph import CandidateGraph, CandidatePairs, SampledGraph, SparseMatrix, Structure
+from lds.nn import GCN, GCNLoss
+from lds.nn._gcn_loss import has_formula
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -117,6 +119,8 @@ class Task:
             InputError: the model is no function of weights and graph, for it changes a buffer.
         """
         self.module.train()
+        if (loss := self._by_formula(params, graph, "train")) is not None:
+            return loss
         weight = params[self._penalised].flatten()
         logits = self.logits_at(params, graph, self.nodes["train"])
         self._check_buffers()
@@ -125,7 +129,22 @@ class Task:
     def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the validation loss: cross-entropy, without dropout or penalty."""
         self.module.eval()
+        if (loss := self._by_formula(params, graph, "val")) is not None:
+            return loss
         return self._entropy(self.logits_at(params, graph, self.nodes["val"]), "val")
+
+    def _by_formula(self, params: Params, graph: SampledGraph, split: str) -> Tensor | None:
+        """Return the inner loss ("train") or the outer loss ("val") by `GCNLoss`, None where that has no formula."""
+        module, weights = self.module, list(params.values())
+        if not isinstance(module, GCN):
+            return None
+        part, rows = self._around(graph, self.nodes[split])
+        x = self._features_of(part)
+        if not has_formula(module, weights, x, part):
+            return None
+        decay = self._weight_decay if split == "train" else 0.0
+        loss = GCNLoss(x, rows, self.y[self.nodes[split]], self.num_classes, decay)
+        return loss(weights, part, module.dropout if module.training else 0.0)
 
     def mean_logits(
         self, params: Params, draw: Callable[[], SampledGraph], samples: int, nodes: Tensor | None = None
@@ -157,10 +176,15 @@ class Task:
         Raises:
             InputError: the model returns something else.
         """
+        part, rows = self._around(graph, nodes)
+        return self.logits(params, part)[rows]
+
+    def _around(self, graph: SampledGraph, nodes: Tensor) -> tuple[SampledGraph, Tensor]:
+        """Return the part of a graph that decides the logits of some nodes, and their rows in it."""
         if self.hops is None or not isinstance(graph, CandidateGraph):
-            return self.logits(params, graph)[nodes]
+            return graph, nodes
         part = graph.around(nodes, self.hops, gradient=torch.is_grad_enabled())
-        return self.logits(params, part)[part.rows_of(nodes)]
+        return part, part.rows_of(nodes)
 
     def _in_blocks(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the logits of all nodes, shape [N, C]."""

@@ -1,6 +1,7 @@
 """Models that use a sampled graph."""
 
 from lds.nn._backbone import Backbone
+from lds.nn._gcn_loss import GCNLoss
 from lds.nn._networks import GCN, SAGE
 
-__all__ = ["GCN", "SAGE", "Backbone"]
+__all__ = ["GCN", "SAGE", "Backbone", "GCNLoss"]

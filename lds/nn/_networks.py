@@ -162,6 +162,6 @@ def drop(x: Tensor, p: float, graph: SampledGraph) -> Tensor:
     """Return x with entries zeroed with probability p and the others divided by 1 − p.
 
     The graph has the random numbers, so that a node has the same mask in the whole graph and in a part of it.
-    `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, four times as slow.
+    `torch.nn.functional.dropout` draws its mask one double at a time on the CPU, several times as slow.
     """
-    return x * graph.uniform(x).ge_(p).div_(1 - p)
+    return x * graph.dropout_mask(x, p)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lds._updater import PyTree, State
 from lds.updaters._coefficient import (
@@ -139,5 +141,13 @@ class Adam(Moments):
         # a small number and squared ε added to it, which loses digits of the derivative.
         rate = each(lambda lr, c1, c2: lr * c2**0.5 / c1, lr, correction1, correction2)
         floor = each(lambda correction: squared_eps * correction, correction2)
-        w = each(lambda w, m, v, rate, floor: w - rate * m / torch.sqrt(v + floor), now.w, m, v, rate, floor)
+        w = each(_moved, now.w, m, each(operator.add, v, floor), rate)
         return State(now.tree(w), slots)
+
+
+def _moved(w: Tensor, m: Tensor, square: Tensor, rate: Any) -> Tensor:
+    """Return w − rate · m / √square."""
+    if type(rate) is float:
+        return torch.addcdiv(w, m, square.sqrt(), value=-rate)
+    moved: Tensor = w - rate * m / square.sqrt()
+    return moved

@@ -198,12 +198,16 @@ def decayed(w: Any, lr: Any, weight_decay: Any) -> Any:
 
 
 def average(old: Any, new: Any, decay: Any, rest: Any) -> Any:
-    """Return decay·old + rest·new, where rest = 1 − decay."""
+    """Return decay·old + rest·new, where rest may be 1 − decay."""
+    if type(rest) is float:
+        return torch.add(decay * old, new, alpha=rest)
     return decay * old + rest * new
 
 
 def average_square(old: Any, new: Any, decay: Any, rest: Any) -> Any:
     """Return decay·old + rest·new², where rest = 1 − decay."""
+    if type(rest) is float:
+        return torch.addcmul(decay * old, new, new, value=rest)
     return decay * old + rest * new * new
 
 

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from lds.data import load, num_classes
 from lds.graph import AllPairs, SparseMatrix, Structure
 from lds.hypergrad import KeepStates, Reverse, hypergradient
-from lds.nn import GCN
+from lds.nn import GCN, GCNLoss
 from lds.updaters import Adam, State
 
 LR, ETA, EPS = 0.02, 1.0, 1e-5
@@ -111,6 +111,15 @@ class Problem:
         logits = functional_call(self.model, params, (self.x, outer))
         weight = params["weights.0"].flatten()
         return torch.nn.functional.cross_entropy(logits[self.train], self.y[self.train]) + 2.5e-4 * weight.dot(weight)
+
+    def inner_formula(self, params: dict[str, Tensor], outer: Any) -> Tensor:
+        """The inner objective, differentiated by formula; on sampled graphs."""
+        loss = GCNLoss(self.x, self.train, self.y[self.train], self.model.weights[-1].shape[1], 5e-4)
+        return loss(list(params.values()), outer, self.model.dropout)
+
+    def outer_formula(self, params: dict[str, Tensor], outer: Any) -> Tensor:
+        loss = GCNLoss(self.x, self.val, self.y[self.val], self.model.weights[-1].shape[1])
+        return loss(list(params.values()), outer)
 
     def outer(self, params: dict[str, Tensor], outer: Any) -> Tensor:
         self.model.eval()

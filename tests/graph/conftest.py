@@ -1,4 +1,3 @@
-import gc
 from contextlib import contextmanager
 
 import optree
@@ -34,14 +33,6 @@ def no_large_tensors():
             yield seen
 
     return watch
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ class DenseGraph:
     def __init__(self, graph, moved):
         self.num_nodes = graph.num_nodes
         self.adjacency = dense_adjacency(graph) + moved
-        self.uniform = graph.uniform
+        self.dropout_mask = graph.dropout_mask
 
     def matmul(self, m):
         return self.adjacency @ m

@@ -270,10 +270,10 @@ class TestParts:
         part(ALWAYS)
         graph, found, _ = self.graphs(hops=1)
         torch.manual_seed(5)
-        every = graph.uniform(torch.zeros(80, 3, dtype=torch.float32))
+        every = graph.dropout_mask(torch.zeros(80, 3, dtype=torch.float32), 0.5)
         torch.manual_seed(5)
-        assert torch.equal(found.uniform(torch.zeros(found.num_nodes, 3)), every[found.nodes])
-        assert not torch.equal(graph.uniform(torch.zeros(80, 3)), every)
+        assert torch.equal(found.dropout_mask(torch.zeros(found.num_nodes, 3), 0.5), every[found.nodes])
+        assert not torch.equal(graph.dropout_mask(torch.zeros(80, 3), 0.5), every)
 
     def test_is_the_whole_graph_where_most_is_active(self):
         graph, found, _ = self.graphs(hops=3)

@@ -76,13 +76,23 @@ class TestDropout:
         x = torch.full((200, 500), 3.0, dtype=dtype)
         y = drop(x, p, graph)
         kept = y != 0
-        torch.testing.assert_close(y[kept], x[kept] / (1 - p))
+        torch.testing.assert_close(y[kept], x[kept] / (1 - round(p * 2**16) / 2**16))
         assert y.dtype == dtype
         if p:
             assert stats.binomtest(int(kept.sum()), kept.numel(), 1 - p).pvalue > 1e-3
             assert stats.binomtest(int((kept[:, 1:] & kept[:, :-1]).sum()), 200 * 499, (1 - p) ** 2).pvalue > 1e-3
         else:
             assert bool(kept.all())
+
+    @pytest.mark.parametrize("p", [1e-9, 1 - 1e-9])
+    def test_probabilities_next_to_0_and_1(self, p, graph):
+        y = drop(torch.ones(50, 3), p, graph)
+        assert bool(y.isfinite().all())
+        assert bool((y == 1).all() if p < 0.5 else (y == 0).float().mean() > 0.9)
+
+    @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+    def test_of_any_size(self, count, graph):
+        assert drop(torch.ones(count), 0.5, graph).shape == (count,)
 
     def test_derivative_is_the_mask(self, graph):
         x = torch.randn(40, 5, dtype=DOUBLE, requires_grad=True)
