@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from lds._callbacks import EpochRecord
 from lds._statistics import mean
-from lds.ablate import Row
-from lds.report._numbers import count, percent
+from lds.ablate import Ablation, Row
+from lds.report._numbers import count, percent, sentence
 from lds.report._page import Block, Picture, Pictures, Text
 from lds.report._svg import DASHES, INK, MARKERS, SERIES, canvas, logarithmic, render, whole_numbers
 from lds.run._reader import Run
@@ -73,11 +73,12 @@ def grid_curves(runs: Sequence[Run], name: str) -> list[Block]:
     return [Pictures(pictures), Text(f"One line a run, one colour a setting.{note}")]
 
 
-def accuracy_figure(runs: Sequence[Row], name: str) -> Picture:
-    """Return test accuracy by horizon, single seeds and means with intervals."""
-    title = "Test accuracy by horizon"
+def score_figure(ablation: Ablation, name: str) -> Picture:
+    """Return the score that is shown by horizon, single seeds and means with intervals."""
+    score = ablation.names[0]
+    title = f"{sentence(score)} by horizon"
     text = "Small points are single seeds; large ones with bars are means with 95 % intervals."
-    return _by_horizon(runs, "test_accuracy", title, "test accuracy (%)", text, f"{name}-accuracy", 0, scale=100)
+    return _by_horizon(ablation.rows, "score", title, score, text, f"{name}-accuracy", 0)
 
 
 def cost_figures(runs: Sequence[Row], name: str) -> list[Picture]:
@@ -149,11 +150,11 @@ def _short(setting: str) -> str:
 
 
 def _by_horizon(
-    runs: Sequence[Row], column: str, title: str, ylabel: str, text: str, name: str, series: int, scale: float = 1
+    runs: Sequence[Row], column: str, title: str, ylabel: str, text: str, name: str, series: int
 ) -> Picture:
     groups: dict[int, list[float]] = {}
     for run in sorted(runs, key=lambda run: run.horizon):
-        groups.setdefault(run.horizon, []).append(scale * getattr(run, column))
+        groups.setdefault(run.horizon, []).append(getattr(run, column))
     centres = [mean(values) for values in groups.values()]
     errors = [0.0 if math.isnan(m.half_width) else m.half_width for m in centres]
     # Beside the bar, which would hide them.

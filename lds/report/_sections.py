@@ -10,10 +10,10 @@ from lds.ablate._ablation import ROWS
 from lds.ablate._ablation_folder import CONFIG as ABLATION
 from lds.ablate._ablation_folder import AblationFolder, read_ablation
 from lds.errors import InputError
-from lds.report._figures import accuracy_figure, cost_figures, curves, fidelity_figures, grid_curves
+from lds.report._figures import cost_figures, curves, fidelity_figures, grid_curves, score_figure
 from lds.report._learned_graph import Known, known, structure_blocks
 from lds.report._neighbourhood import Names, neighbourhood
-from lds.report._numbers import count, mebibytes, percent, seconds, value
+from lds.report._numbers import count, mebibytes, percent, seconds, sentence, value
 from lds.report._page import Block, Facts, Part, Pictures, Section, Table, Text
 from lds.report._tables import (
     ablation_table,
@@ -88,7 +88,7 @@ def ablation_section(ablation: AblationFolder, name: str, options: Options) -> S
     if config:
         rows = [[field, value(thing)] for field, thing in config.items()]
         section.parts.append(Part("Configuration", [Table("Values", ("field", "value"), rows)]))
-    section.parts.append(Part("Accuracy", _accuracy_by_horizon(ablation, name)))
+    section.parts.append(Part(sentence(ablation.outcome.score), _score_by_horizon(ablation, name)))
     fidelity: list[Block] = [Text("There is no fidelity.csv: no trajectory has been swept yet, or all have failed.")]
     if ablation.outcome.curve is not None:
         fidelity = [
@@ -226,16 +226,10 @@ def _recommendation(ablation: AblationFolder) -> list[Block]:
     return [facts, Text(f"Reason: {found.get('reason')}")]
 
 
-def _accuracy_by_horizon(ablation: AblationFolder, name: str) -> list[Block]:
+def _score_by_horizon(ablation: AblationFolder, name: str) -> list[Block]:
     if not ablation.outcome.rows:
         return [Text("ablation.csv holds no run yet.")]
-    tests: dict[str, dict[int, float]] = {}
-    es: dict[str, dict[int, float]] = {}
-    for row in sorted(ablation.outcome.rows, key=lambda row: row.horizon):
-        tests.setdefault(str(row.horizon), {})[row.seed] = row.test_accuracy
-        es.setdefault(str(row.horizon), {})[row.seed] = row.es_accuracy
-    full = list(tests)[-1]
-    return [Pictures([accuracy_figure(ablation.outcome.rows, name)]), ablation_table(tests, es, full)]
+    return [Pictures([score_figure(ablation.outcome, name)]), ablation_table(ablation.outcome)]
 
 
 def read_folder(path: Path) -> Folder:

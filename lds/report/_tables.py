@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lds._statistics import mean, paired
-from lds.report._numbers import NONE, count, interval, mebibytes, p_value, percent, percent_mean, points, seconds, value
+from lds.ablate import Ablation
+from lds.report._numbers import (
+    NONE,
+    count,
+    interval,
+    mebibytes,
+    p_value,
+    percent,
+    percent_mean,
+    points,
+    seconds,
+    sentence,
+    value,
+)
 from lds.report._page import Block, Printout, Table, Text
 from lds.run._reader import Run, unusual
 from lds.sweep._grid_folder import FailedRun
@@ -20,10 +33,10 @@ READING = (
 _HEADER = (
     "setting",
     "n",
-    "test accuracy, %",
+    "test accuracy, % (mean ± std)",
     "95 % interval",
-    "ES accuracy, %",
-    "difference",
+    "ES accuracy, % (mean ± std)",
+    "difference, points",
     "95 % interval",
     "p",
     "pairs",
@@ -59,10 +72,17 @@ def accuracy_rows(tests: Mapping[str, BySeed], es: Mapping[str, BySeed], baselin
     return rows
 
 
-def ablation_table(tests: Mapping[str, BySeed], es: Mapping[str, BySeed], baseline: str) -> Table:
-    """Return test accuracy by horizon, each next to the baseline."""
-    rows = accuracy_rows(tests, es, baseline)
-    return Table("Accuracy by horizon", ("horizon", *_HEADER[1:]), rows, READING)
+def ablation_table(ablation: Ablation) -> Table:
+    """Return the table of horizons that the command line prints, too."""
+    header, rows = ablation.cells()
+    direction = "the lower, the better" if ablation.lower_is_better else "the higher, the better"
+    note = (
+        f"{sentence(ablation.score)}: {direction}; as in ablation.csv. ± is the standard deviation over seeds. "
+        "The difference to the longest horizon is paired by seed, with its 95 % interval by Student's t in brackets "
+        "and p of the two-sided paired t test. No p is corrected for the number of comparisons."
+    )
+    cells = [[" ".join(cell.split("\n")).strip() for cell in header], *rows]
+    return Table(f"{sentence(ablation.score)} by horizon", cells[0], cells[1:], note)
 
 
 def run_table(runs: Sequence[Run], *, folded: bool) -> Table:
