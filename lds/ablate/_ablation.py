@@ -303,7 +303,7 @@ class Ablation:
         if value.count > 1:
             ends = (value.mean - value.half_width, value.mean + value.half_width)
             text += " [{}, {}]".format(*(_signed(end, show) for end in ends))
-        return [text, NONE if found.p_value != found.p_value else f"{found.p_value:.3f}"]
+        return [text, _p_value(found.p_value)]
 
     def _reason(self, chosen: int, best: int) -> str:
         means = {h: self.mean(h, "chosen_by") for h in (chosen, best)}
@@ -367,6 +367,10 @@ def _with_std(value: Mean, show: Callable[[float], str]) -> str:
 
 def _signed(value: float, show: Callable[[float], str]) -> str:
     return f"{'-' if value < 0 else '+'}{show(abs(value))}"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else _plain(p)
 
 
 def _plain(value: float) -> str:

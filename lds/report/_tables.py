@@ -45,18 +45,23 @@ _HEADER = (
 BySeed = Mapping[int, float]
 
 
+def accuracies(runs: Sequence[Run], name: str = "test_accuracy") -> dict[str, dict[str, dict[int, float]]]:
+    """Return an accuracy of runs: data set -> setting -> seed -> accuracy."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for run in runs:
+        of_it = found.setdefault(run.dataset, {}).setdefault(run.setting, {})
+        if (number := run.figure(name)) is not None:
+            of_it[run.seed] = number
+    return found
+
+
 def accuracy_tables(runs: Sequence[Run]) -> list[Table]:
     """Return a table a data set: test accuracy by setting, each next to the first."""
-    tables = []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        by_setting: dict[str, list[Run]] = {}
-        for run in runs:
-            if run.dataset == dataset:
-                by_setting.setdefault(run.setting, []).append(run)
-        tests = {setting: _by_seed(of_it, "test_accuracy") for setting, of_it in by_setting.items()}
-        es = {setting: _by_seed(of_it, "es_accuracy") for setting, of_it in by_setting.items()}
-        rows = accuracy_rows(tests, es, next(iter(tests)))
-        tables.append(Table(f"Accuracy on {dataset}", _HEADER, rows))
+    es = accuracies(runs, "es_accuracy")
+    tables = [
+        Table(f"Accuracy on {dataset}", _HEADER, accuracy_rows(tests, es[dataset], next(iter(tests))))
+        for dataset, tests in accuracies(runs).items()
+    ]
     # How to read them, once.
     return [*tables[:-1], *(replace(table, note=READING) for table in tables[-1:])]
 
@@ -81,8 +86,8 @@ def ablation_table(ablation: Ablation) -> Table:
         "The difference to the longest horizon is paired by seed, with its 95 % interval by Student's t in brackets "
         "and p of the two-sided paired t test. No p is corrected for the number of comparisons."
     )
-    cells = [[" ".join(cell.split("\n")).strip() for cell in header], *rows]
-    return Table(f"{sentence(ablation.score)} by horizon", cells[0], cells[1:], note)
+    names = [name + (f" ({how})" if how else "") for name, how in (cell.split("\n") for cell in header)]
+    return Table(f"{sentence(ablation.score)} by horizon", names, rows, note)
 
 
 def run_table(runs: Sequence[Run], *, folded: bool) -> Table:
@@ -175,10 +180,6 @@ def config_tables(config: Mapping[str, object]) -> list[Table]:
     ]
 
 
-def _by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
-    return {run.seed: number for run in runs if (number := run.figure(name)) is not None}
-
-
 def _numbers(runs: Sequence[Run], name: str) -> list[float]:
     return [number for run in runs if (number := run.figure(name)) is not None]
 
@@ -190,3 +191,15 @@ def _paired(values: BySeed, baseline: BySeed) -> list[str]:
     result = paired([values[seed] for seed in seeds], [baseline[seed] for seed in seeds])
     difference = result.difference
     return [points(difference.mean), interval(difference, signed=True), p_value(result.p_value), str(difference.count)]
+
+
+def differences(runs: Mapping[str, Run]) -> list[Table]:
+    """Return what the configurations of runs differ in, a column a run; no table where they are alike."""
+    values = {called: dict(run.config) for called, run in runs.items()}
+    fields = dict.fromkeys(field for config in values.values() for field in config if field != "data_root")
+    rows = [
+        [field, *cells]
+        for field in fields
+        if len(set(cells := [value(config.get(field)) for config in values.values()])) > 1
+    ]
+    return [Table("What the configurations differ in", ("field", *values), rows)] if rows else []
