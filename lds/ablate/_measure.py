@@ -25,7 +25,7 @@ from lds.sweep._spec import identity
 if TYPE_CHECKING:
     from lds.hypergrad import TruncationCurve
 
-# What a training of one's own returns: its score, or scores by name.
+# What the training of a user returns: its score, or scores by name.
 Scores = float | Mapping[str, float]
 
 
@@ -110,8 +110,8 @@ def measure(
 
     Args:
         train: (horizon, seed) -> the score, a number or {score: number}. To show one score and choose the horizon by
-            another: {"test_" + score: number, "es_" + score: number}, such as test_accuracy and es_accuracy. A function
-            at the top of a module, so that other processes can import it.
+            another, it returns both by name: `test_accuracy` and `es_accuracy`, or the same with the name of the score
+            in the place of "accuracy". A function at the top of a module, so that other processes can import it.
         horizons: horizons to train with, ≥ 0.
         seeds: seeds to train each of them with.
         score: what the score is called, for the table, the files and the recommendation.
