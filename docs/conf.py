@@ -41,7 +41,10 @@ autosummary_generate = False
 html_theme = "furo"
 html_title = f"lds {release}"
 # A browser without a mathematical font of its own would set subscripts on the line.
-html_static_path = ["_static", str(Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf")]
+html_static_path = [
+    "_static",
+    str(Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"),
+]
 html_css_files = ["lds.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
@@ -113,7 +116,9 @@ def resolve(app: Sphinx, env: Any, node: Any, content: nodes.Element) -> nodes.E
     full = FULL_NAMES.get(target.rsplit(".", 1)[-1])
     if full is not None and full != target and (target.startswith("lds.") or "." not in target):
         domain = env.get_domain("py")
-        found: nodes.Element | None = domain.resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, content)
+        found: nodes.Element | None = domain.resolve_xref(
+            env, node["refdoc"], app.builder, "obj", full, node, content
+        )
         if found is not None:
             return found
     if target.startswith("lds.") and "._" not in target:
@@ -131,8 +136,12 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
     if name == "examples":
         source[0] += _gallery()
     # In other pages, whose links lead to files where they are read on their own.
-    source[0] = re.sub(r"\((?:\.\./)+examples/README\.md\)", f"({_up(name)}examples.md)", source[0])
-    source[0] = re.sub(r"\((?:\.\./)+examples/(\w+)\.py\)", rf"({_up(name)}gallery/\1.md)", source[0])
+    source[0] = re.sub(
+        r"\((?:\.\./)+examples/README\.md\)", f"({_up(name)}examples.md)", source[0]
+    )
+    source[0] = re.sub(
+        r"\((?:\.\./)+examples/(\w+)\.py\)", rf"({_up(name)}gallery/\1.md)", source[0]
+    )
     source[0] = re.sub(r"```\{api\} ([\w.]+)\n(.*?)```", _entries, source[0], flags=re.DOTALL)
 
 
@@ -151,18 +160,34 @@ def _entries(match: re.Match[str]) -> str:
     named = {name for _, names in topics for name in names.split()}
     rest = [
         name
-        for name in getattr(exported, "__all__", [n for n in vars(exported) if FULL_NAMES.get(n) == f"{module}.{n}"])
-        if name not in named and callable(getattr(exported, name)) and HOMES.get(f"{module}.{name}")
+        for name in getattr(
+            exported,
+            "__all__",
+            [n for n in vars(exported) if FULL_NAMES.get(n) == f"{module}.{n}"],
+        )
+        if name not in named
+        and callable(getattr(exported, name))
+        and HOMES.get(f"{module}.{name}")
     ]
     if rest:
         topics.append(["More", " ".join(rest)])
     text = []
     for topic, names in topics:
-        lines = [f".. currentmodule:: {module}", "", ".. autosummary::", "   :nosignatures:", ""]
+        lines = [
+            f".. currentmodule:: {module}",
+            "",
+            ".. autosummary::",
+            "   :nosignatures:",
+            "",
+        ]
         lines += [f"   {name}" for name in names.split()]
         for name in names.split():
             what = "autoclass" if isinstance(getattr(exported, name), type) else "autofunction"
-            lines += ["", f".. {what}:: {module}.{name}", *(["   :members:"] if what == "autoclass" else [])]
+            lines += [
+                "",
+                f".. {what}:: {module}.{name}",
+                *(["   :members:"] if what == "autoclass" else []),
+            ]
         text.append(f"## {topic}\n\n```{{eval-rst}}\n" + "\n".join(lines).strip() + "\n```\n")
     return "\n".join(text)
 
@@ -171,7 +196,9 @@ def _examples() -> dict[str, tuple[str, str, str]]:
     """Return title, text of a picture and findings of each example, from their README."""
     found = {}
     for row in (ROOT / "examples" / "README.md").read_text(encoding="utf-8").splitlines():
-        match = re.match(r"\| \[!\[(.*?)\]\(pictures/(\w+)\.png\)\]\(\w+\.py\) \| \*\*.*?\*\*: (.*) \|$", row)
+        match = re.match(
+            r"\| \[!\[(.*?)\]\(pictures/(\w+)\.png\)\]\(\w+\.py\) \| \*\*.*?\*\*: (.*) \|$", row
+        )
         if match:
             found[match[2]] = (_title(_docstring(match[2])[0]), match[1], match[3])
     return found
@@ -184,7 +211,12 @@ def _title(line: str) -> str:
 
 def _docstring(name: str) -> tuple[str, str]:
     """Return first line and rest of the docstring of an example."""
-    text = ast.get_docstring(ast.parse((ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8"))) or name
+    text = (
+        ast.get_docstring(
+            ast.parse((ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8"))
+        )
+        or name
+    )
     first, _, rest = text.partition("\n")
     return first.strip().rstrip("."), rest.strip()
 
@@ -223,7 +255,13 @@ def _gallery() -> str:
         for name, (title, alt, _) in _examples().items()
     ]
     pages = "\n".join(f"gallery/{name}" for name in _examples())
-    return "\n````{container} gallery\n" + "\n".join(cards) + "````\n\n```{toctree}\n:hidden:\n\n" + pages + "\n```\n"
+    return (
+        "\n````{container} gallery\n"
+        + "\n".join(cards)
+        + "````\n\n```{toctree}\n:hidden:\n\n"
+        + pages
+        + "\n```\n"
+    )
 
 
 def check_complete(app: Sphinx, env: Any) -> None:
@@ -233,7 +271,9 @@ def check_complete(app: Sphinx, env: Any) -> None:
         for name in getattr(importlib.import_module(module), "__all__", []):
             places = {f"{module}.{name}", FULL_NAMES.get(name)}
             if not places & documented.keys():
-                logger.warning("%s.%s is public, but the API reference does not have it", module, name)
+                logger.warning(
+                    "%s.%s is public, but the API reference does not have it", module, name
+                )
 
 
 def inline_math(translator: Any, node: nodes.math) -> None:
