@@ -17,6 +17,8 @@ from lds.run._reader import SavedGraph
 
 # Squares a side, and shades: enough to see blocks, and few enough for a page.
 _SIDE, _SHADES = 60, 6
+# More classes than these have no room for names.
+_NAMED = 20
 
 
 def adjacency_figures(learned: SavedGraph, known: Known, name: str, names: Names) -> list[Picture]:
@@ -82,16 +84,17 @@ def _matrix(
             axes.axhline(bound, color=INK, linewidth=0.5, alpha=0.6)
             axes.axvline(bound, color=INK, linewidth=0.5, alpha=0.6)
         middles = [(low + high) / 2 for low, high in pairwise(bounds)]
-        texts = [short(names.label(int(label)), 12) for label in labels] if len(labels) <= 20 else []
+        texts = [short(names.label(int(label)), 12) for label in labels] if len(labels) <= _NAMED else []
         shown = middles[: len(texts)]
         turned = any(len(text) > 3 for text in texts)
         axes.set_xticks(shown, texts, rotation=45 if turned else 0, ha="right" if turned else "center")
         axes.set_yticks(shown, texts)
         axes.tick_params(length=0)
         called = [names.label(int(label)) for label in labels]
+        places = enumerate(middles) if len(labels) <= _NAMED else ()
         points = [
             (x, y, f"classes {called[row]} and {called[column]}: {shares[row, column]:.2%} of the pairs are edges")
-            for row, y in enumerate(middles)
+            for row, y in places
             for column, x in enumerate(middles)
         ]
         return picture(figure, name, title, f"{title}: adjacency matrix", note, points=points)

@@ -20,6 +20,9 @@ from lds.run._reader import PREDICTIONS_TABLE
 
 # More classes than these have no room for numbers, or names.
 _NUMBERED, _NAMED = 12, 30
+# And more than these are no classes.
+_MOST = 300
+_NEEDED = ("split", "label", "predicted")
 
 
 def confusion(folder: Path, name: str, names: Sequence[str] | None) -> list[Block]:
@@ -40,6 +43,8 @@ def confusion(folder: Path, name: str, names: Sequence[str] | None) -> list[Bloc
     if not pairs:
         return [Text("No test node has a label, so there is nothing to say class by class.")]
     found = {label for pair in pairs for label in pair}
+    if len(found) > _MOST:
+        return [Text(f"The test nodes have {len(found)} classes, too many to be shown one by one.")]
     classes = [label for label in names or [] if label in found]
     classes += sorted(found - set(classes), key=lambda label: (not label.isdecimal(), label.zfill(9)))
     place = {label: number for number, label in enumerate(classes)}
@@ -62,13 +67,26 @@ def confusion(folder: Path, name: str, names: Sequence[str] | None) -> list[Bloc
 
 def _read(path: Path) -> list[tuple[str, str]]:
     """Return label and prediction of the test nodes that have a label."""
-    lines = csv.DictReader(read_text(path).splitlines())
-    needed = ("split", "label", "predicted")
-    if missing := [name for name in needed if name not in (lines.fieldnames or ())]:
-        raise DataError(f"{path}:1 needs the columns {', '.join(needed)}, but lacks {', '.join(missing)}; run again")
-    return [
-        (line["label"], line["predicted"] or "") for line in lines if line["split"] == "test" and line["label"] != ""
-    ]
+    lines = csv.reader(read_text(path).splitlines())
+    try:
+        header = next(lines, [])
+        if missing := [name for name in _NEEDED if name not in header]:
+            raise DataError(
+                f"{path}:1 needs the columns {', '.join(_NEEDED)}, but lacks {', '.join(missing)}; run again"
+            )
+        split, label, predicted = (header.index(name) for name in _NEEDED)
+        pairs = []
+        for line in lines:
+            if len(line) != len(header):
+                raise DataError(
+                    f"{path}:{lines.line_num} needs {len(header)} cells, as the header has, but holds {len(line)}; "
+                    "run again"
+                )
+            if line[split] == "test" and line[label] != "":
+                pairs.append((line[label], line[predicted]))
+    except csv.Error as error:
+        raise DataError(f"{path}:{lines.line_num} must be CSV, but {error}; run again") from error
+    return pairs
 
 
 def _share(part: int, whole: int) -> str:

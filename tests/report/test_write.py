@@ -322,6 +322,16 @@ class TestClasses:
         ):
             confusion(tmp_path, "f", None)
 
+    def test_a_line_cut_off(self, tmp_path):
+        (tmp_path / "predictions.csv").write_text("node,split,label,predicted\n0,test,a,a\n1,test,b\n")
+        with pytest.raises(DataError, match=r"csv:3 needs 4 cells, as the header has, but holds 3"):
+            confusion(tmp_path, "f", None)
+
+    def test_no_classes_at_all(self, tmp_path):
+        lines = [f"{i},test,{i},{i}" for i in range(400)]
+        (tmp_path / "predictions.csv").write_text("\n".join(["node,split,label,predicted", *lines]))
+        assert "400 classes, too many" in confusion(tmp_path, "f", None)[0].text
+
     def test_a_hundred_classes(self, tmp_path):
         lines = [f"{i},test,{i % 100},{i % 97}" for i in range(500)]
         (tmp_path / "predictions.csv").write_text("\n".join(["node,split,label,predicted", *lines]))
