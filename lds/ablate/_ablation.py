@@ -366,7 +366,8 @@ def _with_std(value: Mean, show: Callable[[float], str]) -> str:
 
 
 def _signed(value: float, show: Callable[[float], str]) -> str:
-    return f"{'-' if value < 0 else '+'}{show(abs(value))}"
+    text = show(abs(value))
+    return text if float(text) == 0 else f"{'-' if value < 0 else '+'}{text}"
 
 
 def _p_value(p: float) -> str:

@@ -26,9 +26,7 @@ def adjacency_figures(learned: SavedGraph, known: Known, name: str, names: Names
     before = _binned(known, known.initial, np.ones(known.initial.shape[1]))
     after = _binned(known, learned.pairs, learned.probability)
     most = max(before.max(), after.max())
-    note = (
-        "Nodes in the order of their classes, which lines part; the darker, the more edges between two groups of nodes."
-    )
+    note = "Nodes in the order of their classes, lines between classes; the darker, the more edges between two groups."
     shares = [
         _between(known, pairs, weights)
         for pairs, weights in ((known.initial, np.ones(known.initial.shape[1])), (learned.pairs, learned.probability))
