@@ -1,4 +1,4 @@
-"""A table of one's own: learn its graph, export it, and train a plain GCN of torch_geometric on it.
+"""Your own table: learn its graph, export it, and train a plain GCN of torch_geometric on it.
 
     python examples/own_data.py
 

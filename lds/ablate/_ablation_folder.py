@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lds._files import make_folder, read_file, refuse_links, write_atomically
-from lds._read import check_figure, parse_yaml, read_csv, read_json, read_yaml, reason
+from lds._read import check_figure, parse_yaml, read_csv, read_json, read_text, read_yaml, reason
 from lds._sums import check_files, check_sum, check_yaml_sum, warn_unverified, yaml_with_sum
-from lds.ablate._ablation import FIDELITY, RECOMMENDATION, ROWS, Ablation, AblationConfig, Row
+from lds.ablate._ablation import (
+    COSTS,
+    FIDELITY,
+    RECOMMENDATION,
+    ROWS,
+    Ablation,
+    AblationConfig,
+    Row,
+    check_score,
+    score_names,
+)
 from lds.errors import DataError, InputError
 from lds.sweep._grid_folder import GridFolder, read_grid
 from lds.sweep._ledger import LEDGER
@@ -43,17 +54,18 @@ class AblationFolder:
     grid: GridFolder | None
 
 
-def read_ablation(path: Path) -> AblationFolder:
+def read_ablation(path: Path | str) -> AblationFolder:
     """Read the folder of an ablation, also of one that still goes on.
 
     Raises:
         DataError: a file is malformed.
     """
+    path = Path(path)
 
     def there(name: str) -> bool:
         return (path / name).exists()
 
-    rows = _rows(path / ROWS) if there(ROWS) else ()
+    rows, score = _rows(path / ROWS) if there(ROWS) else ((), "accuracy")
     curve = _curve(path / FIDELITY) if there(FIDELITY) else None
     grids = [folder for folder in (refuse_links(path, RUNS), path) if (folder / LEDGER).exists()]
     config = read_yaml(path / CONFIG) if there(CONFIG) else {}
@@ -64,7 +76,9 @@ def read_ablation(path: Path) -> AblationFolder:
     grid = read_grid(grids[0]) if grids else None
     if tied and grid is not None:
         _check_rows(path / ROWS, rows, grid)
-    return AblationFolder(path, config, Ablation(rows, curve), recommendation, grid)
+    lower = recommendation is not None and recommendation.get("lower_is_better") is True
+    outcome = Ablation(rows, curve, score=score, lower_is_better=lower)
+    return AblationFolder(path, config, outcome, recommendation, grid)
 
 
 def _is_tied(path: Path, recommendation: Mapping[str, Any] | None) -> bool:
@@ -83,23 +97,36 @@ def _check_rows(path: Path, rows: Sequence[Row], grid: GridFolder) -> None:
     runs = {(run.config.get("horizon"), run.seed): run for run in grid.done}
     for row in rows:
         run = runs.get((row.horizon, row.seed))
-        if run is None or run.figure("test_accuracy") != row.test_accuracy:
+        if run is None or run.figure("test_accuracy") != row.score:
             raise DataError(
                 f"{path} must be of the runs in {grid.path / LEDGER}, but that of horizon {row.horizon} and seed "
                 f"{row.seed} is another one there; {_AGAIN}"
             )
 
 
-def _rows(path: Path) -> tuple[Row, ...]:
-    rows = read_csv(path, [field.name for field in fields(Row)])
-    for row in rows:
+def _rows(path: Path) -> tuple[tuple[Row, ...], str]:
+    """Return the runs, and what their score is called."""
+    header = next(csv.reader(read_text(path).splitlines()[:1]), [])
+    others = [name for name in header if name not in ("horizon", "seed", *COSTS)]
+    score = (
+        others[0] if len(others) == 1 else next((name[5:] for name in others if name.startswith("test_")), "accuracy")
+    )
+    try:
+        check_score(score)
+    except InputError as error:
+        raise DataError(f"{path}:1: {error}; {_AGAIN}") from error
+    names = score_names(score, "_", single=len(others) == 1)
+    runs = []
+    for row in read_csv(path, ["horizon", "seed", *names, *COSTS]):
         for name in ("horizon", "seed"):
             check_figure(row[name], name, str(path), counted=True)
         if not (row["horizon"].is_integer() and row["seed"].is_integer()):
             raise DataError(
                 f"{path} needs integers as horizon and seed, but holds {row['horizon']}, {row['seed']}; run again"
             )
-    return tuple(Row(int(row.pop("horizon")), int(row.pop("seed")), **row) for row in rows)
+        selection = row[names[1]] if len(names) > 1 else None
+        runs.append(Row(int(row["horizon"]), int(row["seed"]), row[names[0]], selection, *(row[n] for n in COSTS)))
+    return tuple(runs), score
 
 
 def _curve(path: Path) -> TruncationCurve | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,10 +13,10 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from lds._files import alone, refuse_links
-from lds.ablate._ablation import Ablation, AblationConfig, Row
+from lds.ablate._ablation import Ablation, AblationConfig, Row, check_lists, check_score, score_names
 from lds.ablate._ablation_folder import CURVES, RUNS, claim
 from lds.ablate._fidelity import average, curves
-from lds.errors import LDSError
+from lds.errors import InputError, LDSError
 from lds.run import load_data
 from lds.run._environment import peak_rss_mb
 from lds.sweep import Engine, Job, Outcome, ProcessEngine, Spec, run_sweep
@@ -23,13 +25,16 @@ from lds.sweep._spec import identity
 if TYPE_CHECKING:
     from lds.hypergrad import TruncationCurve
 
+# What the training of a user returns: its score, or scores by name.
+Scores = float | Mapping[str, float]
+
 
 def ablate(
     config: AblationConfig,
     out: Path | str,
     engine: Engine | None = None,
     *,
-    data_root: str | None = None,
+    data_root: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Ablation, list[Outcome]]:
     """Train at every horizon with every seed, compare hypergradients of all depths, write the folder `out`.
@@ -57,6 +62,7 @@ def ablate(
         StorageError: a file cannot be written.
     """
     out = Path(out)
+    data_root = None if data_root is None else os.fspath(data_root)
     engine = ProcessEngine(1) if engine is None else engine
     # Missing data is one error here, before anything is written, and not a failure of every run.
     load_data(replace(config.train, data_root=data_root))
@@ -88,10 +94,12 @@ def ablate(
 
 
 def measure(
-    train: Callable[[int, int], Mapping[str, float]],
+    train: Callable[[int, int], Scores],
     horizons: Sequence[int],
     seeds: Sequence[int],
     *,
+    score: str = "accuracy",
+    lower_is_better: bool = False,
     curve: TruncationCurve | None = None,
     engine: Engine | None = None,
     progress: bool = True,
@@ -101,19 +109,34 @@ def measure(
     For problems of your own on `lds.hypergrad`; `ablate` does it for structure learning.
 
     Args:
-        train: (horizon, seed) -> {"test_accuracy": …, "es_accuracy": …}, scores of which more is better; a function at
-            the top of a module, so that other processes can import it.
-        horizons: horizons to train with.
+        train: (horizon, seed) -> the score, a number or {score: number}. To show one score and choose the horizon by
+            another, it returns both by name: `test_accuracy` and `es_accuracy`, or the same with the name of the score
+            in the place of "accuracy". A function at the top of a module, so that other processes can import it.
+        horizons: horizons to train with, ≥ 0.
         seeds: seeds to train each of them with.
+        score: what the score is called, for the table, the files and the recommendation.
+        lower_is_better: whether the least score is the best, as for a loss.
         curve: `lds.hypergrad.truncation_curve` of the same problem, for the table and the recommendation.
         engine: where the runs go; one process at a time on this machine when None.
         progress: show a progress bar over runs.
 
     Raises:
-        LDSError: a training failed; the message has its traceback.
+        InputError: a list is empty or holds a value twice, a horizon is negative, or the score has no name.
+        LDSError: a training failed, or returned no finite score of that name; the message has its traceback.
+
+    Example:
+        With `train(horizon, seed)` in a module of your own::
+
+            found = measure(
+                train, horizons=[0, 5, 20], seeds=[0, 1], score="validation loss", lower_is_better=True
+            )
+            print(found.table())
+            found.write("runs/horizons")
     """
+    check_lists(horizons, seeds)
+    check_score(score)
     engine = ProcessEngine(1) if engine is None else engine
-    jobs = [Job(f"horizon {h}, seed {s}", _measured, (train, h, s)) for h in horizons for s in seeds]
+    jobs = [Job(f"horizon {h}, seed {s}", _measured, (train, h, s, score)) for h in horizons for s in seeds]
     rows = []
     with tqdm(total=len(jobs), unit="run", disable=None if progress else True, dynamic_ncols=True) as bar:
         for job, reply in engine.run(jobs):
@@ -121,14 +144,47 @@ def measure(
                 raise LDSError(f"the run at {job.name} failed with {reply.error.message}\n{reply.error.traceback}")
             rows.append(reply.result)
             bar.update()
-    return Ablation(tuple(sorted(rows, key=lambda row: (row.horizon, row.seed))), curve)
+    rows.sort(key=lambda row: (row.horizon, row.seed))
+    return Ablation(tuple(rows), curve, score=score, lower_is_better=lower_is_better)
 
 
-def _measured(train: Callable[[int, int], Mapping[str, float]], horizon: int, seed: int) -> Row:
+def _measured(train: Callable[[int, int], Scores], horizon: int, seed: int, score: str) -> Row:
     began = time.perf_counter()
-    scores = train(horizon, seed)
+    came = train(horizon, seed)
     seconds = time.perf_counter() - began
-    return Row(horizon, seed, scores["test_accuracy"], scores["es_accuracy"], seconds, peak_rss_mb())
+    shown, selection = _scores(came, score)
+    return Row(horizon, seed, shown, selection, seconds, peak_rss_mb())
+
+
+def _scores(came: object, score: str) -> tuple[float, float | None]:
+    """Return the score that is shown and that for the choice; of one for both, None for the latter.
+
+    Raises:
+        InputError: they are not there, or no finite numbers.
+    """
+    if not isinstance(came, Mapping):
+        return _number(came, score), None
+    for single in (True, False):
+        names = score_names(score, "_", single=single)
+        for spelt in (names, tuple(name.replace(" ", "_") for name in names)):
+            if all(name in came for name in spelt):
+                values = [_number(came[name], name) for name in spelt]
+                return values[0], None if single else values[1]
+    test, es = score_names(score, "_", single=False)
+    raise InputError(
+        f"train must return a number, {{{score!r}: number}} or {{{test!r}: number, {es!r}: number}}, "
+        f"got the names {', '.join(map(str, came)) or 'none'}; name what it returns with score="
+    )
+
+
+def _number(value: object, name: str) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # Also a tensor of one element.
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if isinstance(value, str | bool) or not math.isfinite(number):
+        raise InputError(f"train must return a finite number as {name}, got {value!r:.80}; mend it, or the training")
+    return number
 
 
 def _spec(config: AblationConfig) -> Spec:

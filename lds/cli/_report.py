@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import Any
 
 from jsonargparse import Namespace
 
 from lds.cli._parser import Parser
-from lds.errors import InputError
 
 
 def add(commands: Any) -> None:
@@ -23,20 +22,38 @@ def add(commands: Any) -> None:
         help="node, by number or name, whose learned neighbourhood to show; chosen when not given",
     )
     parser.add_argument("--data-root", type=str, default=None, help="folder of the data sets")
-    parser.add_argument("--force", action="store_true", help="replace the file of --out where it is there")
+    parser.add_argument(
+        "--figures", type=str, default=None, help="folder that gets every figure as pdf, svg and png, too"
+    )
+    parser.add_argument(
+        "--table",
+        type=str,
+        default=None,
+        choices=["latex", "csv", "md"],
+        help="print the scores as a table instead; a page is written only if --out names it",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace the files of --out and --figures where they are there"
+    )
     commands.add_subcommand("report", parser)
 
 
 def run(options: Namespace) -> int:
     """Write the page, print its path, return the exit code."""
-    from lds.report import write_report
+    from lds.report import score_table, write_report
 
-    folders = [Path(folder) for folder in options.folders]
-    if options.out is None and len(folders) > 1:
-        raise InputError(f"--out is needed for a page on {len(folders)} folders; name the file, e.g. report.html")
-    out = folders[0] / "report.html" if options.out is None else Path(options.out)
-    # The page in the folder is ours to write anew.
-    force = options.force or options.out is None
-    write_report(folders, out, node=options.node, data_root=options.data_root, force=force)
-    print(f"report {out}")
+    if options.table is not None:
+        print(score_table(options.folders, options.table), end="")
+        if options.out is None and options.figures is None:
+            return 0
+    page = write_report(
+        options.folders,
+        options.out,
+        node=options.node,
+        data_root=options.data_root,
+        figures=options.figures,
+        force=options.force,
+    )
+    # A table on the standard output stays one.
+    print(f"report {page}", file=sys.stdout if options.table is None else sys.stderr)
     return 0

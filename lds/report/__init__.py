@@ -1,5 +1,5 @@
 """Reports of training runs, sweeps and ablations: one HTML page that needs no network."""
 
-from lds.report._write import write_report
+from lds.report._write import score_table, write_report
 
-__all__ = ["write_report"]
+__all__ = ["score_table", "write_report"]

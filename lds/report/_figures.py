@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lds._callbacks import EpochRecord
 from lds._statistics import mean
-from lds.ablate import Row
-from lds.report._numbers import count, percent
+from lds.ablate import Ablation, Row
+from lds.report._numbers import count, percent, sentence
 from lds.report._page import Block, Picture, Pictures, Text
-from lds.report._svg import DASHES, INK, MARKERS, SERIES, canvas, logarithmic, render, whole_numbers
+from lds.report._svg import DASHES, INK, MARKERS, SERIES, canvas, logarithmic, picture, short, whole_numbers
 from lds.run._reader import Run
 
 if TYPE_CHECKING:
     from lds.hypergrad import TruncationCurve
 
-_SETTINGS = 8
+# No more than there are colours, or lines that a reader takes in.
+_SETTINGS, _ROWS = 8, 30
 
 
 def curves(run: Run, name: str, initial_edges: int | None) -> list[Block]:
@@ -37,7 +38,7 @@ def curves(run: Run, name: str, initial_edges: int | None) -> list[Block]:
     accuracy = _line(
         epochs,
         [100 * e.es_accuracy for e in epochs],
-        "Accuracy on the early-stopping nodes",
+        "Early-stopping accuracy",
         "ES accuracy (%)",
         f"{name}-es",
         1,
@@ -70,14 +71,81 @@ def grid_curves(runs: Sequence[Run], name: str) -> list[Block]:
         pictures.append(_many(runs, dataset, of_it[:_SETTINGS], f"{name}-es-{len(pictures)}"))
     left_out = max(sum(data == dataset for data, _ in settings) for dataset, _ in settings) > _SETTINGS
     note = f" Of more than {_SETTINGS} settings, the first {_SETTINGS} are drawn." if left_out else ""
-    return [Pictures(pictures), Text(f"One line a run, one colour a setting.{note}")]
+    return [Pictures(pictures), Text(f"Each line is a run, each colour a setting.{note}")]
 
 
-def accuracy_figure(runs: Sequence[Row], name: str) -> Picture:
-    """Return test accuracy by horizon, single seeds and means with intervals."""
-    title = "Test accuracy by horizon"
+def settings_figure(dataset: str, tests: Mapping[str, Mapping[int, float]], name: str) -> Picture:
+    """Return test accuracy by setting, a line a setting: single seeds, and means with intervals.
+
+    Args:
+        dataset: of the runs.
+        tests: setting -> seed -> test accuracy, 0 to 1.
+        name: prefix of the ids.
+    """
+    shown = {setting: [100 * v for v in values.values()] for setting, values in tests.items() if values}
+    left_out = len(shown) - _ROWS
+    rows = list(shown.items())[:_ROWS]
+    title = f"Test accuracy by setting, {dataset}"
     text = "Small points are single seeds; large ones with bars are means with 95 % intervals."
-    return _by_horizon(runs, "test_accuracy", title, "test accuracy (%)", text, f"{name}-accuracy", 0, scale=100)
+    if left_out > 0:
+        text += f" The first {_ROWS} settings are drawn, {left_out} are not."
+    points = []
+    with canvas("test accuracy (%)", "", (4.6, 1.0 + 0.34 * len(rows))) as (figure, axes):
+        for place, (setting, values) in enumerate(rows):
+            whole = mean(values)
+            axes.plot(values, [place + 0.18] * len(values), "o", color=INK, alpha=0.45, ms=3.5, mew=0)
+            error = 0.0 if math.isnan(whole.half_width) else whole.half_width
+            axes.errorbar([whole.mean], [place], xerr=[error], color=SERIES[0], marker="o", capsize=4, elinewidth=1.3)
+            points += [(v, place + 0.18, f"{setting}: {v:.1f} %, a seed") for v in values]
+            points.append((whole.mean, place, f"{setting}: {whole.mean:.1f} %, 95 % interval ± {error:.1f}"))
+        axes.set_yticks(range(len(rows)), [short(setting, 26) for setting, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        return picture(figure, name, title, title, text, points=points)
+
+
+def overlaid(runs: Mapping[str, Run], name: str) -> list[Block]:
+    """Return inner loss, ES accuracy and expected edges of several runs by outer epoch, a line a run.
+
+    Args:
+        runs: the runs by what to call them.
+        name: prefix of the ids.
+    """
+    drawn = {called: run for called, run in runs.items() if len(run.epochs) > 1}
+    if len(drawn) < 2:
+        return []
+    shown = dict(list(drawn.items())[:_SETTINGS])
+    what: list[tuple[str, str, str, Callable[[EpochRecord], float]]] = [
+        ("Inner loss", "inner loss (nats)", "loss", lambda epoch: epoch.inner_loss),
+        ("Early-stopping accuracy", "ES accuracy (%)", "es", lambda epoch: 100 * epoch.es_accuracy),
+        ("Expected edges", "expected number of edges", "edges", lambda epoch: epoch.expected_edges),
+    ]
+    pictures = []
+    for title, ylabel, suffix, of in what:
+        with canvas("outer epoch", ylabel, (4.6, 3.1 + 0.17 * len(shown))) as (figure, axes):
+            for number, (called, run) in enumerate(shown.items()):
+                axes.plot(
+                    [epoch.epoch for epoch in run.epochs],
+                    [of(epoch) for epoch in run.epochs],
+                    color=SERIES[number],
+                    linestyle=DASHES[number % len(DASHES)],
+                    marker=MARKERS[number],
+                    markevery=max(1, len(run.epochs) // 8),
+                    markersize=3.5,
+                    label=short(called, 52),
+                )
+            figure.legend(loc="outside lower left")
+            whole_numbers(axes)
+            pictures.append(picture(figure, f"{name}-{suffix}", title, f"{title} of {len(shown)} runs by outer epoch"))
+    note = f" Of {len(drawn)} runs, the first {_SETTINGS} are drawn." if len(drawn) > _SETTINGS else ""
+    return [Pictures(pictures), Text(f"Each line is a run.{note}")]
+
+
+def score_figure(ablation: Ablation, name: str) -> Picture:
+    """Return the score that is shown by horizon, single seeds and means with intervals."""
+    score = ablation.names[0]
+    title = f"{sentence(score)} by horizon"
+    text = "Small points are single seeds; large ones with bars are means with 95 % intervals."
+    return _by_horizon(ablation.rows, "score", title, score, text, f"{name}-accuracy", 0)
 
 
 def cost_figures(runs: Sequence[Row], name: str) -> list[Picture]:
@@ -119,11 +187,11 @@ def _line(
             axes.axhline(initial, color=SERIES[7], linestyle="--", linewidth=1.2, label="initial edges")
             axes.legend(loc="best")
         whole_numbers(axes)
-        return Picture(title, render(figure, name, f"{title} by outer epoch"))
+        return picture(figure, name, title, f"{title} by outer epoch")
 
 
 def _many(runs: Sequence[Run], dataset: str, settings: Sequence[str], name: str) -> Picture:
-    title = f"Accuracy on the early-stopping nodes, {dataset}"
+    title = f"Early-stopping accuracy, {dataset}"
     with canvas("outer epoch", "ES accuracy (%)", (4.6, 3.1 + 0.17 * len(settings))) as (figure, axes):
         for number, setting in enumerate(settings):
             of_it = [run for run in runs if (run.dataset, run.setting) == (dataset, setting)]
@@ -137,27 +205,29 @@ def _many(runs: Sequence[Run], dataset: str, settings: Sequence[str], name: str)
                     markevery=max(1, len(run.epochs) // 8),
                     markersize=3.5,
                     linewidth=1.1,
-                    label=None if first else _short(setting),
+                    label=None if first else short(setting, 52),
                 )
         figure.legend(loc="outside lower left")
         whole_numbers(axes)
-        return Picture(title, render(figure, name, f"{title}, by outer epoch"))
-
-
-def _short(setting: str) -> str:
-    return setting if len(setting) <= 52 else f"{setting[:51]}…"
+        return picture(figure, name, title, f"{title}, by outer epoch")
 
 
 def _by_horizon(
-    runs: Sequence[Row], column: str, title: str, ylabel: str, text: str, name: str, series: int, scale: float = 1
+    runs: Sequence[Row], column: str, title: str, ylabel: str, text: str, name: str, series: int
 ) -> Picture:
     groups: dict[int, list[float]] = {}
     for run in sorted(runs, key=lambda run: run.horizon):
-        groups.setdefault(run.horizon, []).append(scale * getattr(run, column))
+        groups.setdefault(run.horizon, []).append(getattr(run, column))
     centres = [mean(values) for values in groups.values()]
     errors = [0.0 if math.isnan(m.half_width) else m.half_width for m in centres]
     # Beside the bar, which would hide them.
     aside = 0.02 * (max(groups) - min(groups))
+    # Not those of the bars, which are the ends of intervals.
+    points = [(h + aside, v, f"horizon {h}: {ylabel} {v:.4g}") for h, values in groups.items() for v in values]
+    points += [
+        (h, m.mean, f"horizon {h}: mean {m.mean:.4g}, 95 % interval ± {e:.2g}")
+        for h, m, e in zip(groups, centres, errors, strict=True)
+    ]
     with canvas("horizon (inner steps)", ylabel) as (figure, axes):
         for horizon, values in groups.items():
             axes.plot([horizon + aside] * len(values), values, "o", color=INK, alpha=0.45, ms=3.5, mew=0)
@@ -165,7 +235,7 @@ def _by_horizon(
             list(groups), [m.mean for m in centres], errors, color=SERIES[series], marker="o", capsize=4, elinewidth=1.3
         )
         whole_numbers(axes)
-        return Picture(title, render(figure, name, title), text)
+        return picture(figure, name, title, title, text, points=points)
 
 
 def _by_depth(
@@ -181,4 +251,4 @@ def _by_depth(
             logarithmic(axes)
         whole_numbers(axes)
         text = "" if not zeros else "A value of exactly 0 is not drawn on the logarithmic scale."
-        return Picture(title, render(figure, name, title), text)
+        return picture(figure, name, title, title, text)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lds.errors import LDSError
 from lds.report._numbers import NONE, count, percent
 from lds.report._page import Block, Picture, Pictures, Table, Text
-from lds.report._svg import SERIES, canvas, logarithmic, render
+from lds.report._svg import SERIES, canvas, logarithmic, picture
 from lds.run import load_data, make_config
 from lds.run._reader import Run, SavedGraph
 
@@ -99,7 +99,7 @@ def _histogram(learned: SavedGraph, groups: dict[str, Booleans], title: str, nam
         axes.set_ylim(bottom=0.7)
         axes.set_xlim(0, 1)
         figure.legend(loc="outside lower center", ncols=2)
-        return Picture(title, render(figure, name, f"Edge probabilities, {title[0].lower()}{title[1:]}"))
+        return picture(figure, name, title, f"Edge probabilities, {title[0].lower()}{title[1:]}")
 
 
 def _table(learned: SavedGraph, known: Known, within: Booleans, initial: Booleans) -> Table:

@@ -12,7 +12,7 @@ from lds.errors import InputError
 from lds.report._learned_graph import Floats, Integers, Known, is_in
 from lds.report._numbers import NONE
 from lds.report._page import Block, Picture, Pictures, Table, Text
-from lds.report._svg import INK, MARKERS, PAPER, SERIES, canvas, render
+from lds.report._svg import INK, MARKERS, PAPER, SERIES, canvas, picture, short
 from lds.run._reader import SavedGraph
 
 _STRONGEST = 20
@@ -59,8 +59,8 @@ class Names:
 
 def neighbourhood(
     learned: SavedGraph, known: Known | None, node: int | str | None, name: str, names: Names | None = None
-) -> list[Block]:
-    """Return drawing and table of the strongest learned edges of a node.
+) -> tuple[int, list[Block]]:
+    """Return the number of a node, and drawing and table of its strongest learned edges.
 
     Raises:
         InputError: there is no such node.
@@ -77,7 +77,7 @@ def neighbourhood(
     )
     text = [f"Node {names.node(node)}{about}: {why}."]
     if not edges:
-        return [Text(f"{text[0]} It has no edge of probability above 0.01.")]
+        return node, [Text(f"{text[0]} It has no edge of probability above 0.01.")]
     text.append(
         f"{len(shown)} of its {len(edges)} edges of probability above 0.01 are shown, the strongest."
         if len(shown) < len(edges)
@@ -91,9 +91,12 @@ def neighbourhood(
             if before
             else "It started with no edge."
         )
-    picture = Picture(
-        f"Neighbourhood of node {names.node(node)}",
-        _draw(node, shown, known, name, names),
+    drawing = _draw(
+        node,
+        shown,
+        known,
+        name,
+        names,
         "A line is the wider, the more probable the edge"
         + (
             "; lines are full where the edge was there at the start, and dashed where it is new. Colour and shape "
@@ -102,7 +105,7 @@ def neighbourhood(
             else "."
         ),
     )
-    return [Text(" ".join(text)), Pictures([picture]), _table(node, shown, known, names)]
+    return node, [Text(" ".join(text)), Pictures([drawing]), _table(node, shown, known, names)]
 
 
 def _choose(learned: SavedGraph, known: Known | None) -> tuple[int, str]:
@@ -138,13 +141,14 @@ def _edges(learned: SavedGraph, known: Known | None, node: int) -> list[_Edge]:
     return [_Edge(int(others[i]), float(probability[i]), None if initial is None else bool(initial[i])) for i in order]
 
 
-def _draw(node: int, edges: list[_Edge], known: Known | None, name: str, names: Names) -> str:
+def _draw(node: int, edges: list[_Edge], known: Known | None, name: str, names: Names, note: str) -> Picture:
     def look(other: int) -> tuple[str, str]:
         label = 0 if known is None else int(known.labels[other])
         return SERIES[label % _COLOURS], MARKERS[label % len(MARKERS)]
 
     # Nodes of one class side by side.
     ring = sorted(edges, key=lambda edge: (0 if known is None else int(known.labels[edge.node]), -edge.probability))
+    points = [(0.0, 0.0, _about(node, known, names))]
     with canvas("", "", (4.6, 4.6)) as (figure, axes):
         axes.set_axis_off()
         axes.set_aspect("equal")
@@ -154,9 +158,10 @@ def _draw(node: int, edges: list[_Edge], known: Known | None, name: str, names: 
             x, y = math.cos(angle), math.sin(angle)
             style = "--" if edge.initial is False else "-"
             axes.plot([0, x], [0, y], style, color=INK, alpha=0.55, linewidth=0.8 + 4 * edge.probability, zorder=1)
+            points.append((x, y, f"{_about(edge.node, known, names)}, probability {edge.probability:.3f}"))
             colour, marker = look(edge.node)
             axes.plot(x, y, marker, color=colour, ms=11, mec=PAPER, mew=1, zorder=2)
-            axes.text(1.17 * x, 1.13 * y, _short(names.node(edge.node)), ha="center", va="center", fontsize=8)
+            axes.text(1.17 * x, 1.13 * y, short(names.node(edge.node)), ha="center", va="center", fontsize=8)
         colour, marker = look(node)
         axes.plot(0, 0, marker, color=colour, ms=17, mec=INK, mew=1.5, zorder=3)
         if known is not None:
@@ -168,15 +173,16 @@ def _draw(node: int, edges: list[_Edge], known: Known | None, name: str, names: 
                     color=SERIES[label % _COLOURS],
                     ms=7,
                     mec=PAPER,
-                    label=_short(f"class {names.label(label)}", 30),
+                    label=short(f"class {names.label(label)}", 30),
                 )
             figure.legend(loc="outside lower center", ncols=4)
-        return render(figure, name, f"Node {names.node(node)} and its {len(edges)} strongest learned edges")
+        called = names.node(node)
+        alt = f"Node {called} and its {len(edges)} strongest learned edges"
+        return picture(figure, name, f"Neighbourhood of node {called}", alt, note, points=points)
 
 
-def _short(text: str, most: int = 14) -> str:
-    """Return a text as matplotlib shows it, without its mathematics, and not longer than fits."""
-    return (text if len(text) <= most else f"{text[: most - 1]}…").replace("$", r"\$")
+def _about(node: int, known: Known | None, names: Names) -> str:
+    return f"node {names.node(node)}" + ("" if known is None else f", class {names.label(int(known.labels[node]))}")
 
 
 def _table(node: int, edges: list[_Edge], known: Known | None, names: Names) -> Table:

@@ -74,3 +74,8 @@ def value(thing: Any) -> str:
     if isinstance(thing, list):
         return ", ".join(map(value, thing))
     return str(thing)
+
+
+def sentence(text: str) -> str:
+    """Return a text as it begins a line."""
+    return text[:1].upper() + text[1:]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jinja2
 
 from lds._version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,18 @@ class Picture:
         title: what it shows.
         svg: the drawing, an SVG element.
         text: how to read it.
+        name: prefix of the ids in it, and name of its files.
+        figure: the figure that the drawing is of.
+        points: what a pointer may stand on, JSON: a list of [x, y, text], in the coordinates of the drawing.
     """
 
     kind: ClassVar[str] = "picture"
     title: str
     svg: str
-    text: str = ""
+    text: str
+    name: str
+    figure: Figure
+    points: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,23 @@ class Printout:
     text: str
 
 
-Block = Text | Facts | Table | Pictures | Printout
+@dataclass(frozen=True)
+class Explorer:
+    """Neighbourhoods of all nodes, of which the reader chooses one.
+
+    Attributes:
+        name: its id.
+        start: the node to begin with.
+        data: what page.js draws from, JSON.
+    """
+
+    kind: ClassVar[str] = "explorer"
+    name: str
+    start: int
+    data: str
+
+
+Block = Text | Facts | Table | Pictures | Printout | Explorer
 
 
 @dataclass(frozen=True)

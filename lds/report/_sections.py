@@ -10,16 +10,29 @@ from lds.ablate._ablation import ROWS
 from lds.ablate._ablation_folder import CONFIG as ABLATION
 from lds.ablate._ablation_folder import AblationFolder, read_ablation
 from lds.errors import InputError
-from lds.report._figures import accuracy_figure, cost_figures, curves, fidelity_figures, grid_curves
+from lds.report._adjacency import adjacency_figures
+from lds.report._confusion import confusion
+from lds.report._explorer import explorer
+from lds.report._figures import (
+    cost_figures,
+    curves,
+    fidelity_figures,
+    grid_curves,
+    overlaid,
+    score_figure,
+    settings_figure,
+)
 from lds.report._learned_graph import Known, known, structure_blocks
 from lds.report._neighbourhood import Names, neighbourhood
-from lds.report._numbers import count, mebibytes, percent, seconds, value
+from lds.report._numbers import count, mebibytes, percent, seconds, sentence, value
 from lds.report._page import Block, Facts, Part, Pictures, Section, Table, Text
 from lds.report._tables import (
     ablation_table,
+    accuracies,
     accuracy_tables,
     config_tables,
     cost_table,
+    differences,
     failures,
     run_table,
     version_table,
@@ -64,6 +77,8 @@ def run_section(run: Run, name: str, options: Options) -> Section:
     section.parts.append(Part("", [_run_facts(run)]))
     section.parts.append(Part("Configuration", config_tables(run.config)))
     section.parts.append(Part("Learning curves", curves(run, name, initial)))
+    if run.result is not None:
+        section.parts.append(Part("Classes", confusion(run.path, f"{name}-confusion", read_class_names(run.path))))
     section.parts.extend(_structure(run, graph, facts, name, options))
     if run.result is not None:
         section.parts.append(Part("Costs", [cost_table([run])]))
@@ -88,7 +103,7 @@ def ablation_section(ablation: AblationFolder, name: str, options: Options) -> S
     if config:
         rows = [[field, value(thing)] for field, thing in config.items()]
         section.parts.append(Part("Configuration", [Table("Values", ("field", "value"), rows)]))
-    section.parts.append(Part("Accuracy", _accuracy_by_horizon(ablation, name)))
+    section.parts.append(Part(sentence(ablation.outcome.score), _score_by_horizon(ablation, name)))
     fidelity: list[Block] = [Text("There is no fidelity.csv: no trajectory has been swept yet, or all have failed.")]
     if ablation.outcome.curve is not None:
         fidelity = [
@@ -103,15 +118,36 @@ def ablation_section(ablation: AblationFolder, name: str, options: Options) -> S
     return section
 
 
-def comparison_section(runs: Sequence[Run]) -> Section:
-    """Return the section that compares the runs of several folders."""
-    section = Section("Comparison", f"{len(runs)} runs that have ended, of all folders")
-    once = list({run.key: run for run in runs}.values())
-    blocks: list[Block] = [*accuracy_tables(once), run_table(once, folded=len(once) > 12)]
-    if len(once) < len(runs):
-        blocks.insert(0, Text("Of runs of the same configuration, only the last counts."))
-    section.parts.append(Part("", blocks))
+def comparison_section(folders: Sequence[Folder], name: str) -> Section:
+    """Return the section that compares what several folders hold: curves over one another, accuracies, settings."""
+    ended = [run for folder in folders for run in runs_of(folder)]
+    section = Section("Comparison", f"{len(ended)} runs that have ended, of all folders")
+    single = {_called(folder): folder for folder in folders if isinstance(folder, Run)}
+    once = list({run.key: run for run in ended}.values())
+    blocks: list[Block] = []
+    if len(once) < len(ended):
+        blocks.append(Text("Of runs of the same configuration, only the last counts."))
+    if len(once) > 1:
+        blocks += [*accuracy_tables(once), run_table(once, folded=len(once) > 12)]
+    if blocks:
+        section.parts.append(Part("", blocks))
+    if curves_of := overlaid(single, name):
+        section.parts.append(Part("Learning curves", curves_of))
+    if len(single) > 1 and (differing := differences(single)):
+        section.parts.append(Part("Settings", list(differing)))
     return section
+
+
+def score_tables(folders: Sequence[Folder]) -> list[Table]:
+    """Return the tables of scores: by horizon of ablations, by setting of all other runs together."""
+    tables = [ablation_table(f.outcome) for f in folders if isinstance(f, AblationFolder) and f.outcome.rows]
+    others = [run for folder in folders if not isinstance(folder, AblationFolder) for run in runs_of(folder)]
+    return tables + accuracy_tables(list({run.key: run for run in others}.values()))
+
+
+def _called(run: Run) -> str:
+    assert run.path is not None
+    return run.path.resolve().name
 
 
 def _shown(folder: Path) -> str:
@@ -158,12 +194,20 @@ def _unfinished(grid: GridFolder) -> list[Block]:
 def _grid_parts(grid: GridFolder, name: str, options: Options, *, accuracy: bool = True) -> list[Part]:
     parts = []
     if grid.done and accuracy:
-        parts.append(Part("Accuracy", list(accuracy_tables(grid.done))))
+        pictures = [
+            settings_figure(dataset, tests, f"{name}-accuracy-{number}")
+            for number, (dataset, tests) in enumerate(accuracies(grid.done).items())
+            if any(tests.values())
+        ]
+        parts.append(Part("Accuracy", [Pictures(pictures), *accuracy_tables(grid.done)]))
     parts.append(Part("Learning curves", grid_curves(grid.folders, name)))
     chosen = _representative(grid.folders)
     if chosen is not None:
         shown = _structure(chosen, *_graph(chosen, options), name, options)
         why = f"Of the run with the best ES accuracy, {chosen.setting} on {chosen.dataset}, seed {chosen.seed}."
+        assert chosen.path is not None
+        classes = confusion(chosen.path, f"{name}-confusion", read_class_names(chosen.path))
+        shown.insert(0, Part("Classes", classes))
         parts.extend(Part(part.heading, [Text(why), *part.blocks]) for part in shown)
     if grid.done:
         parts.append(Part("Runs and costs", [cost_table(grid.done), run_table(grid.done, folded=True)]))
@@ -198,9 +242,12 @@ def _structure(
         else:
             why = "No pair of nodes has an edge probability above 0.01."
         return [Part("Learned structure", [Text(why)])]
+    assert run.path is not None  # As there is a graph.
+    names = Names(read_node_names(run.path, graph.num_nodes), read_class_names(run.path))
     blocks: list[Block]
     if isinstance(facts, Known):
-        blocks = structure_blocks(graph, facts, name)
+        pictures = adjacency_figures(graph, facts, name, names)
+        blocks = [*structure_blocks(graph, facts, name), Pictures(pictures)]
     else:
         if run.config.get("data") is None:
             advice = "Name its folder with --data-root."
@@ -209,12 +256,12 @@ def _structure(
         blocks = [
             Text(f"Classes and initial edges are not shown, since the data set cannot be loaded: {facts}. {advice}")
         ]
-    assert run.path is not None  # As there is a graph.
+    sure = facts if isinstance(facts, Known) else None
     try:
-        names = Names(read_node_names(run.path, graph.num_nodes), read_class_names(run.path))
-        near = neighbourhood(graph, facts if isinstance(facts, Known) else None, options.node, f"{name}-node", names)
+        start, near = neighbourhood(graph, sure, options.node, f"{name}-node", names)
     except InputError as error:
         raise InputError(f"{run.path}: {error}; choose another --node") from None
+    near.append(explorer(graph, sure, start, f"{name}-explorer", names))
     return [Part("Learned structure", blocks), Part("Learned neighbourhood", near)]
 
 
@@ -226,16 +273,10 @@ def _recommendation(ablation: AblationFolder) -> list[Block]:
     return [facts, Text(f"Reason: {found.get('reason')}")]
 
 
-def _accuracy_by_horizon(ablation: AblationFolder, name: str) -> list[Block]:
+def _score_by_horizon(ablation: AblationFolder, name: str) -> list[Block]:
     if not ablation.outcome.rows:
         return [Text("ablation.csv holds no run yet.")]
-    tests: dict[str, dict[int, float]] = {}
-    es: dict[str, dict[int, float]] = {}
-    for row in sorted(ablation.outcome.rows, key=lambda row: row.horizon):
-        tests.setdefault(str(row.horizon), {})[row.seed] = row.test_accuracy
-        es.setdefault(str(row.horizon), {})[row.seed] = row.es_accuracy
-    full = list(tests)[-1]
-    return [Pictures([accuracy_figure(ablation.outcome.rows, name)]), ablation_table(tests, es, full)]
+    return [Pictures([score_figure(ablation.outcome, name)]), ablation_table(ablation.outcome)]
 
 
 def read_folder(path: Path) -> Folder:

@@ -7,24 +7,28 @@ places.
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+from lds.report._page import Picture
 
 INK, GRID, PAPER = "#010101", "#020202", "#030303"
 SERIES = tuple(f"#0a00{number:02d}" for number in range(1, 9))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lds",
     # Names from files must not be taken for formulas.
@@ -58,7 +62,7 @@ _STYLE: Any = {
 @contextmanager
 def canvas(xlabel: str, ylabel: str, size: tuple[float, float] = (4.6, 3.1)) -> Iterator[tuple[Figure, Axes]]:
     """Give a figure of one panel to draw on, in the style of the page."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel(xlabel)
@@ -84,6 +88,59 @@ def logarithmic(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 
+def picture(
+    figure: Figure,
+    name: str,
+    title: str,
+    alt: str,
+    text: str = "",
+    *,
+    points: Iterable[tuple[float, float, str]] | None = None,
+) -> Picture:
+    """Return a figure as a picture of the page.
+
+    Args:
+        figure: what to show.
+        name: prefix of the ids in it; no two figures of a page may have the same.
+        title: its caption.
+        alt: what a screen reader says.
+        text: how to read it.
+        points: what a pointer may stand on, and what it then says, in the coordinates of the axes; the points of all
+            lines that have markers or more than two ends when None.
+    """
+    svg = render(figure, name, alt)
+    width, height = 72 * figure.get_size_inches()
+    axes = figure.axes[0]
+    found = list(_points(axes) if points is None else points)
+    places = figure.transFigure.inverted().transform(
+        axes.transData.transform(np.array([(x, y) for x, y, _ in found]).reshape(-1, 2))
+    )
+    marks = [
+        [round(float(x * width), 1), round(float((1 - y) * height), 1), what]
+        for (x, y), (_, _, what) in zip(places, found, strict=True)
+        if math.isfinite(x) and math.isfinite(y)
+    ]
+    return Picture(title, svg, text, name, figure, json.dumps(marks, ensure_ascii=False, separators=(",", ":")))
+
+
+def _points(axes: Axes) -> Iterator[tuple[float, float, str]]:
+    """Yield the points of all lines that are data, with the numbers that they stand for."""
+    xlabel, ylabel = axes.get_xlabel(), axes.get_ylabel()
+    for line in axes.lines:
+        if line.get_transform() != axes.transData:  # As that of a level right across.
+            continue
+        label = str(line.get_label())
+        whose = "" if label.startswith("_") else f"{label}: "
+        for x, y in zip(*map(np.asarray, line.get_data()), strict=True):
+            if np.isfinite(x) and np.isfinite(y):
+                yield float(x), float(y), f"{whose}{xlabel} {x:g}, {ylabel} {y:.4g}"
+
+
+def short(text: str, most: int = 14) -> str:
+    """Return a text as matplotlib shows it, without its mathematics, and not longer than fits."""
+    return (text if len(text) <= most else f"{text[: most - 1]}…").replace("$", r"\$")
+
+
 def render(figure: Figure, name: str, title: str) -> str:
     """Return the SVG element of a figure.
 
@@ -93,7 +150,7 @@ def render(figure: Figure, name: str, title: str) -> str:
         title: what a screen reader says.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

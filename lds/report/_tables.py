@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lds._statistics import mean, paired
-from lds.report._numbers import NONE, count, interval, mebibytes, p_value, percent, percent_mean, points, seconds, value
+from lds.ablate import Ablation
+from lds.report._numbers import (
+    NONE,
+    count,
+    interval,
+    mebibytes,
+    p_value,
+    percent,
+    percent_mean,
+    points,
+    seconds,
+    sentence,
+    value,
+)
 from lds.report._page import Block, Printout, Table, Text
 from lds.run._reader import Run, unusual
 from lds.sweep._grid_folder import FailedRun
@@ -20,10 +33,10 @@ READING = (
 _HEADER = (
     "setting",
     "n",
-    "test accuracy, %",
+    "test accuracy, % (mean ± std)",
     "95 % interval",
-    "ES accuracy, %",
-    "difference",
+    "ES accuracy, % (mean ± std)",
+    "difference, points",
     "95 % interval",
     "p",
     "pairs",
@@ -32,18 +45,23 @@ _HEADER = (
 BySeed = Mapping[int, float]
 
 
+def accuracies(runs: Sequence[Run], name: str = "test_accuracy") -> dict[str, dict[str, dict[int, float]]]:
+    """Return an accuracy of runs: data set -> setting -> seed -> accuracy."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for run in runs:
+        of_it = found.setdefault(run.dataset, {}).setdefault(run.setting, {})
+        if (number := run.figure(name)) is not None:
+            of_it[run.seed] = number
+    return found
+
+
 def accuracy_tables(runs: Sequence[Run]) -> list[Table]:
     """Return a table a data set: test accuracy by setting, each next to the first."""
-    tables = []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        by_setting: dict[str, list[Run]] = {}
-        for run in runs:
-            if run.dataset == dataset:
-                by_setting.setdefault(run.setting, []).append(run)
-        tests = {setting: _by_seed(of_it, "test_accuracy") for setting, of_it in by_setting.items()}
-        es = {setting: _by_seed(of_it, "es_accuracy") for setting, of_it in by_setting.items()}
-        rows = accuracy_rows(tests, es, next(iter(tests)))
-        tables.append(Table(f"Accuracy on {dataset}", _HEADER, rows))
+    es = accuracies(runs, "es_accuracy")
+    tables = [
+        Table(f"Accuracy on {dataset}", _HEADER, accuracy_rows(tests, es[dataset], next(iter(tests))))
+        for dataset, tests in accuracies(runs).items()
+    ]
     # How to read them, once.
     return [*tables[:-1], *(replace(table, note=READING) for table in tables[-1:])]
 
@@ -59,10 +77,17 @@ def accuracy_rows(tests: Mapping[str, BySeed], es: Mapping[str, BySeed], baselin
     return rows
 
 
-def ablation_table(tests: Mapping[str, BySeed], es: Mapping[str, BySeed], baseline: str) -> Table:
-    """Return test accuracy by horizon, each next to the baseline."""
-    rows = accuracy_rows(tests, es, baseline)
-    return Table("Accuracy by horizon", ("horizon", *_HEADER[1:]), rows, READING)
+def ablation_table(ablation: Ablation) -> Table:
+    """Return the table of horizons that the command line prints, too."""
+    header, rows = ablation.cells()
+    direction = "the lower, the better" if ablation.lower_is_better else "the higher, the better"
+    note = (
+        f"{sentence(ablation.score)}: {direction}; as in ablation.csv. ± is the standard deviation over seeds. "
+        "The difference to the longest horizon is paired by seed, with its 95 % interval by Student's t in brackets "
+        "and p of the two-sided paired t test. No p is corrected for the number of comparisons."
+    )
+    names = [name + (f" ({how})" if how else "") for name, how in (cell.split("\n") for cell in header)]
+    return Table(f"{sentence(ablation.score)} by horizon", names, rows, note)
 
 
 def run_table(runs: Sequence[Run], *, folded: bool) -> Table:
@@ -155,10 +180,6 @@ def config_tables(config: Mapping[str, object]) -> list[Table]:
     ]
 
 
-def _by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
-    return {run.seed: number for run in runs if (number := run.figure(name)) is not None}
-
-
 def _numbers(runs: Sequence[Run], name: str) -> list[float]:
     return [number for run in runs if (number := run.figure(name)) is not None]
 
@@ -170,3 +191,15 @@ def _paired(values: BySeed, baseline: BySeed) -> list[str]:
     result = paired([values[seed] for seed in seeds], [baseline[seed] for seed in seeds])
     difference = result.difference
     return [points(difference.mean), interval(difference, signed=True), p_value(result.p_value), str(difference.count)]
+
+
+def differences(runs: Mapping[str, Run]) -> list[Table]:
+    """Return what the configurations of runs differ in, a column a run; no table where they are alike."""
+    values = {called: dict(run.config) for called, run in runs.items()}
+    fields = dict.fromkeys(field for config in values.values() for field in config if field != "data_root")
+    rows = [
+        [field, *cells]
+        for field in fields
+        if len(set(cells := [value(config.get(field)) for config in values.values()])) > 1
+    ]
+    return [Table("What the configurations differ in", ("field", *values), rows)] if rows else []

@@ -360,7 +360,7 @@ def exactness(path: Path = RESULTS / "exactness.json") -> str:
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"outer_step": outer_step, "scaling": scaling, "breakdown": breakdown, "accuracy": accuracy},
-    "docs/experiments.md": {
+    "docs/results.md": {
         "choices": choices,
         "truncation": truncation,
         "night": night,

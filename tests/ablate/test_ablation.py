@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from lds.ablate import Ablation, Row
+from lds.ablate._ablation import number_format
+from lds.ablate._ablation_folder import read_ablation
 from lds.errors import InputError
 from lds.hypergrad import TruncationCurve
 
@@ -15,7 +17,7 @@ from lds.hypergrad import TruncationCurve
 def ablation(es, *, curve=None):
     """Rows with these early-stopping accuracies: horizon -> one a seed."""
     rows = [
-        Row(h, seed, test_accuracy=0.5 + h / 100, es_accuracy=value, seconds=10.0 * (h + 1), peak_rss_mb=300.0)
+        Row(h, seed, score=0.5 + h / 100, selection=value, seconds=10.0 * (h + 1), peak_rss_mb=300.0)
         for h, values in es.items()
         for seed, value in enumerate(values)
     ]
@@ -31,14 +33,17 @@ class TestRecommendation:
         # -0.01 and 0.03 (mean 0.01, standard error 0.02): close.
         found = ablation({5: [0.78, 0.76], 10: [0.81, 0.77], 20: [0.80, 0.80]}).recommendation()
         assert found.horizon == 10
-        assert "79.0 % over 2 seeds, is within one standard error of the best, 80.0 % at horizon 20" in found.reason
+        assert (
+            "es accuracy, 0.790 over 2 seeds, is within one standard error of the best, 0.800 at horizon 20"
+            in found.reason
+        )
         assert "a run takes 110 s, not 210 s" in found.reason
 
     def test_pairing_counts(self):
         """The same means and spreads, but every seed loses as much: no doubt is left."""
         found = ablation({5: [0.70, 0.80, 0.90], 20: [0.71, 0.81, 0.91]}).recommendation()
         assert found.horizon == 20
-        assert "best mean early-stopping accuracy, 81.0 % over 3 seeds" in found.reason
+        assert "best mean es accuracy, 0.810 over 3 seeds" in found.reason
 
     def test_of_equals_the_shortest(self):
         assert ablation({0: [0.8, 0.8], 5: [0.8, 0.8]}).recommendation().horizon == 0
@@ -65,6 +70,71 @@ class TestRecommendation:
     def test_no_runs(self):
         with pytest.raises(InputError, match="needs at least one run that is done"):
             Ablation(()).recommendation()
+
+
+def losses(**by_horizon):
+    rows = [
+        Row(int(h[1:]), seed, value, None, 1.0, 300.0)
+        for h, values in by_horizon.items()
+        for seed, value in enumerate(values)
+    ]
+    return Ablation(tuple(rows), score="validation loss", lower_is_better=True)
+
+
+class TestALoss:
+    def test_the_least_is_best(self):
+        found = losses(h0=[1.194, 1.2], h5=[0.25, 0.26], h20=[0.2, 0.21]).recommendation()
+        assert found.horizon == 20
+        assert found.reason == "it has the lowest mean validation loss, 0.205 over 2 seeds."
+
+    def test_the_shortest_within_one_standard_error(self):
+        # At 5 the loss is greater by −0.01 and 0.03: mean 0.01, standard error 0.02.
+        found = losses(h0=[0.9, 0.9], h5=[0.29, 0.33], h20=[0.30, 0.30]).recommendation()
+        assert found.horizon == 5
+        assert "is within one standard error of the lowest, 0.300 at horizon 20" in found.reason
+
+    def test_nothing_speaks_of_accuracy_or_per_cent(self):
+        text = losses(h0=[1.194], h5=[0.25]).table()
+        assert "accuracy" not in text
+        assert "%" not in text.replace("95 % interval", "")
+        assert "validation loss" in text
+        assert "-1.194" not in text
+
+    @pytest.mark.parametrize("name", ["validation loss", "test_error", "R², %", 'a "score", quoted'])
+    def test_it_is_read_back(self, tmp_path, name):
+        ablation = replace(losses(h0=[1.194, 1.2], h5=[0.25, 0.26]), score=name)
+        ablation.write(str(tmp_path / "folder"))
+        assert read_ablation(str(tmp_path / "folder")).outcome == ablation
+
+    def test_two_scores_are_read_back(self, tmp_path):
+        rows = (Row(0, 1, 3.5, 3.0, 1.0, 300.0), Row(5, 1, 3.25, 2.5, 1.0, 300.0))
+        ablation = Ablation(rows, score="squared error", lower_is_better=True)
+        ablation.write(tmp_path)
+        assert (tmp_path / "ablation.csv").read_text().startswith("horizon,seed,test_squared error,es_squared error,")
+        assert read_ablation(tmp_path).outcome == ablation
+        assert "lowest mean es squared error" in ablation.recommendation().reason
+
+    @pytest.mark.parametrize("name", ["", " ", "seconds", "a\nb", None])
+    def test_no_name(self, name):
+        with pytest.raises(InputError, match="score must be"):
+            Ablation((), score=name)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.8240, 0.05], ["0.824", "0.050"]),
+        ([1.0, 0.5], ["1.000", "0.500"]),
+        ([119.41, 3.0], ["119.4", "3.0"]),
+        ([0.0123456], ["0.0123"]),
+        ([1.5e-7], ["1.5e-07"]),
+        ([2.5e9, 1.0], ["2.5e+09", "1"]),
+        ([0.0], ["0.000"]),
+        ([math.nan], ["nan"]),
+    ],
+)
+def test_as_many_digits_as_the_largest_needs(values, texts):
+    assert [number_format(values)(value) for value in values] == texts
 
 
 class TestDifference:
@@ -122,26 +192,27 @@ def test_files_where_a_file_is(tmp_path):
 def test_table():
     lines = ablation({0: [0.7, 0.8], 2: [0.9, 0.9]}, curve=CURVE).table().splitlines()
     assert lines[0].split()[0] == "horizon"
-    # Student's t with one degree of freedom is 12.706; the standard error of 0.7 and 0.8 is 0.05.
-    assert "75.0 ± 63.5" in lines[1]
-    assert lines[1].split()[-2:] == ["1.000", "-"]
-    assert lines[2].split()[-2:] == ["0.250", "0.950"]
+    assert lines[1].split()[:3] == ["mean", "±", "std"]
+    assert "0.750 ± 0.071" in lines[2]
+    assert lines[2].split()[-2:] == ["1.000", "-"]
+    assert lines[3].split()[-2:] == ["0.250", "0.950"]
 
 
 def test_table_of_horizons_beyond_the_curve():
     lines = ablation({3: [0.7], 4: [0.8]}, curve=CURVE).table().splitlines()
-    assert lines[1].split()[-2:] == ["0.000", "1.000"]
-    assert lines[2].split()[-2:] == ["-", "-"]
+    assert lines[2].split()[-2:] == ["0.000", "1.000"]
+    assert lines[3].split()[-2:] == ["-", "-"]
 
 
 def test_table_has_paired_differences_to_the_longest_horizon():
     tests = {(0, 1): 0.80, (0, 2): 0.90, (2, 1): 0.79, (2, 7): 0.10, (3, 8): 0.5, (5, 1): 0.82, (5, 2): 0.94}
     rows = [Row(h, seed, test, 0, 0, 0) for (h, seed), test in tests.items()]
-    header, *lines = Ablation(tuple(rows)).table().splitlines()
-    start = header.index("less horizon 5 (± 95 %)")
-    cells = [line[start:][: len("less horizon 5 (± 95 %)")].strip() for line in lines]
-    # −2 and −4 points: mean −3, standard error 1, Student's t 12.706.
-    assert cells == ["-3.0 ± 12.7", "-3.0", "-", "baseline"]
+    header, lines = Ablation(tuple(rows)).cells()
+    place = header.index("less horizon 5\nmean [95 % interval]")
+    # −0.02 and −0.04: mean −0.03, standard error 0.01, Student's t 12.706.
+    assert [line[place] for line in lines] == ["-0.030 [-0.157, +0.097]", "-0.030", "-", "baseline"]
+    # t = −3 with one degree of freedom.
+    assert [line[place + 1] for line in lines] == ["0.205", "-", "-", ""]
 
 
 def test_table_of_no_runs():

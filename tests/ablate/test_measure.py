@@ -1,12 +1,13 @@
 """Ablations of problems that are not graphs."""
 
+import math
 import os
 
 import pytest
 import torch
 
 from lds.ablate import measure
-from lds.errors import LDSError
+from lds.errors import InputError, LDSError
 from lds.hypergrad import Reverse, hypergradient, record, truncation_curve
 from lds.updaters import SGD
 
@@ -35,6 +36,26 @@ def train(horizon, seed):
     return {"test_accuracy": -result.outer_loss, "es_accuracy": -result.outer_loss, "pid": os.getpid()}
 
 
+def loss(horizon, seed):
+    return torch.tensor(1.194 / (1 + horizon) + 0.01 * seed)
+
+
+def named(horizon, seed):
+    return {"validation loss": loss(horizon, seed).item(), "other": 0.0}
+
+
+def misnamed(horizon, seed):
+    return {"loss": 1.0}
+
+
+def diverging(horizon, seed):
+    return math.inf
+
+
+def wordy(horizon, seed):
+    return "0.5"
+
+
 def failing(horizon, seed):
     raise ValueError(f"no luck at {horizon}")
 
@@ -54,3 +75,31 @@ def test_scores_by_horizon():
 def test_a_failure():
     with pytest.raises(LDSError, match=r"the run at horizon 3, seed 0 failed with no luck at 3\nTraceback"):
         measure(failing, [3], [0], progress=False)
+
+
+@pytest.mark.parametrize("train", [loss, named])
+def test_a_loss(train):
+    found = measure(train, [0, 5], [0, 1], score="validation loss", lower_is_better=True, progress=False)
+    assert [row.score for row in found.rows] == pytest.approx([1.194, 1.204, 0.199, 0.209])
+    assert found.names == ("validation loss",)
+    assert found.recommendation().horizon == 5
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (misnamed, r"train must return a number, \{'validation loss': number\} or .*, got the names loss"),
+        (diverging, "train must return a finite number as validation loss, got inf"),
+        (wordy, "train must return a finite number as validation loss, got '0.5'"),
+    ],
+)
+def test_what_is_no_score(train, message):
+    with pytest.raises(LDSError, match=message):
+        measure(train, [3], [0], score="validation loss", progress=False)
+
+
+def test_lists_are_checked():
+    with pytest.raises(InputError, match=r"horizons must be one or more different integers, got \[\]"):
+        measure(train, [], [0])
+    with pytest.raises(InputError, match="score must be another name"):
+        measure(train, [0], [0], score="seconds")

@@ -75,7 +75,7 @@ def test_goes_on_and_grows(folder, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "fidelity").iterdir()} == swept
     printed = capsys.readouterr().out
     assert "recommended horizon: " in printed
-    assert printed.splitlines()[0].split()[:3] == ["horizon", "test", "accuracy,"]
+    assert printed.splitlines()[0].split()[:4] == ["horizon", "seeds", "test", "accuracy"]
 
 
 def test_a_trajectory_that_fails_is_left_out(folder, tmp_path, capsys):

@@ -122,3 +122,15 @@ def ablation_folder(path):
 def recommend(path, recommendation):
     sums = sums_of_files(path, ["ablation.csv", "fidelity.csv"])
     (path / "recommendation.json").write_text(json.dumps(with_sum(recommendation | {"sums": sums})))
+
+
+def predictions(path):
+    """Add predictions of the test nodes of wine to a run that has ended; one in ten is wrong, or by luck right."""
+    random = np.random.default_rng(0)
+    lines = ["node,split,label,predicted"]
+    for node, label in enumerate(LABELS):
+        predicted = label if random.random() < 0.9 else random.integers(3)
+        lines.append(f"{node},{'test' if node % 3 else 'train'},{label},{predicted}")
+    (path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    seal(path)
+    return path

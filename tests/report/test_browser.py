@@ -30,6 +30,7 @@ COLOURS = """return [getComputedStyle(document.body).backgroundColor, getCompute
 def page(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
     run = samples.run_folder(root / "run", count=12, weight_decay=0.001, inner_lr=0.0123, learn_inner_lr=True)
+    samples.predictions(run)
     folders = [run, samples.sweep_folder(root / "sweep"), samples.ablation_folder(root / "ablation")]
     return write_report(folders, root / "report.html")
 
@@ -113,3 +114,67 @@ def test_lines_take_the_colours_of_the_scheme(browser, page):
     dark = browser.execute_script(script)
     assert len(light) == len(dark) > 3
     assert not set(light) & set(dark)
+
+
+def first_point(browser):
+    """Return the place in the window, and the text, of the first point of the first figure."""
+    return browser.execute_script("""const figure = document.querySelector("figure[data-points]");
+        figure.scrollIntoView({block: "center"});
+        const [x, y, text] = JSON.parse(figure.dataset.points)[0];
+        const at = new DOMPoint(x, y).matrixTransform(figure.querySelector("svg").getScreenCTM());
+        return [at.x, at.y, text]""")
+
+
+def test_a_pointer_on_a_point_says_its_numbers(browser, page):
+    look(browser, page)
+    x, y, text = first_point(browser)
+    shown = "const tip = document.querySelector('.tip'); return tip.hidden ? null : tip.textContent"
+    assert browser.execute_script(shown) is None
+    for place, said in (((x + 2, y + 2), text), ((3, 3), None)):
+        event = {"type": "mouseMoved", "x": place[0], "y": place[1]}
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+        assert browser.execute_script(shown) == said
+
+
+def test_points_lie_on_their_marks(browser, page):
+    """The centre of a mark that matplotlib drew is where the first point says that it is."""
+    look(browser, page)
+    x, y, _ = first_point(browser)
+    marks = browser.execute_script("""const svg = document.querySelector("figure[data-points] svg");
+        return [...svg.querySelectorAll("use")].map((e) => e.getBoundingClientRect()).map(
+            (r) => [r.x + r.width / 2, r.y + r.height / 2])""")
+    assert min(abs(x - a) + abs(y - b) for a, b in marks) < 1.5
+
+
+def test_zoom(browser, page):
+    look(browser, page)
+    figure = browser.find_element("css selector", "figure[data-points]")
+    box = figure.find_element("css selector", "svg")
+    whole = box.get_dom_attribute("viewBox")
+    closer, _, back = figure.find_elements("css selector", ".zoom button")
+    closer.click()
+    assert float(box.get_dom_attribute("viewBox").split()[2]) < 0.7 * float(whole.split()[2])
+    back.click()
+    assert [float(v) for v in box.get_dom_attribute("viewBox").split()] == [float(v) for v in whole.split()]
+
+
+def test_the_reader_chooses_a_node(browser, page):
+    look(browser, page, width=390)
+    place = browser.find_element("css selector", ".explorer")
+    field = place.find_element("css selector", "input")
+    note = place.find_element("css selector", ".note")
+    field.clear()
+    field.send_keys("12\n")
+    assert note.text.startswith("Node 12, class 0, ")
+    assert len(place.find_elements("css selector", "circle.other")) == len(
+        place.find_elements("css selector", "tbody tr")
+    )
+    neighbour = place.find_element("css selector", "tbody button")
+    name = neighbour.text
+    neighbour.click()
+    assert note.text.startswith(f"Node {name}, ")
+    field.clear()
+    field.send_keys("none\n")
+    assert note.text == "There is no node none: name one of 0 to 177."
+    scroll, client, inner = browser.execute_script(WIDTHS)
+    assert scroll <= client <= inner == 390

@@ -1,16 +1,23 @@
+import io
 import json
 import re
 import sys
+from importlib.resources import files
 
 import numpy as np
+import pandas as pd
 import pytest
 from markupsafe import escape
 
+from lds.ablate._ablation_folder import read_ablation
 from lds.cli import main
-from lds.errors import InputError, StorageError
-from lds.report import write_report
+from lds.errors import DataError, InputError, StorageError
+from lds.report import score_table, write_report
+from lds.report._confusion import confusion
+from lds.report._print import PRINTED
 from tests.report import samples
 
+TEMPLATES = files("lds.report") / "templates"
 EVIL = "<script>alert('x')</script>&\"$\\frac"
 
 
@@ -28,7 +35,7 @@ def test_a_run(tmp_path):
     html = page(samples.run_folder(tmp_path / "run", k=20), out=tmp_path / "report.html")
     for text in ("91.9 %", "80.0 %", "3 (best 2)", "12.0 s", "400 MiB", "expected number of edges", "within classes"):
         assert text in html
-    assert html.count("<svg ") == html.count('role="img" aria-label=') == 6
+    assert html.count("<svg ") == html.count("<figure data-points=") == html.count("</figure>") == 8
     ids = re.findall(r'\bid="([^"]*)"', html)
     assert len(ids) == len(set(ids))
     assert len(html) < 500_000
@@ -38,7 +45,7 @@ def test_it_needs_nothing_from_elsewhere(tmp_path):
     html = page(samples.run_folder(tmp_path / "run"), samples.sweep_folder(tmp_path / "s"), out=tmp_path / "r.html")
     for address in re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', html):
         assert "".join(address).startswith(("#", "data:"))
-    assert "<script" not in html
+    assert "<script src" not in html
     assert "#0a00" not in html
     assert "#01010" not in html
 
@@ -137,8 +144,28 @@ def test_texts_of_files_are_no_markup(tmp_path):
     ablation = samples.ablation_folder(tmp_path / "ablation")
     samples.recommend(ablation, {"horizon": EVIL, "reason": EVIL})
     html = page(run, sweep, ablation, out=tmp_path / "report.html")
-    assert "<script" not in html
+    assert "<script>alert" not in html
+    assert html.count("<script") == html.count("</script>") == 2 + 1  # The structures of run and sweep, and page.js.
     assert html.count("&lt;script&gt;") > 10
+
+
+def test_paths_as_texts_and_a_single_folder(tmp_path):
+    folder = samples.run_folder(tmp_path / "run", learned=False)
+    assert write_report(str(folder)) == folder / "report.html"
+    assert write_report(str(folder)).exists()  # That page is ours to write anew.
+    assert write_report([str(folder)], str(tmp_path / "a.html")) == tmp_path / "a.html"
+    with pytest.raises(InputError, match=r"a\.html must not be there yet"):
+        write_report([str(folder)], str(tmp_path / "a.html"))
+
+
+def test_two_runs_lie_over_one_another(tmp_path):
+    folders = [samples.run_folder(tmp_path / f"run-{seed}", seed=seed, k=10 * seed) for seed in (1, 2)]
+    html = page(*folders, out=tmp_path / "report.html")
+    assert html.index("Inner loss of 2 runs by outer epoch") < html.index("Inner loss by outer epoch")
+    for text in ("run-1: outer epoch 3, inner loss (nats) 0.3", "What the configurations differ in"):
+        assert text in html
+    one = page(folders[0], out=tmp_path / "one.html")
+    assert "of 2 runs by outer epoch" not in one
 
 
 def test_no_folder(tmp_path):
@@ -163,6 +190,156 @@ def test_a_full_disk(tmp_path, monkeypatch):
         write_report([folder], tmp_path / "report.html")
 
 
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    root = tmp_path_factory.mktemp("every")
+    run = samples.predictions(samples.run_folder(root / "run", count=4))
+    return [run, samples.sweep_folder(root / "sweep"), samples.ablation_folder(root / "ablation")]
+
+
+class TestFigures:
+    def test_each_is_there_in_three_formats(self, every, tmp_path):
+        write_report(every[0], tmp_path / "r.html", figures=tmp_path / "new" / "figures")
+        names = {path.name for path in (tmp_path / "new" / "figures").iterdir()}
+        stems = {
+            "loss",
+            "es",
+            "edges",
+            "confusion",
+            "class",
+            "origin",
+            "adjacency-initial",
+            "adjacency-learned",
+            "node",
+        }
+        assert names == {f"{stem}.{kind}" for stem in stems for kind in ("pdf", "svg", "png")}
+        starts = {"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<?xml"}
+        for path in (tmp_path / "new" / "figures").iterdir():
+            assert path.read_bytes().startswith(starts[path.suffix[1:]])
+
+    def test_they_keep_the_colours_of_the_light_page(self, every, tmp_path):
+        """No stand-in is left, and every colour is one of page.css."""
+        write_report(every, tmp_path / "r.html", figures=tmp_path / "figures")
+        css = (TEMPLATES / "page.css").read_text().split("@media")[0]
+        known = set(re.findall(r"#[0-9a-f]{6}", css)) | {"#ffffff"}
+        seen = set()
+        for path in (tmp_path / "figures").glob("*.svg"):
+            seen |= set(re.findall(r"#[0-9a-f]{6}\b", re.sub(r'(id|href)="[^"]*"|url\([^)]*\)', "", path.read_text())))
+        assert seen - known == {"#000000"} & seen
+        assert len(seen) > 8
+        assert set(PRINTED.values()) <= known
+
+    def test_the_same_input_gives_the_same_bytes(self, every, tmp_path):
+        for name in "ab":
+            write_report(every[0], tmp_path / f"{name}.html", figures=tmp_path / name)
+        for path in (tmp_path / "a").iterdir():
+            assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+    def test_the_page_is_the_same_with_and_without(self, every, tmp_path):
+        with_figures = page(every[0], out=tmp_path / "a.html", figures=tmp_path / "figures")
+        assert with_figures == page(every[0], out=tmp_path / "b.html")
+
+
+class TestTable:
+    def test_csv_holds_numbers(self, every, capsys):
+        assert main(["report", str(every[1]), "--table", "csv"]) == 0
+        table = pd.read_csv(io.StringIO(capsys.readouterr().out), index_col="setting")
+        assert list(table.index) == ["knn-gcn", "knn-lds", "knn-lds, k 20"]
+        assert table.loc["knn-lds", "test accuracy, % (mean)"] == 92.9
+        assert table.loc["knn-lds", "test accuracy, % (std)"] == 0.3
+        assert (table["test accuracy, % low"] < table["test accuracy, % high"]).all()
+        assert not (every[1] / "report.html").exists()
+
+    def test_an_ablation_has_the_numbers_of_the_terminal(self, every, capsys):
+        assert main(["report", str(every[2]), "--table", "md"]) == 0
+        printed = capsys.readouterr().out
+        header, _, *rows = [line.strip("| ").split(" | ") for line in printed.splitlines()]
+        assert header[:3] == ["horizon", "seeds", "test accuracy (mean ± std)"]
+        ours = [line.split() for line in read_ablation(every[2]).outcome.table().splitlines()[2:]]
+        assert [row[:3] for row in rows] == [[*line[:2], " ".join(line[2:5])] for line in ours]
+
+    def test_latex_is_escaped(self, tmp_path):
+        rows = [{"config": {"dataset": "d", "method": "a_b & $c$ {50 %}", "seed": s}, "status": "done",
+                 "result": samples.result(0.5 + s / 10)} for s in (1, 2)]  # fmt: skip
+        (tmp_path / "sweep").mkdir()
+        samples.write_lines(tmp_path / "sweep" / "results.jsonl", rows)
+        text = score_table(tmp_path / "sweep", "latex")
+        assert r"a\_b \& \$c\$ \{50 \%\} & 2 & 65.0 $\pm$ 7.1 &" in text
+        assert text.count(r"\\") == 2
+        assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+
+    def test_with_a_page(self, every, tmp_path, capsys):
+        out = tmp_path / "page.html"
+        assert main(["report", str(every[1]), "--table", "md", "--out", str(out)]) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith("| setting |")
+        assert captured.err == f"report {out}\n"
+        assert out.exists()
+
+    def test_what_is_refused(self, every, tmp_path):
+        with pytest.raises(InputError, match="table must be latex, csv or md, got 'word'"):
+            score_table(every, "word")
+        with pytest.raises(InputError, match="a table needs a run that has ended, but there is none in"):
+            score_table(samples.run_folder(tmp_path / "run", done=False))
+
+
+class TestClasses:
+    def test_a_matrix_and_a_table(self, every, tmp_path):
+        html = page(every[0], out=tmp_path / "r.html")
+        for text in ("Confusion matrix", "Accuracy by class", "class 0, predicted 1: 2 (5.1 % of the class)"):
+            assert text in html
+
+    def test_by_hand(self, tmp_path):
+        lines = [
+            "a,test,cat,cat",
+            "b,test,cat,dog",
+            "c,test,dog,dog",
+            "d,train,dog,cat",
+            "e,test,,dog",
+            "f,test,cat,cat",
+        ]
+        (tmp_path / "predictions.csv").write_text("\n".join(["node,split,label,predicted", *lines]))
+        _, table = confusion(tmp_path, "f", ["dog", "cat", "cow"])
+        assert table.rows == [
+            ["dog", "1", "1", "100.0 %", "50.0 %"],
+            ["cat", "3", "2", "66.7 %", "100.0 %"],
+            ["all", "4", "3", "75.0 %", ""],
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [("node,split,label,predicted\na,train,x,x\n", "No test node has a label"), (None, "holds no predictions.csv")],
+    )
+    def test_nothing_to_say(self, tmp_path, text, said):
+        if text is not None:
+            (tmp_path / "predictions.csv").write_text(text)
+        assert said in confusion(tmp_path, "f", None)[0].text
+
+    def test_malformed(self, tmp_path):
+        (tmp_path / "predictions.csv").write_text("node,label\n0,1\n")
+        with pytest.raises(
+            DataError, match=r"predictions.csv:1 needs the columns split, .* but lacks split, predicted"
+        ):
+            confusion(tmp_path, "f", None)
+
+    def test_a_line_cut_off(self, tmp_path):
+        (tmp_path / "predictions.csv").write_text("node,split,label,predicted\n0,test,a,a\n1,test,b\n")
+        with pytest.raises(DataError, match=r"csv:3 needs 4 cells, as the header has, but holds 3"):
+            confusion(tmp_path, "f", None)
+
+    def test_no_classes_at_all(self, tmp_path):
+        lines = [f"{i},test,{i},{i}" for i in range(400)]
+        (tmp_path / "predictions.csv").write_text("\n".join(["node,split,label,predicted", *lines]))
+        assert "400 classes, too many" in confusion(tmp_path, "f", None)[0].text
+
+    def test_a_hundred_classes(self, tmp_path):
+        lines = [f"{i},test,{i % 100},{i % 97}" for i in range(500)]
+        (tmp_path / "predictions.csv").write_text("\n".join(["node,split,label,predicted", *lines]))
+        _, table = confusion(tmp_path, "f", None)
+        assert [row[0] for row in table.rows[:3]] == ["0", "1", "2"]
+        assert len(table.rows) == 101
+
+
 class TestCommand:
     def test_default_path(self, tmp_path, capsys):
         folder = samples.run_folder(tmp_path / "run", learned=False)
@@ -183,12 +360,18 @@ class TestCommand:
             (["run", "--node", "178"], "node must lie in 0..177, got 178; choose another --node"),
             (["."], "but holds none of these"),
             (["absent"], "but nothing is there"),
+            (["run", "--figures", "run/config.yaml"], "run/config.yaml cannot be made"),
+            (["run", "--out", "taken.html"], "taken.html must not be there yet, but is"),
+            (["run", "--figures", "taken"], "taken/loss.pdf must not be there yet, but is"),
             (["run", "--out", "run/config.yaml/page.html"], "run/config.yaml cannot be made"),
         ],
     )
     def test_refused(self, tmp_path, monkeypatch, capsys, argv, message):
         monkeypatch.chdir(tmp_path)
         folder = samples.run_folder(tmp_path / "run")
+        (tmp_path / "taken").mkdir()
+        for name in ("taken.html", "taken/loss.pdf"):
+            (tmp_path / name).touch()
         before = sorted(folder.iterdir())
         assert main(["report", *argv]) == 2
         captured = capsys.readouterr()
