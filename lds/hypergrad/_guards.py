@@ -21,6 +21,7 @@ from lds._random import forked
 from lds._updater import State
 from lds.errors import InputError, NumericalError, ReplayError
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, StateSpec, Step, StepGraph
+from lds.hypergrad._logs import NormLog, ScalarLog, TotalLog
 from lds.hypergrad._outer import Accumulators, Outer, copied, is_differentiable
 from lds.hypergrad._suspects import unrepeatable
 
@@ -63,116 +64,6 @@ def _check_has(name: str, value: object, method: str, needed: str) -> None:
         raise InputError(f"{name} must be {needed}, got the class {value.__name__}; make an object of it")
     if not callable(getattr(value, method, None)):
         raise InputError(f"{name} must be {needed}, with a method `{method}`, got {value!r}")
-
-
-class ScalarLog:
-    """The last `capacity` values of a scalar, on its device.
-
-    One preallocated tensor: small ones, each kept between large ones that come and go, would fragment the heap.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._values: Tensor | None = None
-        self._dropped: Tensor | None = None
-        self._count = 0
-
-    def append(self, value: Tensor) -> None:
-        """Add a value, in place of the oldest where all places are taken."""
-        if self._values is None:
-            self._values = value.new_empty(self._capacity)
-        place = self._values[self._count % self._capacity]
-        if self._count >= self._capacity:
-            # The mean needs their sum. NaN and infinity stay visible in it.
-            self._dropped = place.to(torch.float64, copy=True) if self._dropped is None else self._dropped.add_(place)
-        place.copy_(value)
-        self._count += 1
-
-    def __len__(self) -> int:
-        return min(self._count, self._capacity)
-
-    def floats(self) -> list[float]:
-        """Return the values, oldest first, read from their device at once."""
-        if self._values is None:
-            return []
-        values: list[float] = self._values[: len(self)].tolist()
-        begin = self._count % self._capacity if self._count > self._capacity else 0
-        return values[begin:] + values[:begin]
-
-    def mean(self) -> float:
-        """Return the mean of all values, those that are not kept among them; NaN where there is none."""
-        dropped = 0.0 if self._dropped is None else self._dropped.item()
-        if not self._count:
-            return math.nan
-        try:
-            return (dropped + math.fsum(self.floats())) / self._count
-        except OverflowError:  # The mean is in the range of floats, the sum is not.
-            return math.fsum(x / self._count for x in (dropped, *self.floats()))
-
-    def suspicious(self) -> bool:
-        """Tell whether a value may have been NaN or infinite, those that are not kept among them."""
-        dropped = 0.0 if self._dropped is None else self._dropped.item()
-        return not math.isfinite(dropped) or not all(map(math.isfinite, self.floats()))
-
-
-class NormLog:
-    """2-norms of the tensors in a list, a row a step, in double precision: squares of large numbers stay finite.
-
-    Args:
-        rows: number of steps, at most.
-        columns: number of tensors.
-    """
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self._shape = rows, columns
-        self._values: Tensor | None = None
-        self._zero: Tensor | None = None
-        self._count = 0
-
-    def append(self, tensors: Sequence[Tensor | None], like: Tensor) -> None:
-        """Add the norms of the tensors, None standing for zero, on the device of `like`."""
-        if self._values is None or self._zero is None:
-            self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
-            self._zero = self._values.new_zeros(())
-        found = [x for x in tensors if x is not None]
-        if found:
-            norms = iter(_norms(found, like))
-            row = [self._zero if x is None else next(norms) for x in tensors]
-            torch.stack(row, out=self._values[self._count])
-        self._count += 1
-
-    def totals(self, columns: int | None = None) -> list[float]:
-        """Return the norm over all tensors, or over the first of them, at every step."""
-        if self._values is None:
-            return []
-        norms: list[float] = torch.linalg.vector_norm(self._values[: self._count, :columns], dim=1).tolist()
-        return norms
-
-    def rows(self) -> list[list[float]]:
-        """Return the norms of every tensor at every step."""
-        return [] if self._values is None else self._values[: self._count].tolist()
-
-    def restore(self, rows: Sequence[Sequence[float]], like: Tensor) -> None:
-        """Go on from what `rows` returned."""
-        self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
-        self._zero = self._values.new_zeros(())
-        self._count = len(rows)
-        if rows:
-            self._values[: self._count] = torch.tensor(rows, dtype=torch.float64)
-
-
-def norm(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Return the 2-norm over all tensors, in double precision, on the device of `like`."""
-    if not tensors:
-        return torch.zeros((), dtype=torch.float64, device=like.device)
-    norms = _norms(tensors, like)
-    result: Tensor = torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
-    return result
-
-
-def _norms(tensors: Sequence[Tensor], like: Tensor) -> list[Tensor]:
-    real = [torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in tensors]
-    return [x.to(like.device) for x in torch._foreach_norm(real, 2, torch.float64)]
 
 
 def explosion(norms: Sequence[float]) -> int | None:
@@ -511,15 +402,14 @@ class Notes(Watcher):
         steps: number of steps of the sweep, at most.
         spec: the structure of the state.
         to_start: whether the costate of w_0 is asked for.
-        dtype: type to square costates in, see `NormLog`.
     """
 
-    def __init__(self, steps: int, spec: StateSpec, *, to_start: bool = True, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, steps: int, spec: StateSpec, *, to_start: bool = True) -> None:
         self._spec = spec
         self._to_start = to_start
         self.loss: Tensor | None = None
         self.costates = NormLog(steps + 1, len(spec.differentiable))
-        self.increments = ScalarLog(steps + 1)
+        self.increments = TotalLog(steps + 1)
 
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
         """Note the outer loss."""
@@ -530,8 +420,7 @@ class Notes(Watcher):
         assert self.loss is not None
         if t > 0 or self._to_start or not len(self.increments):
             self.costates.append(costate, like=self.loss)
-        found = [c for cotangents in increments for c in cotangents if c is not None]
-        self.increments.append(norm(found, like=self.loss))
+        self.increments.append([c for cotangents in increments for c in cotangents], like=self.loss)
 
     @property
     def outer_loss(self) -> float:

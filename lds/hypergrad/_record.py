@@ -17,7 +17,8 @@ from lds._updater import InnerObjective, Objective, PyTree, State, Updater, With
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
-from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
+from lds.hypergrad._guards import check_count, check_losses, check_memory, check_unchanged
+from lds.hypergrad._logs import ScalarLog, norm
 from lds.hypergrad._module import BufferUpdater
 from lds.hypergrad._outer import Outer, copied, is_differentiable
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape

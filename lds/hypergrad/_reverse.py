@@ -24,10 +24,11 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._autograd import vjp
 from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, forked, reseed
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._attached import Attached, Spot, Walk, is_due
+from lds.hypergrad._attached import Attached
 from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics, remaining_share
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph, checked
 from lds.hypergrad._guards import (
@@ -49,8 +50,11 @@ from lds.hypergrad._guards import (
     explosion,
     faults,
 )
+from lds.hypergrad._met import is_due
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
+from lds.hypergrad._spot import Spot
+from lds.hypergrad._walk import Walk
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape
@@ -77,7 +81,7 @@ def pull_back(
     found: Iterator[Tensor | None] = repeat(None)
     if flowing and inputs:
         results, cotangents = zip(*flowing, strict=True)
-        found = iter(torch.autograd.grad(results, inputs, cotangents, allow_unused=True))
+        found = iter(vjp(results, inputs, cotangents))
     before: list[Tensor | None] = []
     for ask in asked:
         before.append(next(found) if ask else None)
@@ -236,11 +240,14 @@ class UsualWatchers(Watchers):
         self.notes = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start)
         self.replay = Replay(compare=repeats)
         self.attached = Attached()
-        walk = Walk()
-        watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, walk, self.attached]
-        # Once a trajectory, not once for each recording that it goes on by.
-        if repeats and trajectory.begin == 0 and (not trajectory.dynamics.attached or is_due(trajectory.dynamics)):
-            watchers.append(Spot(walk))
+        watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, self.attached]
+        # A problem of `unroll` is solved again and again, and not every time looked at.
+        if not trajectory.dynamics.attached or is_due(trajectory.dynamics):
+            walk = Walk()
+            watchers.append(walk)
+            # Once a trajectory, not once for each recording that it goes on by.
+            if repeats and trajectory.begin == 0:
+                watchers.append(Spot(walk))
         tape = trajectory.segments[-1].tape if trajectory.segments else None
         if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.
             arguments = {"noise": noise, "check_replay": check_replay}
