@@ -10,8 +10,7 @@ import ctypes
 import random
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -107,28 +106,34 @@ def _bit_generator() -> Any:
 _NUMPY = _NumpyState()
 
 
-@contextmanager
-def forked(cuda: frozenset[int] = frozenset()) -> Iterator[None]:
-    """Restore the states of all generators on leaving; other threads wait outside meanwhile."""
-    own = isinstance(threading.current_thread(), threading._DummyThread)
-    taken = _TURN.acquire(blocking=not own)
-    try:
-        yield from _forked(cuda)
-    finally:
-        if taken:
+class forked:  # noqa: N801
+    """A scope that restores the states of all generators on leaving; other threads wait outside meanwhile."""
+
+    def __init__(self, cuda: frozenset[int] = frozenset()) -> None:
+        self._cuda = cuda
+
+    def __enter__(self) -> None:
+        own = isinstance(threading.current_thread(), threading._DummyThread)
+        self._taken = _TURN.acquire(blocking=not own)
+        try:
+            self._torch = torch.default_generator.get_state()
+            self._devices = {device: torch.cuda.get_rng_state(device) for device in self._cuda}
+            self._python = random.getstate()
+            self._numpy = _NUMPY.save()
+        except BaseException:
+            self._release()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            torch.default_generator.set_state(self._torch)
+            for device, state in self._devices.items():
+                torch.cuda.set_rng_state(state, device)
+            random.setstate(self._python)
+            _NUMPY.restore(self._numpy)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._taken:
             _TURN.release()
-
-
-def _forked(cuda: frozenset[int]) -> Iterator[None]:
-    torch_state = torch.default_generator.get_state()
-    cuda_states = {device: torch.cuda.get_rng_state(device) for device in cuda}
-    python_state = random.getstate()
-    numpy_state = _NUMPY.save()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(torch_state)
-        for device, state in cuda_states.items():
-            torch.cuda.set_rng_state(state, device)
-        random.setstate(python_state)
-        _NUMPY.restore(numpy_state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch import Tensor
 # How many steps wait, at most, and how many bytes in all.
 _STEPS = 32
 _BYTES = 1 << 18
+# So many are worked up row by row, more of them column by column.
+_FEW = 3
 
 
 class ScalarLog:
@@ -29,10 +32,12 @@ class ScalarLog:
         self._dropped: Tensor | None = None
         self._count = 0
         self._waiting: list[Tensor] = []
+        self._read: list[float] | None = None
 
     def append(self, value: Tensor) -> None:
         """Add a value, in place of the oldest where all places are taken."""
         self._waiting.append(value)
+        self._read = None
         # A scalar that is a part of a large tensor would keep all of it.
         if len(self._waiting) == _STEPS or value.untyped_storage().nbytes() > _BYTES // _STEPS:
             self._note()
@@ -61,23 +66,29 @@ class ScalarLog:
 
     def floats(self) -> list[float]:
         """Return the values, oldest first, read from their device at once."""
-        self._note()
-        if self._values is None:
-            return []
-        values: list[float] = self._values[: len(self)].tolist()
-        begin = self._count % self._capacity if self._count > self._capacity else 0
-        return values[begin:] + values[:begin]
+        if self._read is None and not self._count and 0 < len(self._waiting) <= self._capacity:
+            like = self._waiting[0]
+            self._read = torch.stack([x.to(like) for x in self._waiting]).tolist()
+        if self._read is None:
+            self._note()
+            if self._values is None:
+                return []
+            values: list[float] = self._values[: len(self)].tolist()
+            begin = self._count % self._capacity if self._count > self._capacity else 0
+            self._read = values[begin:] + values[:begin]
+        return self._read.copy()
 
     def mean(self) -> float:
         """Return the mean of all values, those that are not kept among them; NaN where there is none."""
         values = self.floats()
         dropped = 0.0 if self._dropped is None else self._dropped.item()
-        if not self._count:
+        count = self._count + len(self._waiting)
+        if not count:
             return math.nan
         try:
-            return (dropped + math.fsum(values)) / self._count
+            return (dropped + math.fsum(values)) / count
         except OverflowError:  # The mean is in the range of floats, the sum is not.
-            return math.fsum(x / self._count for x in (dropped, *values))
+            return math.fsum(x / count for x in (dropped, *values))
 
     def suspicious(self) -> bool:
         """Tell whether a value may have been NaN or infinite, those that are not kept among them."""
@@ -100,6 +111,9 @@ class NormLog:
         self._count = 0
         self._waiting: list[Sequence[Tensor | None]] = []
         self._patience = 0
+        # What was read since the last row came.
+        self._rows: list[list[float]] | None = None
+        self._totals: dict[int | None, list[float]] = {}
 
     def append(self, tensors: Sequence[Tensor | None], like: Tensor) -> None:
         """Add the norms of the tensors, None standing for zero, on the device of `like`.
@@ -119,13 +133,17 @@ class NormLog:
         if self._values is None or not self._waiting:
             return
         rows, self._waiting = self._waiting, []
+        self._rows, self._totals = None, {}
         place = self._values[self._count : self._count + len(rows)]
         self._count += len(rows)
-        if len(rows) == 1:
-            found = [x for x in rows[0] if x is not None]
-            norms = iter(_norms(found, self._values) if found else [])
-            zero = self._values.new_zeros(())
-            torch.stack([zero if x is None else next(norms) for x in rows[0]], out=place[0])
+        if len(rows) <= _FEW:
+            tensors = list(chain.from_iterable(rows))
+            found = [x for x in tensors if x is not None]
+            if found:
+                several = iter(_norms(found, self._values))
+                zero = self._values.new_zeros(())
+                norms = torch.stack([zero if x is None else next(several) for x in tensors])
+                place.copy_(norms.view(len(rows), -1))
             return
         for column, tensors in enumerate(zip(*rows, strict=True)):
             found = [x for x in tensors if x is not None]
@@ -147,8 +165,14 @@ class NormLog:
         self._note()
         if self._values is None:
             return []
-        norms: list[float] = torch.linalg.vector_norm(self._values[: self._count, :columns], dim=1).tolist()
-        return norms
+        if columns not in self._totals:
+            self._rows = self.rows() if self._rows is None else self._rows
+            self._totals[columns] = [math.hypot(*row[:columns]) for row in self._rows]
+        return self._totals[columns].copy()
+
+    def unread(self) -> list[Tensor | None] | None:
+        """Return all tensors whose norms were asked for, where none of them was worked up yet."""
+        return None if self._count else list(chain.from_iterable(self._waiting))
 
     def rows(self) -> list[list[float]]:
         """Return the norms of every tensor at every step."""
@@ -162,6 +186,7 @@ class NormLog:
         """Go on from what `rows` returned."""
         self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
         self._waiting, self._count = [], len(rows)
+        self._rows, self._totals = None, {}
         if rows:
             self._values[: self._count] = torch.tensor(rows, dtype=torch.float64)
 
@@ -191,6 +216,10 @@ class TotalLog:
 
     def __len__(self) -> int:
         return 0 if self._norms is None else len(self._norms)
+
+    def unread(self) -> list[Tensor | None] | None:
+        """Return all tensors whose norms were asked for, where none of them was worked up yet."""
+        return [] if self._norms is None else self._norms.unread()
 
     def floats(self) -> list[float]:
         """Return the norms, read from their device at once."""

@@ -14,6 +14,7 @@ watchers, see `_guards`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +30,13 @@ from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, fo
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._attached import Attached
-from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics, remaining_share
+from lds.hypergrad._diagnostics import (
+    HypergradientResult,
+    Method,
+    SweepDiagnostics,
+    no_params_grad,
+    remaining_share,
+)
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph, checked
 from lds.hypergrad._guards import (
     NOBODY,
@@ -190,7 +197,8 @@ def _to_start(trajectory: Trajectory, t: int, costate: Costate, noise: Noise, *,
         return partial(_params_gradient, dynamics, Step(dynamics.spec.flatten(final), ()), costate, noise, arrived=True)
     first = trajectory.segments[0]
     step = first.tape.load(0)
-    kept = Step(copied(step.leaves), step.draws)  # Where the tape keeps them they are rows among those of other steps.
+    # Where the tape keeps them they are rows among those of other steps; `unroll` asks at once.
+    kept = Step(step.leaves if first.dynamics.attached else copied(step.leaves), step.draws)
     return partial(_params_gradient, first.dynamics, kept, costate, noise, arrived=arrived)
 
 
@@ -396,20 +404,22 @@ class Reverse:
                 if self.tol is not None and t > 0 and remaining_share(notes.costates.totals()) <= self.tol:
                     break
             check_finite(trajectory, outer_objective, notes, noise=self.noise, to_start=False)
-        grad = sums.value()
-        check_grad(dynamics.outer, grad, trajectory.steps - t)
+        grad, asked = sums.value(), not dynamics.attached  # For `unroll` asks for nothing else.
+        check_grad(dynamics.outer, grad, trajectory.steps - t, math.fsum(notes.increments.floats()) if asked else None)
         watch.attached.warn_unreached(dynamics.outer, trajectory.steps - t)
-        params_grad = _to_start(trajectory, t, last or costate, self.noise, arrived=to_start)
+        params_grad = no_params_grad
+        if to_start or asked:
+            params_grad = _to_start(trajectory, t, last or costate, self.noise, arrived=to_start)
         remove_all(trajectory)
         diagnostics = SweepDiagnostics(
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=later_gradient_norm(dynamics, final),
             steps_swept=trajectory.steps - t,
-            costate_norms=notes.costates.totals(),
+            costate_norms=notes.costates.totals() if asked else [],
             # Norms of what a random variable gains would be norms of thin factors, not of its gradient.
-            contributions=None if dynamics.outer.random else notes.increments.floats(),
+            contributions=notes.increments.floats() if asked and not dynamics.outer.random else None,
             replay_error=watch.replay.error,
-            explodes_at=explosion(notes.param_norms),
+            explodes_at=explosion(notes.param_norms) if asked else None,
         )
         return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, params_grad)
 
