@@ -1,4 +1,4 @@
-"""Vector-Jacobian products without the checks of `torch.autograd.grad`, which take longer than a small product itself."""
+"""Vector-Jacobian products without the checks of `torch.autograd.grad`, which take longer than a small product."""
 
 from __future__ import annotations
 

@@ -297,6 +297,7 @@ class Dynamics:
             loss = value.detach()
             return value
 
+        inner.traced_as = self.inner  # type: ignore[attr-defined]
         state = self.spec.unflatten(leaves, self.start + t)
         reseed(self.seed, self.start + t, stream, cuda=self.cuda)
         try:

@@ -101,7 +101,7 @@ def all_finite(tree: Any) -> bool:
     device, dtype = tensors[0].device, tensors[0].dtype
     mixed = any(x.device != device or x.dtype != dtype for x in tensors)
     for order in (2, math.inf):
-        norms = torch._foreach_norm(tensors, order)
+        norms = list(torch._foreach_norm(tensors, order))
         if mixed:
             norms = [x.double().to(device) for x in norms]
         if math.isfinite(torch.stack(norms).amax().item()):
@@ -122,11 +122,8 @@ def check_grad(outer: Outer, grad: Any, steps: int, bound: float | None = None) 
     """
     # A sum of finite numbers is finite where the sum of their sizes is far from the largest number; what is derived is
     # multiplied once more.
-    if (
-        bound is not None
-        and bound < _FAR
-        and all(v.is_tensor and v.derived.leaves[0].dtype in _WIDE for v in outer.steady)
-    ):
+    plain = all(v.is_tensor and v.derived.leaves[0].dtype in _WIDE for v in outer.steady)
+    if plain and bound is not None and bound < _FAR:
         return
     if not all_finite(grad):
         check_theta(outer)

@@ -137,12 +137,12 @@ class NormLog:
         place = self._values[self._count : self._count + len(rows)]
         self._count += len(rows)
         if len(rows) <= _FEW:
-            tensors = list(chain.from_iterable(rows))
-            found = [x for x in tensors if x is not None]
+            flat = list(chain.from_iterable(rows))
+            found = [x for x in flat if x is not None]
             if found:
                 several = iter(_norms(found, self._values))
                 zero = self._values.new_zeros(())
-                norms = torch.stack([zero if x is None else next(several) for x in tensors])
+                norms = torch.stack([zero if x is None else next(several) for x in flat])
                 place.copy_(norms.view(len(rows), -1))
             return
         for column, tensors in enumerate(zip(*rows, strict=True)):

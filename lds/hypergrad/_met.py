@@ -46,15 +46,15 @@ _FLAGS = (type(None), bool, int, str)
 
 def _trait(value: Any, depth: int) -> Hashable:
     """Return what a problem is told by of a value that its functions hold."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _FLAGS:
-        return value
+        return (value,)
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.requires_grad
     if isinstance(value, nn.Module):
         return kind, value.training
     if not depth:
-        return kind
+        return (kind,)
     if kind is FunctionType:
         held: list[Any] = list(value.__defaults__ or ())
         for cell in value.__closure__ or ():

@@ -22,6 +22,7 @@ from lds.hypergrad._guards import check_count, check_losses, check_memory, check
 from lds.hypergrad._logs import ScalarLog, norm
 from lds.hypergrad._module import BufferUpdater
 from lds.hypergrad._outer import Outer, copied, is_differentiable
+from lds.hypergrad._traced import Traced, check_traceable
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape
 
@@ -84,6 +85,11 @@ class Problem:
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)
         if isinstance(self.params, WithBuffers):
+            if isinstance(updater, Traced):
+                raise InputError(
+                    "Traced runs the inner objective once, but with buffers in the params it renews them in every "
+                    "step; leave Traced out, or the buffers"
+                )
             updater = BufferUpdater(updater)
         state = _initial_state(updater, self.params, self.seed, self.cuda) if self.state is None else self.state
         if not isinstance(state, State):
@@ -109,6 +115,8 @@ class Problem:
             fresh=self.state is None,
             attached=self.attached,
         )
+        if isinstance(updater, Traced):
+            check_traceable(dynamics, self.batches)
         return dynamics, leaves
 
     def record(

@@ -61,6 +61,7 @@ from lds.hypergrad._met import is_due
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
 from lds.hypergrad._spot import Spot
+from lds.hypergrad._traced import SameAsEager, Traced
 from lds.hypergrad._walk import Walk
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
@@ -249,6 +250,8 @@ class UsualWatchers(Watchers):
         self.replay = Replay(compare=repeats)
         self.attached = Attached()
         watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, self.attached]
+        if isinstance(trajectory.dynamics.updater, Traced):
+            watchers.append(SameAsEager(trajectory.steps - trajectory.horizon, trajectory.steps))
         # A problem of `unroll` is solved again and again, and not every time looked at.
         if not trajectory.dynamics.attached or is_due(trajectory.dynamics):
             walk = Walk()
