@@ -111,6 +111,7 @@ class NormLog:
         self._count = 0
         self._waiting: list[Sequence[Tensor | None]] = []
         self._patience = 0
+        self._device = torch.device("cpu")
         # What was read since the last row came.
         self._rows: list[list[float]] | None = None
         self._totals: dict[int | None, list[float]] = {}
@@ -120,8 +121,7 @@ class NormLog:
 
         They may be read later: they must not be written to.
         """
-        if self._values is None:
-            self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
+        self._device = like.device
         if not self._waiting:
             self._patience = _patience(tensors)
         self._waiting.append(tensors)
@@ -130,8 +130,10 @@ class NormLog:
 
     def _note(self) -> None:
         """Work up what waits."""
-        if self._values is None or not self._waiting:
+        if not self._waiting:
             return
+        if self._values is None:
+            self._values = torch.zeros(self._shape, dtype=torch.float64, device=self._device)
         rows, self._waiting = self._waiting, []
         self._rows, self._totals = None, {}
         place = self._values[self._count : self._count + len(rows)]
