@@ -10,8 +10,7 @@ import ctypes
 import random
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,8 @@ def cuda_devices(leaves: Iterable[object]) -> frozenset[int]:
 
 def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:
     """Seed torch, numpy and `random` from the numbers; call it inside `forked` only."""
+    if (scope := getattr(_HERE, "scope", None)) is not None:
+        scope.save_python()
     seed = mix(*numbers)
     # The generators are seeded one by one: torch.manual_seed also walks every other backend, at ten times the cost.
     torch.default_generator.manual_seed(seed)
@@ -107,28 +108,49 @@ def _bit_generator() -> Any:
 _NUMPY = _NumpyState()
 
 
-@contextmanager
-def forked(cuda: frozenset[int] = frozenset()) -> Iterator[None]:
-    """Restore the states of all generators on leaving; other threads wait outside meanwhile."""
-    own = isinstance(threading.current_thread(), threading._DummyThread)
-    taken = _TURN.acquire(blocking=not own)
-    try:
-        yield from _forked(cuda)
-    finally:
-        if taken:
+_HERE = threading.local()  # The scope that this thread is in.
+
+
+class forked:  # noqa: N801
+    """A scope that restores the states of all generators on leaving; other threads wait outside meanwhile.
+
+    Python copies the state of its generator number by number; so that one is saved where it is seeded first, which a
+    sweep over graphs that were kept never does.
+    """
+
+    def __init__(self, cuda: frozenset[int] = frozenset()) -> None:
+        self._cuda = cuda
+        self._python: Any = None
+
+    def save_python(self) -> None:
+        """Save the state of `random`, the first time."""
+        if self._python is None:
+            self._python = random.getstate()
+
+    def __enter__(self) -> None:
+        own = isinstance(threading.current_thread(), threading._DummyThread)
+        self._taken = _TURN.acquire(blocking=not own)
+        try:
+            self._torch = torch.default_generator.get_state()
+            self._devices = {device: torch.cuda.get_rng_state(device) for device in self._cuda}
+            self._numpy = _NUMPY.save()
+            self._around, _HERE.scope = getattr(_HERE, "scope", None), self
+        except BaseException:
+            self._release()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        _HERE.scope = self._around
+        try:
+            torch.default_generator.set_state(self._torch)
+            for device, state in self._devices.items():
+                torch.cuda.set_rng_state(state, device)
+            if self._python is not None:
+                random.setstate(self._python)
+            _NUMPY.restore(self._numpy)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._taken:
             _TURN.release()
-
-
-def _forked(cuda: frozenset[int]) -> Iterator[None]:
-    torch_state = torch.default_generator.get_state()
-    cuda_states = {device: torch.cuda.get_rng_state(device) for device in cuda}
-    python_state = random.getstate()
-    numpy_state = _NUMPY.save()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(torch_state)
-        for device, state in cuda_states.items():
-            torch.cuda.set_rng_state(state, device)
-        random.setstate(python_state)
-        _NUMPY.restore(numpy_state)

@@ -13,9 +13,10 @@ from lds.hypergrad._module import ModuleCall, functional
 from lds.hypergrad._outer import Accumulator, Derived, OuterVariable, Tracer
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, record
 from lds.hypergrad._reverse import Reverse, SweepStep, hypergradient, sweep
+from lds.hypergrad._traced import Traced
 from lds.hypergrad._truncation import TruncationCurve, truncation_curve
 from lds.hypergrad._unroll import unroll
-from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGraphs, KeepStates, Memory, Offload
+from lds.hypergrad.memory import Binomial, Checkpoint, Disk, KeepGradients, KeepGraphs, KeepStates, Memory, Offload
 
 __all__ = [
     "Accumulator",
@@ -33,6 +34,7 @@ __all__ = [
     "Implicit",
     "ImplicitDiagnostics",
     "JacobianResult",
+    "KeepGradients",
     "KeepGraphs",
     "KeepStates",
     "LeafCheck",
@@ -46,6 +48,7 @@ __all__ = [
     "Reverse",
     "SweepDiagnostics",
     "SweepStep",
+    "Traced",
     "Tracer",
     "Trajectory",
     "TruncationCurve",

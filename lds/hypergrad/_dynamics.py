@@ -34,7 +34,7 @@ class StateSpec:
         self.params = optree.tree_structure(state.params)
         self.num_params = self.params.num_leaves  # The leaves that are params come first.
         self.differentiable = [is_differentiable(x) for x in leaves]
-        self._kinds = [(x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in leaves]
+        self._kinds = list(map(_kind, leaves))
 
     @cached_property
     def paths(self) -> list[str]:
@@ -54,7 +54,7 @@ class StateSpec:
                 f"needed (params, slots) = {self.spec}, got {spec}"
             )
         for place, (leaf, kind) in enumerate(zip(leaves, self._kinds, strict=True)):
-            found = (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf)
+            found = _kind(leaf)
             if found != kind:
                 raise InputError(
                     f"an updater's step must keep shapes and dtypes, but changed {self.paths[place]}: needed "
@@ -74,6 +74,10 @@ class StateSpec:
         """Return the state with these leaves."""
         params, slots = optree.tree_unflatten(self.spec, leaves)
         return State(params, slots, step)
+
+
+def _kind(leaf: Any) -> Any:
+    return (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf)
 
 
 def _describe(kind: Any) -> str:
@@ -271,15 +275,15 @@ class Dynamics:
             results, loss = self.step(t, leaves, self.outer.unflatten(draws))
         return _cut_off(results, draws, loss)
 
-    @torch.enable_grad()
     def linearise(
         self, t: int, leaves: Sequence[Any], draws: Sequence[Any] | None = None, stream: int = STEP
     ) -> StepGraph:
         """Take step t with a graph."""
-        draws = self.draws(t) if draws is None else draws
-        tracers, outer = self.outer.trace(draws)
-        leaves = self.spec.inputs(leaves)
-        results, loss = self.step(t, leaves, outer, stream)
+        with torch.enable_grad():
+            draws = self.draws(t) if draws is None else draws
+            tracers, outer = self.outer.trace(draws)
+            leaves = self.spec.inputs(leaves)
+            results, loss = self.step(t, leaves, outer, stream)
         return StepGraph(leaves, tracers, results, draws, loss)
 
     def step(self, t: int, leaves: Sequence[Any], outer: PyTree, stream: int = STEP) -> tuple[list[Any], Tensor | None]:
@@ -293,6 +297,7 @@ class Dynamics:
             loss = value.detach()
             return value
 
+        inner.traced_as = self.inner  # type: ignore[attr-defined]
         state = self.spec.unflatten(leaves, self.start + t)
         reseed(self.seed, self.start + t, stream, cuda=self.cuda)
         try:

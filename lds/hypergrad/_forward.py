@@ -13,22 +13,24 @@ from torch import Tensor
 
 from lds._random import forked
 from lds.errors import InputError
-from lds.hypergrad._attached import Attached, Product, Walk, spot_check, walk_step
+from lds.hypergrad._attached import Attached
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, Step, StepGraph
 from lds.hypergrad._guards import (
     Finite,
     Notes,
-    ScalarLog,
     Watchers,
     check_count,
     check_grad,
     check_losses,
     check_unchanged,
 )
+from lds.hypergrad._logs import ScalarLog
 from lds.hypergrad._outer import Accumulators, Derived, Theta, detached, differentiable, is_differentiable, unit
 from lds.hypergrad._record import Diagnostics, Problem, later_gradient_norm
 from lds.hypergrad._reverse import first_costate
+from lds.hypergrad._spot import Product, spot_check
+from lds.hypergrad._walk import Walk, walk_step
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from lds._random import forked
 from lds._updater import State
 from lds.errors import InputError, NumericalError, ReplayError
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, StateSpec, Step, StepGraph
+from lds.hypergrad._logs import NormLog, ScalarLog, TotalLog
 from lds.hypergrad._outer import Accumulators, Outer, copied, is_differentiable
 from lds.hypergrad._suspects import unrepeatable
 
@@ -31,6 +32,8 @@ Noise: TypeAlias = Literal["replay", "resample"]
 EXPLOSION = 1e6
 # A recomputed step may differ from the recorded one by rounding (kernels that add in any order), not by more.
 REPLAY_TOLERANCE = 100
+# Types of a range that sums do not leave by themselves, and a number far from its end.
+_WIDE, _FAR = (torch.float32, torch.float64), 1e30
 # How many of the last finite values a message lists.
 _SHOWN = 3
 
@@ -65,116 +68,6 @@ def _check_has(name: str, value: object, method: str, needed: str) -> None:
         raise InputError(f"{name} must be {needed}, with a method `{method}`, got {value!r}")
 
 
-class ScalarLog:
-    """The last `capacity` values of a scalar, on its device.
-
-    One preallocated tensor: small ones, each kept between large ones that come and go, would fragment the heap.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._values: Tensor | None = None
-        self._dropped: Tensor | None = None
-        self._count = 0
-
-    def append(self, value: Tensor) -> None:
-        """Add a value, in place of the oldest where all places are taken."""
-        if self._values is None:
-            self._values = value.new_empty(self._capacity)
-        place = self._values[self._count % self._capacity]
-        if self._count >= self._capacity:
-            # The mean needs their sum. NaN and infinity stay visible in it.
-            self._dropped = place.to(torch.float64, copy=True) if self._dropped is None else self._dropped.add_(place)
-        place.copy_(value)
-        self._count += 1
-
-    def __len__(self) -> int:
-        return min(self._count, self._capacity)
-
-    def floats(self) -> list[float]:
-        """Return the values, oldest first, read from their device at once."""
-        if self._values is None:
-            return []
-        values: list[float] = self._values[: len(self)].tolist()
-        begin = self._count % self._capacity if self._count > self._capacity else 0
-        return values[begin:] + values[:begin]
-
-    def mean(self) -> float:
-        """Return the mean of all values, those that are not kept among them; NaN where there is none."""
-        dropped = 0.0 if self._dropped is None else self._dropped.item()
-        if not self._count:
-            return math.nan
-        try:
-            return (dropped + math.fsum(self.floats())) / self._count
-        except OverflowError:  # The mean is in the range of floats, the sum is not.
-            return math.fsum(x / self._count for x in (dropped, *self.floats()))
-
-    def suspicious(self) -> bool:
-        """Tell whether a value may have been NaN or infinite, those that are not kept among them."""
-        dropped = 0.0 if self._dropped is None else self._dropped.item()
-        return not math.isfinite(dropped) or not all(map(math.isfinite, self.floats()))
-
-
-class NormLog:
-    """2-norms of the tensors in a list, a row a step, in double precision: squares of large numbers stay finite.
-
-    Args:
-        rows: number of steps, at most.
-        columns: number of tensors.
-    """
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self._shape = rows, columns
-        self._values: Tensor | None = None
-        self._zero: Tensor | None = None
-        self._count = 0
-
-    def append(self, tensors: Sequence[Tensor | None], like: Tensor) -> None:
-        """Add the norms of the tensors, None standing for zero, on the device of `like`."""
-        if self._values is None or self._zero is None:
-            self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
-            self._zero = self._values.new_zeros(())
-        found = [x for x in tensors if x is not None]
-        if found:
-            norms = iter(_norms(found, like))
-            row = [self._zero if x is None else next(norms) for x in tensors]
-            torch.stack(row, out=self._values[self._count])
-        self._count += 1
-
-    def totals(self, columns: int | None = None) -> list[float]:
-        """Return the norm over all tensors, or over the first of them, at every step."""
-        if self._values is None:
-            return []
-        norms: list[float] = torch.linalg.vector_norm(self._values[: self._count, :columns], dim=1).tolist()
-        return norms
-
-    def rows(self) -> list[list[float]]:
-        """Return the norms of every tensor at every step."""
-        return [] if self._values is None else self._values[: self._count].tolist()
-
-    def restore(self, rows: Sequence[Sequence[float]], like: Tensor) -> None:
-        """Go on from what `rows` returned."""
-        self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
-        self._zero = self._values.new_zeros(())
-        self._count = len(rows)
-        if rows:
-            self._values[: self._count] = torch.tensor(rows, dtype=torch.float64)
-
-
-def norm(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Return the 2-norm over all tensors, in double precision, on the device of `like`."""
-    if not tensors:
-        return torch.zeros((), dtype=torch.float64, device=like.device)
-    norms = _norms(tensors, like)
-    result: Tensor = torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
-    return result
-
-
-def _norms(tensors: Sequence[Tensor], like: Tensor) -> list[Tensor]:
-    real = [torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in tensors]
-    return [x.to(like.device) for x in torch._foreach_norm(real, 2, torch.float64)]
-
-
 def explosion(norms: Sequence[float]) -> int | None:
     """Return the first depth at which a costate norm is more than `EXPLOSION` times the first, None if there is none.
 
@@ -200,18 +93,23 @@ def faults(paths: Sequence[str], parts: Sequence[Any]) -> list[str]:
 
 def all_finite(tree: Any) -> bool:
     """Tell whether all tensors of a pytree are finite, by one number that is read."""
-    tensors = [x.detach() for x in optree.tree_leaves(tree) if is_differentiable(x) and x.numel()]
+    leaves = [tree] if isinstance(tree, Tensor) else optree.tree_leaves(tree)
+    tensors = [x.detach() if x.requires_grad else x for x in leaves if is_differentiable(x) and x.numel()]
     if not tensors:
         return True
     # The 2-norm is the fast one. The largest magnitude, unlike a sum of squares, is infinite only where a number is.
+    device, dtype = tensors[0].device, tensors[0].dtype
+    mixed = any(x.device != device or x.dtype != dtype for x in tensors)
     for order in (2, math.inf):
-        norms = [x.double().to(tensors[0].device) for x in torch._foreach_norm(tensors, order)]
-        if math.isfinite(float(torch.stack(norms).amax())):
+        norms = list(torch._foreach_norm(tensors, order))
+        if mixed:
+            norms = [x.double().to(device) for x in norms]
+        if math.isfinite(torch.stack(norms).amax().item()):
             return True
     return False
 
 
-def check_grad(outer: Outer, grad: Any, steps: int) -> None:
+def check_grad(outer: Outer, grad: Any, steps: int, bound: float | None = None) -> None:
     """Raise NumericalError unless all tensors of a hypergradient, a pytree like `outer`, are finite.
 
     What is no tensor in it, such as the factor pairs of a structure, is left to its own checks.
@@ -220,7 +118,13 @@ def check_grad(outer: Outer, grad: Any, steps: int) -> None:
         outer: the outer variables.
         grad: the hypergradient.
         steps: number of steps that it goes back over.
+        bound: a number that the norm of the sum of what F and each step added does not exceed, where it is known.
     """
+    # A sum of finite numbers is finite where the sum of their sizes is far from the largest number; what is derived is
+    # multiplied once more.
+    plain = all(v.is_tensor and v.derived.leaves[0].dtype in _WIDE for v in outer.steady)
+    if plain and bound is not None and bound < _FAR:
+        return
     if not all_finite(grad):
         check_theta(outer)
         found = faults(outer.paths, outer.spec.flatten_up_to(grad))
@@ -511,15 +415,14 @@ class Notes(Watcher):
         steps: number of steps of the sweep, at most.
         spec: the structure of the state.
         to_start: whether the costate of w_0 is asked for.
-        dtype: type to square costates in, see `NormLog`.
     """
 
-    def __init__(self, steps: int, spec: StateSpec, *, to_start: bool = True, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, steps: int, spec: StateSpec, *, to_start: bool = True) -> None:
         self._spec = spec
         self._to_start = to_start
         self.loss: Tensor | None = None
         self.costates = NormLog(steps + 1, len(spec.differentiable))
-        self.increments = ScalarLog(steps + 1)
+        self.increments = TotalLog(steps + 1)
 
     def start(self, dynamics: Dynamics, final: State, graph: StepGraph) -> None:
         """Note the outer loss."""
@@ -530,8 +433,7 @@ class Notes(Watcher):
         assert self.loss is not None
         if t > 0 or self._to_start or not len(self.increments):
             self.costates.append(costate, like=self.loss)
-        found = [c for cotangents in increments for c in cotangents if c is not None]
-        self.increments.append(norm(found, like=self.loss))
+        self.increments.append([c for cotangents in increments for c in cotangents], like=self.loss)
 
     @property
     def outer_loss(self) -> float:
@@ -546,6 +448,9 @@ class Notes(Watcher):
 
     def is_finite(self) -> bool:
         """Tell whether all numbers are finite."""
+        costates, increments = self.costates.unread(), self.increments.unread()
+        if costates is not None and increments is not None:  # Of a few small steps; their norms may never be asked for.
+            return all_finite([costates, increments, self.loss])
         return all(map(math.isfinite, [*self.costates.totals(), *self.increments.floats(), self.outer_loss]))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from lds._random import forked
 from lds._updater import Objective, PyTree, State, WithBuffers, gradient, trained
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._attached import Attached, Product, frames_of_ours, spot_check, walk_step
+from lds.hypergrad._attached import Attached, frames_of_ours
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, StateSpec, Step
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
@@ -35,6 +35,8 @@ from lds.hypergrad._solvers import (
     rounding,
     series,
 )
+from lds.hypergrad._spot import Product, spot_check
+from lds.hypergrad._walk import walk_step
 
 Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
 SERIES = ("neumann", "fixed_point")

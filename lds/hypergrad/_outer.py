@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, partial, reduce
 from typing import Any, Protocol, runtime_checkable
 
 import optree
@@ -93,13 +93,17 @@ class Outer:
     """
 
     def __init__(self, tree: PyTree) -> None:
-        accessors, leaves, self.spec = optree.tree_flatten_with_accessor(tree)
-        self.paths = [accessor.codify("outer") for accessor in accessors]
+        leaves, self.spec = optree.tree_flatten(tree)
         self.variables: list[OuterVariable] = [
-            _as_variable(name, leaf) for name, leaf in zip(self.paths, leaves, strict=True)
+            _as_variable(partial(_path, self.spec, place), leaf) for place, leaf in enumerate(leaves)
         ]
         self.steady = [v for v in self.variables if isinstance(v, SteadyVariable)]
         self.random = len(self.steady) < len(self.variables)
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """What to call each variable; made when somebody asks, for that takes as long as a small step."""
+        return [accessor.codify("outer") for accessor in self.spec.accessors()]
 
     def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         """Return a pytree like the outer variables."""
@@ -111,7 +115,7 @@ class Outer:
 
     def trace(self, draws: Sequence[Any]) -> tuple[list[Tracer], PyTree]:
         """Return one tracer a variable, and the pytree of their values, which Φ and the objectives are called with."""
-        tracers = [variable.trace(draw) for variable, draw in zip(self.variables, draws, strict=True)]
+        tracers: list[Tracer] = list(map(_trace, self.variables, draws))
         return tracers, optree.tree_unflatten(self.spec, [tracer.value for tracer in tracers])
 
 
@@ -144,6 +148,9 @@ class Derived:
                 raise InputError(f"{accessor.codify('theta')} must be a floating-point tensor, got {found}")
 
 
+_NOTHING = object()
+
+
 def identity(theta: Any) -> Any:
     """Return θ: the h of a plain tensor."""
     return theta
@@ -153,18 +160,24 @@ class SteadyVariable:
     """An outer variable within one trajectory that draws the same h(θ) in every step.
 
     Args:
-        name: what to call it.
+        name: what to call it, asked when somebody wants to know.
         derived: h and θ.
     """
 
-    def __init__(self, name: str, derived: Derived) -> None:
-        self.name = name
+    def __init__(self, name: Callable[[], str], derived: Derived) -> None:
+        self._name = name
         self.derived = derived
         self.versions = [x._version for x in derived.leaves]
         self._theta: list[Tensor] = []
         self._outputs: list[Tensor] = []  # The tensors of h(θ) that can carry a cotangent.
         self._differentiable: list[bool] = []  # Which of its leaves these are.
         self._draw: Any = None
+        self._tensor: Any = _NOTHING  # h(θ) where it is a tensor.
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self._name()
 
     @property
     def is_tensor(self) -> bool:
@@ -187,10 +200,14 @@ class SteadyVariable:
                     "has a gradient path to it; compute it without .detach(), .item() or torch.no_grad()"
                 )
             self._draw = optree.tree_unflatten(spec, [x.detach() if isinstance(x, Tensor) else x for x in leaves])
+            self._tensor = self._draw if isinstance(self._draw, Tensor) else _NOTHING
         return self._draw
 
     def trace(self, draw: Any) -> SteadyTracer:
         """Return leaves of autograd that share the memory of h(θ)."""
+        if draw is self._tensor:  # Of a plain tensor, without the detour.
+            tracer = draw.detach().requires_grad_()
+            return SteadyTracer(tracer, [tracer])
         leaves, spec = optree.tree_flatten(draw)
         leaves = [
             x.detach().requires_grad_() if can else x for x, can in zip(leaves, self._differentiable, strict=True)
@@ -287,17 +304,25 @@ def _add(a: Any, b: Any) -> Any:
     return optree.tree_map(operator.add, a, b)
 
 
-def _as_variable(name: str, leaf: Any) -> OuterVariable:
+def _path(spec: optree.PyTreeSpec, place: int) -> str:
+    return spec.accessors()[place].codify("outer")
+
+
+def _trace(variable: OuterVariable, draw: Any) -> Tracer:
+    return variable.trace(draw)
+
+
+def _as_variable(name: Callable[[], str], leaf: Any) -> OuterVariable:
     if isinstance(leaf, Tensor):
         if not is_differentiable(leaf):
-            raise InputError(f"{name} must be a floating-point tensor, got {leaf.dtype}; convert it with .float()")
+            raise InputError(f"{name()} must be a floating-point tensor, got {leaf.dtype}; convert it with .float()")
         return SteadyVariable(name, Derived(identity, leaf))
     if isinstance(leaf, Derived):
         return SteadyVariable(name, leaf)
     if isinstance(leaf, OuterVariable):
         return leaf
     raise InputError(
-        f"{name} must be a floating-point tensor, got {type(leaf).__name__}; wrap numbers with torch.tensor(...), "
+        f"{name()} must be a floating-point tensor, got {type(leaf).__name__}; wrap numbers with torch.tensor(...), "
         "and keep constants out of `outer`"
     )
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from itertools import chain
 from typing import Any
 
 import optree
@@ -17,9 +18,11 @@ from lds._updater import InnerObjective, Objective, PyTree, State, Updater, With
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
 from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
-from lds.hypergrad._guards import ScalarLog, check_count, check_losses, check_memory, check_unchanged, norm
+from lds.hypergrad._guards import check_count, check_losses, check_memory, check_unchanged
+from lds.hypergrad._logs import ScalarLog, norm
 from lds.hypergrad._module import BufferUpdater
 from lds.hypergrad._outer import Outer, copied, is_differentiable
+from lds.hypergrad._traced import Traced, check_traceable
 from lds.hypergrad.memory import KeepGraphs, Memory, Tape
 from lds.hypergrad.memory._tape import ResumableTape
 
@@ -45,11 +48,16 @@ class Problem:
     batches: object = None
     attached: bool = False
 
-    @property
+    @cached_property
+    def given(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """The leaves of params, of the outer variables, and of the state."""
+        state: PyTree = self.state
+        return optree.tree_leaves(self.params), optree.tree_leaves(self.outer), optree.tree_leaves(state)
+
+    @cached_property
     def cuda(self) -> frozenset[int]:
         """The CUDA devices whose generators are seeded."""
-        tree: PyTree = (self.params, self.outer, self.state)
-        return cuda_devices(optree.tree_leaves(tree))
+        return cuda_devices(chain.from_iterable(self.given))
 
     def bind(self, begin: int = 0) -> tuple[Dynamics, list[Any]]:
         """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`.
@@ -61,7 +69,7 @@ class Problem:
                 "hypergradients need autograd, which torch.inference_mode() switches off for good; call outside of it "
                 "(torch.no_grad() is no hindrance)"
             )
-        given = [*optree.tree_leaves(self.params), *optree.tree_leaves(self.outer)]
+        given = list(chain(*self.given[:2]))
         if any(isinstance(x, Tensor) and x.is_inference() for x in given):
             raise InputError(
                 "hypergradients need autograd, but params or outer hold a tensor that was made under "
@@ -77,6 +85,11 @@ class Problem:
         _check_apart(self.params, outer)
         _check_coefficients(updater, outer)
         if isinstance(self.params, WithBuffers):
+            if isinstance(updater, Traced):
+                raise InputError(
+                    "Traced runs the inner objective once, but with buffers in the params it renews them in every "
+                    "step; leave Traced out, or the buffers"
+                )
             updater = BufferUpdater(updater)
         state = _initial_state(updater, self.params, self.seed, self.cuda) if self.state is None else self.state
         if not isinstance(state, State):
@@ -102,6 +115,8 @@ class Problem:
             fresh=self.state is None,
             attached=self.attached,
         )
+        if isinstance(updater, Traced):
+            check_traceable(dynamics, self.batches)
         return dynamics, leaves
 
     def record(
@@ -128,8 +143,7 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[
             "functional(module), and call(params, x) in the objectives"
         )
     leaves = optree.tree_leaves(params)
-    deeper = optree.tree_leaves(params, is_leaf=lambda x: isinstance(x, WithBuffers) and x is not params)
-    if any(isinstance(x, WithBuffers) for x in deeper):
+    if _buffers_lie_deeper(params, leaves):
         raise InputError(
             "params with buffers must be the whole of params, but lie deeper; make one module of all, such as an "
             "nn.ModuleDict, and call its parts by name, call.part(params, x)"
@@ -155,6 +169,13 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[
         reseed(seed, INIT, cuda=cuda)
         params = optree.tree_map(torch.Tensor.detach, params)
         return State(params, updater.init(params))
+
+
+def _buffers_lie_deeper(params: PyTree, leaves: list[Any]) -> bool:
+    if isinstance(params, Tensor) or (type(params) is dict and len(params) == len(leaves)):
+        return False
+    deeper = optree.tree_leaves(params, is_leaf=lambda x: isinstance(x, WithBuffers) and x is not params)
+    return any(isinstance(x, WithBuffers) for x in deeper)
 
 
 def _path(params: PyTree, place: int) -> str:

@@ -14,6 +14,7 @@ watchers, see `_guards`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,11 +25,18 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._autograd import vjp
 from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, forked, reseed
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._attached import Attached, Spot, Walk, is_due
-from lds.hypergrad._diagnostics import HypergradientResult, Method, SweepDiagnostics, remaining_share
+from lds.hypergrad._attached import Attached
+from lds.hypergrad._diagnostics import (
+    HypergradientResult,
+    Method,
+    SweepDiagnostics,
+    no_params_grad,
+    remaining_share,
+)
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph, checked
 from lds.hypergrad._guards import (
     NOBODY,
@@ -49,8 +57,12 @@ from lds.hypergrad._guards import (
     explosion,
     faults,
 )
+from lds.hypergrad._met import is_due
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
+from lds.hypergrad._spot import Spot
+from lds.hypergrad._traced import SameAsEager, Traced
+from lds.hypergrad._walk import Walk
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape
@@ -77,7 +89,7 @@ def pull_back(
     found: Iterator[Tensor | None] = repeat(None)
     if flowing and inputs:
         results, cotangents = zip(*flowing, strict=True)
-        found = iter(torch.autograd.grad(results, inputs, cotangents, allow_unused=True))
+        found = iter(vjp(results, inputs, cotangents))
     before: list[Tensor | None] = []
     for ask in asked:
         before.append(next(found) if ask else None)
@@ -186,7 +198,8 @@ def _to_start(trajectory: Trajectory, t: int, costate: Costate, noise: Noise, *,
         return partial(_params_gradient, dynamics, Step(dynamics.spec.flatten(final), ()), costate, noise, arrived=True)
     first = trajectory.segments[0]
     step = first.tape.load(0)
-    kept = Step(copied(step.leaves), step.draws)  # Where the tape keeps them they are rows among those of other steps.
+    # Where the tape keeps them they are rows among those of other steps; `unroll` asks at once.
+    kept = Step(step.leaves if first.dynamics.attached else copied(step.leaves), step.draws)
     return partial(_params_gradient, first.dynamics, kept, costate, noise, arrived=arrived)
 
 
@@ -236,11 +249,16 @@ class UsualWatchers(Watchers):
         self.notes = Notes(trajectory.horizon, trajectory.dynamics.spec, to_start=to_start)
         self.replay = Replay(compare=repeats)
         self.attached = Attached()
-        walk = Walk()
-        watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, walk, self.attached]
-        # Once a trajectory, not once for each recording that it goes on by.
-        if repeats and trajectory.begin == 0 and (not trajectory.dynamics.attached or is_due(trajectory.dynamics)):
-            watchers.append(Spot(walk))
+        watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, self.attached]
+        if isinstance(trajectory.dynamics.updater, Traced):
+            watchers.append(SameAsEager(trajectory.steps - trajectory.horizon, trajectory.steps))
+        # A problem of `unroll` is solved again and again, and not every time looked at.
+        if not trajectory.dynamics.attached or is_due(trajectory.dynamics):
+            walk = Walk()
+            watchers.append(walk)
+            # Once a trajectory, not once for each recording that it goes on by.
+            if repeats and trajectory.begin == 0:
+                watchers.append(Spot(walk))
         tape = trajectory.segments[-1].tape if trajectory.segments else None
         if isinstance(tape, ResumableTape):  # The only segment: a trajectory on disk cannot be continued.
             arguments = {"noise": noise, "check_replay": check_replay}
@@ -389,20 +407,22 @@ class Reverse:
                 if self.tol is not None and t > 0 and remaining_share(notes.costates.totals()) <= self.tol:
                     break
             check_finite(trajectory, outer_objective, notes, noise=self.noise, to_start=False)
-        grad = sums.value()
-        check_grad(dynamics.outer, grad, trajectory.steps - t)
+        grad, asked = sums.value(), not dynamics.attached  # For `unroll` asks for nothing else.
+        check_grad(dynamics.outer, grad, trajectory.steps - t, math.fsum(notes.increments.floats()) if asked else None)
         watch.attached.warn_unreached(dynamics.outer, trajectory.steps - t)
-        params_grad = _to_start(trajectory, t, last or costate, self.noise, arrived=to_start)
+        params_grad = no_params_grad
+        if to_start or asked:
+            params_grad = _to_start(trajectory, t, last or costate, self.noise, arrived=to_start)
         remove_all(trajectory)
         diagnostics = SweepDiagnostics(
             inner_losses=trajectory.inner_losses,
             _inner_gradient_norm=later_gradient_norm(dynamics, final),
             steps_swept=trajectory.steps - t,
-            costate_norms=notes.costates.totals(),
+            costate_norms=notes.costates.totals() if asked else [],
             # Norms of what a random variable gains would be norms of thin factors, not of its gradient.
-            contributions=None if dynamics.outer.random else notes.increments.floats(),
+            contributions=notes.increments.floats() if asked and not dynamics.outer.random else None,
             replay_error=watch.replay.error,
-            explodes_at=explosion(notes.param_norms),
+            explodes_at=explosion(notes.param_norms) if asked else None,
         )
         return HypergradientResult(grad, final.params, notes.outer_loss, final, diagnostics, params_grad)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, compress, count, islice
-from typing import Any, Literal, TypeAlias, cast, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import optree
 import torch
@@ -141,11 +141,10 @@ def unroll(
 
 def _asked(problem: Problem, method: UnrollMethod) -> bool:
     """Tell whether anything requires grad, and raise InputError where that cannot be had."""
-    given: PyTree = (problem.params, problem.outer)
-    _check_autograd(optree.tree_leaves(given))
+    params, outer, state = problem.given
+    _check_autograd([*params, *outer])
     into_state, into_params = (
-        any(isinstance(x, Tensor) and x.requires_grad for x in optree.tree_leaves(tree))
-        for tree in (cast(PyTree, problem.state), problem.params)
+        any(isinstance(x, Tensor) and x.requires_grad for x in leaves) for leaves in (state, params)
     )
     if into_state:
         raise InputError(
@@ -159,7 +158,7 @@ def _asked(problem: Problem, method: UnrollMethod) -> bool:
             "detach params to differentiate in outer alone, or sweep over all steps"
         )
     check_steady(problem.outer, "unroll", "call hypergradient, whose result has its grad")
-    parts = [x.leaves if isinstance(x, Derived) else [x] for x in optree.tree_leaves(problem.outer)]
+    parts = [x.leaves if isinstance(x, Derived) else [x] for x in outer]
     return into_params or any(isinstance(x, Tensor) and x.requires_grad for x in chain.from_iterable(parts))
 
 
@@ -220,12 +219,11 @@ class _Run:
     def __init__(self, problem: Problem, method: UnrollMethod, trajectory: Trajectory) -> None:
         self.problem, self.method = problem, method
         self.trajectory: Trajectory | None = trajectory
-        params = optree.tree_leaves(problem.params) if problem.state is None else []
+        params = problem.given[0] if problem.state is None else []
         steady = trajectory.dynamics.outer.steady
         self.inputs: list[Tensor] = [*params, *(x for v in steady for x in v.derived.leaves)]
         self._count, self._leaves = len(params), len(trajectory.dynamics.spec.differentiable)
-        state: PyTree = problem.state
-        self._given = [*self.inputs, *(x for x in optree.tree_leaves(state) if isinstance(x, Tensor))]
+        self._given = [*self.inputs, *(x for x in problem.given[2] if isinstance(x, Tensor))]
         self._versions = list(map(VERSION, self._given))
         self._autocasts = _autocasts()
 

@@ -66,6 +66,8 @@ CASES: dict[str, Callable[[Task, Rule, int], Tree]] = {
     "lds": lds_hypergradient,
     "lds KeepGraphs": partial(lds_hypergradient, memory="KeepGraphs", budget=32 * 2**30),
     "lds KeepStates": partial(lds_hypergradient, memory="KeepStates"),
+    "lds KeepGradients": partial(lds_hypergradient, memory="KeepGradients"),
+    "lds traced, KeepGradients": partial(lds_hypergradient, memory="KeepGradients", traced=True),
     "lds Checkpoint": partial(lds_hypergradient, memory="Checkpoint"),
     "lds Binomial": partial(lds_hypergradient, memory="Binomial", snapshots=10),
     "lds Offload": partial(lds_hypergradient, memory="Offload"),

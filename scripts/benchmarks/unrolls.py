@@ -226,12 +226,18 @@ def lds_updater(rule: Rule) -> Any:
 
 
 def lds_hypergradient(
-    task: Task, rule: Rule, steps: int, horizon: int | None = None, memory: str | None = None, **options: Any
+    task: Task,
+    rule: Rule,
+    steps: int,
+    horizon: int | None = None,
+    memory: str | None = None,
+    traced: bool = False,
+    **options: Any,
 ) -> Tree:
     """The engine of this repository, under one of its memory policies, or with its default."""
     import lds.hypergrad
 
-    updater = lds_updater(rule)
+    updater = lds.hypergrad.Traced(lds_updater(rule)) if traced else lds_updater(rule)
     if memory is not None and not hasattr(lds.hypergrad, memory):
         raise MissingError(f"lds.hypergrad has no {memory}")
     with tempfile.TemporaryDirectory() as folder:

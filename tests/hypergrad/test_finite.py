@@ -23,7 +23,8 @@ from lds.hypergrad import (
     sweep,
     truncation_curve,
 )
-from lds.hypergrad._guards import EXPLOSION, NormLog, ScalarLog, all_finite, explosion
+from lds.hypergrad._guards import EXPLOSION, all_finite, explosion
+from lds.hypergrad._logs import NormLog, ScalarLog
 from lds.updaters import SGD, Adam, State, gradient
 from tests.oracles import DOUBLE, Problem
 

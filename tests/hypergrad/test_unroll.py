@@ -25,7 +25,7 @@ from lds.hypergrad import (
     KeepStates,
     Offload,
     Reverse,
-    _attached,
+    _met,
     functional,
     hypergradient,
     record,
@@ -852,7 +852,7 @@ class TestSpotCheck:
     """The look at the values is taken at the first, second, fourth, … time that a problem is met."""
 
     def setup_method(self):
-        _attached._MET.clear()
+        _met._MET.clear()
 
     def run(self, cut=False, calls=()):
         def inner(w, o):

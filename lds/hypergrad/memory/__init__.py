@@ -3,6 +3,7 @@
 from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, StepResult
 from lds.hypergrad.memory._checkpoint import Binomial, Checkpoint
 from lds.hypergrad.memory._disk import Disk
+from lds.hypergrad.memory._gradients import KeepGradients
 from lds.hypergrad.memory._graphs import KeepGraphs
 from lds.hypergrad.memory._states import KeepStates, Offload
 from lds.hypergrad.memory._tape import Memory, Tape
@@ -12,6 +13,7 @@ __all__ = [
     "Checkpoint",
     "Disk",
     "Dynamics",
+    "KeepGradients",
     "KeepGraphs",
     "KeepStates",
     "Memory",

@@ -79,7 +79,7 @@ class Progress(Watcher):
             accumulator.sums = gathered
         self._notes.costates.restore(saved["costate_norms"], like=here["outer_loss"])
         for value in saved["increment_norms"][1:]:  # The first is that of F.
-            self._notes.increments.append(torch.tensor(value, dtype=torch.float64))
+            self._notes.increments.append([torch.tensor(value, dtype=torch.float64)], like=here["outer_loss"])
         self._replay.error, self._replay.recorded = saved["replay_error"], self._tape.load(saved["t"]).leaves
         return saved["t"], saved["cotangents"]
 

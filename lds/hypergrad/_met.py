@@ -1,0 +1,68 @@
+"""Problems that are solved again and again: which of them is due for a look that takes as long as a few steps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable
+from contextlib import suppress
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+from lds.hypergrad._dynamics import Dynamics
+
+# How often a problem was met, by what it looks like; of the latest ones.
+_MET: dict[Hashable, int] = {}
+_MOST = 4096
+
+
+def is_due(dynamics: Dynamics) -> bool:
+    """Tell whether to look at the graph and at the values of a step of a problem that is solved again and again.
+
+    It is at the first, second, fourth, eighth, … time: a slip is in the code, which is met in the first call, and the
+    look would take a good part of the time of a few steps. Problems are told apart by the code of the objective and of
+    the updater, by the flags that they hold, and by the kinds of their tensors.
+    """
+    look = _look(dynamics)
+    if len(_MET) > _MOST:
+        _MET.clear()
+    times = _MET[look] = _MET.get(look, 0) + 1
+    return times & (times - 1) == 0
+
+
+def forget(dynamics: Dynamics) -> None:
+    """Look again the next time: something was found."""
+    _MET.pop(_look(dynamics), None)
+
+
+def _look(dynamics: Dynamics) -> Hashable:
+    return _trait(inspect.unwrap(dynamics.inner), 3), _trait(dynamics.updater, 3), dynamics.spec.spec
+
+
+_FLAGS = (type(None), bool, int, str)
+
+
+def _trait(value: Any, depth: int) -> Hashable:
+    """Return what a problem is told by of a value that its functions hold."""
+    kind: Any = type(value)
+    if kind in _FLAGS:
+        return (value,)
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype, value.requires_grad
+    if isinstance(value, nn.Module):
+        return kind, value.training
+    if not depth:
+        return (kind,)
+    if kind is FunctionType:
+        held: list[Any] = list(value.__defaults__ or ())
+        for cell in value.__closure__ or ():
+            with suppress(ValueError):  # Empty as yet.
+                held.append(cell.cell_contents)
+        return value.__code__, *[_trait(x, depth - 1) for x in held]
+    if kind is MethodType:
+        return value.__func__.__code__, _trait(value.__self__, depth - 1)
+    if isinstance(value, partial):
+        return tuple(_trait(x, depth - 1) for x in (value.func, *value.args, *value.keywords.values()))
+    return kind, *[_trait(x, depth - 1) for x in getattr(value, "__dict__", {}).values()]
