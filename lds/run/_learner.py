@@ -18,7 +18,7 @@ from lds._memory import ROOM, too_large
 from lds.data import MASKS
 from lds.data.prepare import ready
 from lds.errors import DataError, InputError
-from lds.graph import AllPairs, CandidatePairs, GivenGraph, KNNGraph, random_pairs
+from lds.graph import AllPairs, CandidatePairs, GivenGraph, KNNGraph, WeightedPairs, random_pairs
 from lds.learner import FixedGraphLearner, StructureLearner
 from lds.nn import GCN
 from lds.run._config import BaselineConfig, TrainConfig, parse_candidates
@@ -81,6 +81,15 @@ def initial_graph(config: TrainConfig | BaselineConfig, data: Data) -> GivenGrap
         assert isinstance(config, TrainConfig)
         return KNNGraph(config.k, config.metric)
     return None if kind is None else GivenGraph(config.weights)
+
+
+def initial_pairs(config: TrainConfig | BaselineConfig, data: Data) -> Tensor:
+    """Return the pairs i < j of the graph that training starts from, int64 of shape [2, E]; none without a graph."""
+    graph = initial_graph(config, data)
+    if graph is None:
+        return torch.empty((2, 0), dtype=torch.int64)
+    pairs = graph(data)
+    return pairs.pairs[:, pairs.probability > 0] if isinstance(pairs, WeightedPairs) else pairs
 
 
 def candidate_pairs(config: TrainConfig, data: Data) -> Tensor | None:
