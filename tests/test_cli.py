@@ -258,9 +258,6 @@ class TestBadInput:
             argv += ["--method", "knn-gcn"]
         check_refused(capsys, out, *argv, message=message)
 
-    def test_no_out(self, capsys):
-        check_refused(capsys, None, "train", *self.WINE, message="out")
-
     def test_a_folder_that_is_taken(self, capsys, tmp_path):
         (tmp_path / "mine").write_text("x")
         check_refused(capsys, None, "train", *self.WINE, "--out", tmp_path, message="holds files")

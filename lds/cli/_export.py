@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = Parser(
+        "export",
+        "RUN",
         description="Write the graph that a run learned, with probabilities as weights: the most probable edges, as "
         "many as θ expects, or edges above a threshold, the strongest edges of each node, or a sample of weight 1. All "
         "of θ counts, also what graph.npz leaves out. Nodes have the names that the data gave them, or are numbered "
-        "from 0, in the order of its lines."
+        "from 0, in the order of its lines.",
     )
     parser.add_argument("folder", type=str, metavar="RUN", help="folder of a run that has ended")
     parser.add_argument("--out", type=str, default=None, help="the file; RUN/learned_graph.FORMAT when not given")
