@@ -130,7 +130,7 @@ def _unknown(first: str) -> str:
     from lds._checks import meant
 
     if first.startswith("-"):
-        return f"unrecognized arguments: {first}{meant(first, ['--help', '--version', '--completion'])}; see lds --help"
+        return f"unrecognized arguments: {first}{meant(first, ['--help', '--version', '--completion'])}"
     return f"a command must be one of {', '.join(COMMANDS)}, got {first!r:.80}{meant(first, COMMANDS)}"
 
 

@@ -117,8 +117,11 @@ def _plain(message: str, options: Iterator[str]) -> str:
     if found := re.fullmatch(r"unrecognized arguments: (\S+)(.*)", message):
         name = found[1].partition("=")[0]
         return message + (meant(name, options) if name.startswith("--") else "")
+    # A choice, or one that may be left out.
     if found := re.fullmatch(
-        r'Parser key "([\w.]+)": Expected a (?:typing\.)?Literal\[(.*)\]\. Got value: (.*)', message
+        r'Parser key "([\w.]+)": (?:Does not validate .*? Errors: - )?Expected a (?:typing\.)?Literal\[([^]]*)\].*'
+        r"(?:Got|Given) value: (.*)",
+        message,
     ):
         known = [name.strip().strip("'") for name in found[2].split(",")]
         name = found[1].rpartition(".")[2].replace("_", "-")
