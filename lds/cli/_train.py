@@ -234,7 +234,7 @@ def _print_result(result: dict[str, Any], folder: Path) -> None:
     parts = [] if best is None else [f"best outer epoch {best.epoch}, early-stopping accuracy {best.es_accuracy:.4f}"]
     if (majority := result.get("majority_accuracy")) is not None:  # Older runs have none.
         parts.append(f"the most frequent class alone has {majority:.4f} on the test nodes")
-    print("; ".join([*parts, _next(f"lds report {folder}", result["method"], folder)]))
+    print("; ".join([*parts, _next(f"lds report {folder}", read_config(folder).method, folder)]))
 
 
 def _next(report: str, method: str, folder: Path) -> str:
