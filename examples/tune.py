@@ -1,8 +1,8 @@
 """Settings by successive halving (ASHA) with Optuna: trainings that fall behind are ended early.
 
 Each training reports its best early-stopping accuracy after every outer epoch, and Optuna ends those that are not among
-the better half at the same epoch. Settings are chosen on the early-stopping nodes; the test nodes are looked at once, at
-the end. `GridSampler` in place of `TPESampler` makes it a grid search.
+the better half at the same epoch. Settings are chosen on the early-stopping nodes; test accuracy plays no part.
+`GridSampler` in place of `TPESampler` makes it a grid search.
 
     pip install 'lds-gnn[tune]'
     python examples/tune.py --trials 10 --epochs 8
@@ -29,6 +29,7 @@ class Halving(Callback):
         self.ended = False
 
     def on_epoch(self, record):
+        """Report the best so far; True ends the training."""
         self.best = max(self.best, record.es_accuracy)
         self.trial.report(self.best, record.epoch)
         self.ended = self.trial.should_prune()
