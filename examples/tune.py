@@ -9,7 +9,9 @@ the better half at the same epoch. Settings are chosen on the early-stopping nod
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from matplotlib.figure import Figure
@@ -17,18 +19,18 @@ from matplotlib.figure import Figure
 import lds
 from lds.data import load
 from lds.graph import KNNGraph
-from lds.learner import Callback
+from lds.learner import Callback, EpochRecord
 
 
 class Halving(Callback):
     """Tells a trial how it goes, and ends the training where the trial is not worth going on."""
 
-    def __init__(self, trial):
+    def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
         self.best = 0.0
         self.ended = False
 
-    def on_epoch(self, record):
+    def on_epoch(self, record: EpochRecord) -> bool:
         """Report the best so far; True ends the training."""
         self.best = max(self.best, record.es_accuracy)
         self.trial.report(self.best, record.epoch)
@@ -36,11 +38,11 @@ class Halving(Callback):
         return self.ended
 
 
-def search(trials, epochs, dataset="wine", seed=0):
+def search(trials: int, epochs: int, dataset: str = "wine", seed: int = 0) -> optuna.Study:
     """Return the study: every trial with its settings, its early-stopping accuracy, and its test accuracy aside."""
     data = load(dataset, seed=seed)
 
-    def objective(trial):
+    def objective(trial: optuna.Trial) -> float:
         learner = lds.StructureLearner(
             tau=trial.suggest_categorical("tau", [5, 10, 20]),
             outer_lr=trial.suggest_float("outer_lr", 0.1, 10.0, log=True),
@@ -64,7 +66,7 @@ def search(trials, epochs, dataset="wine", seed=0):
     return study
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Search, and print every trial and the best."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10)
@@ -89,7 +91,7 @@ def main(argv=None):
     }
 
 
-def draw(study, out):
+def draw(study: optuna.Study, out: Path) -> None:
     """Draw how every trial went."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
