@@ -1,9 +1,9 @@
-"""Checks on the numbers that an object is made with."""
+"""Checks on the numbers and names that an object is made with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lds.errors import InputError
 
@@ -15,6 +15,15 @@ def text_fault(text: str) -> str | None:
     if any("\ud800" <= character <= "\udfff" for character in text):
         return "is no text in UTF-8"
     return None
+
+
+def meant(name: object, known: Iterable[str]) -> str:
+    """Return what to add to a message on an unknown name: "; did you mean …?", or "" where nothing known is near it."""
+    from difflib import get_close_matches
+
+    by_lower = {other.lower(): other for other in known}
+    found = get_close_matches(str(name)[:80].lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[found[0]]}?" if found else ""
 
 
 def check_integers(owner: object, *names: str) -> None:

@@ -20,8 +20,10 @@ from typing import BinaryIO
 
 from lds.errors import InputError, StorageError
 
-if sys.platform != "win32":
+try:
     import fcntl
+except ImportError:  # Windows has none.
+    fcntl = None  # type: ignore[assignment]
 
 # A process that is being killed, with the one that started it, lets go of its folder within moments.
 PATIENCE_SECONDS = 10.0
@@ -178,7 +180,7 @@ def extend(file: FileIO, path: Path, content: bytes) -> None:
 def lock(descriptor: int) -> bool:
     """Take the lock of an open file until it is closed, however the process ends; tell whether it was free."""
     # Windows keeps a file that is open for writing to its process by itself.
-    if sys.platform != "win32":
+    if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -188,7 +190,7 @@ def lock(descriptor: int) -> bool:
 
 def release(descriptor: int) -> None:
     """Give back the lock of an open file and close it: a child that was forked meanwhile may have it open still."""
-    if sys.platform != "win32":
+    if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 

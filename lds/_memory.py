@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from lds.errors import InputError
@@ -20,7 +21,7 @@ def _room() -> int:
     room = sys.maxsize
     if hasattr(os, "sysconf") and {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys():
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if sys.platform != "win32":
+    with suppress(ImportError):  # Windows has no such limits.
         import resource
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)

@@ -3,10 +3,13 @@
 import builtins
 import json
 import os
+import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import yaml
 import lds
 from lds._kernel import kernel
 from lds.cli import main
+from lds.cli._commands import COMMANDS
 from lds.run import TrainConfig
 from tests.data.damage import flip_a_bit
 
@@ -259,9 +263,6 @@ class TestBadInput:
             argv += ["--method", "knn-gcn"]
         check_refused(capsys, out, *argv, message=message)
 
-    def test_no_out(self, capsys):
-        check_refused(capsys, None, "train", *self.WINE, message="out")
-
     def test_a_folder_that_is_taken(self, capsys, tmp_path):
         (tmp_path / "mine").write_text("x")
         check_refused(capsys, None, "train", *self.WINE, "--out", tmp_path, message="holds files")
@@ -377,6 +378,162 @@ class TestHelp:
         assert "--max_epochs" not in text
 
 
+class TestNearMisses:
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["trian"], "a command must be one of train, export, .*, got 'trian'; did you mean train?"),
+            (["--vresion"], "unrecognized arguments: --vresion; did you mean --version?"),
+            (["train", "--datset", "wine"], "--datset wine; did you mean --dataset?"),
+            (["train", "--learning-inner-lr"], "did you mean --learn-inner-lr?"),
+            (["train", "--method", "knnlds"], "--method must be one of lds, .*, got 'knnlds'; did you mean knn-lds?"),
+            (["train", "--log", "tensorbord"], "--log must be one of tensorboard, .*; did you mean tensorboard?"),
+            (["data", "fech", "cora"], "did you mean fetch?"),
+            (["data", "verify", "Corra"], "name must be one of .*, but 'Corra' came; did you mean cora?"),
+            (["export", "run", "--format", "grahml"], "got 'grahml'; did you mean graphml?"),
+        ],
+    )
+    def test_one_line_says_what_may_have_been_meant(self, capsys, argv, message):
+        assert run(*argv) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert captured.err.startswith("lds: error: ")
+        assert re.search(message.replace("?", r"\?"), captured.err)
+
+    def test_nothing_is_near(self, capsys):
+        assert run("train", "--zzz", "1") == 2
+        assert "did you mean" not in capsys.readouterr().err
+
+    def test_in_files(self, capsys, tmp_path):
+        (tmp_path / "own.yaml").write_text("datset: wine\n")
+        assert run("train", "--config", tmp_path / "own.yaml") == 2
+        assert "has 'datset'; did you mean dataset?" in capsys.readouterr().err
+
+
+class TestConveniences:
+    QUIET = ("--progress", "false")
+
+    @pytest.fixture(autouse=True)
+    @staticmethod
+    def here(tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+    def test_a_folder_of_its_own(self, tmp_path, capsys):
+        assert run("train", "--dataset", "wine", "--method", "knn-gcn", "--seed", 3, *self.QUIET) == 0
+        folder = tmp_path / "runs" / "wine-knn-gcn-3"
+        assert names(folder) == FILES
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("best outer epoch 1, early-stopping accuracy ")
+        assert "the most frequent class alone has 0." in last
+        assert last.endswith(f"next: lds report {Path('runs') / folder.name}, lds export {Path('runs') / folder.name}")
+
+    def test_seeds(self, tmp_path, capsys):
+        argv = ["train", "--dataset", "wine", "--method", "ffnn", "--seeds", 2, 5, "--out", "of", *self.QUIET]
+        assert run(*argv) == 0
+        out = capsys.readouterr().out
+        assert names(tmp_path) == ["of-2", "of-5"]
+        found = [json.loads((tmp_path / name / "result.json").read_text()) for name in names(tmp_path)]
+        assert [result["seed"] for result in found] == [2, 5]
+        lines = out.splitlines()
+        assert [line.split()[:2] for line in lines[1:3]] == [
+            [str(result["seed"]), f"{result['test_accuracy']:.4f}"] for result in found
+        ]
+        accuracies = [result["test_accuracy"] for result in found]
+        expected = f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f} (standard deviation) over 2"
+        assert expected in lines[3]
+        assert lines[4] == "next: lds report of-2 of-5 --out report.html"
+        assert run(*argv) == 0  # Goes on, with nothing left to do.
+        assert capsys.readouterr().out == out
+
+    def test_seeds_and_a_seed(self, capsys):
+        check_refused(
+            capsys, None, "train", "--dataset", "wine", "--seed", 1, "--seeds", 2, message="--seeds stands for --seed"
+        )
+        check_refused(capsys, None, "train", "--dataset", "wine", "--seeds", 2, 2, message="must be different integers")
+
+    def test_a_truth_value_without_a_value(self, tmp_path):
+        argv = [
+            "train",
+            "--dataset",
+            "wine",
+            "--method",
+            "knn-lds",
+            "--learn-inner-lr",
+            "--quick",
+            "--tau",
+            40,
+            "--k",
+            3,
+        ]
+        assert run(*argv, "--samples", 2, "--max-epochs", 1, *self.QUIET) == 0
+        config = yaml.safe_load((tmp_path / "runs" / "wine-knn-lds-0" / "config.yaml").read_text())
+        assert (config["learn_inner_lr"], config["samples"], config["max_epochs"]) == (True, 2, 1)
+
+    def test_a_quick_look(self, tmp_path, monkeypatch):
+        def train(config, out, **options):
+            found.append((config.max_epochs, config.samples, out))
+            raise KeyboardInterrupt
+
+        found = []
+        monkeypatch.setattr("lds.cli._train.train", train)
+        run("train", "--dataset", "wine", "--quick")
+        run("train", "--data", "a b/My data.csv", "--quick", "--samples", 9, "--method", "knn-lds")
+        assert found == [(2, 4, Path("runs/wine-lds-0")), (2, 9, Path("runs/my_data-knn-lds-0"))]
+
+    def test_threads(self, tmp_path):
+        before = torch.get_num_threads()
+        argv = ["train", "--dataset", "wine", "--method", "knn-gcn", "--threads", before + 1, *self.QUIET]
+        assert run(*argv) == 0
+        assert json.loads((tmp_path / "runs/wine-knn-gcn-0/result.json").read_text())["threads"] == before + 1
+        assert torch.get_num_threads() == before
+
+    def test_no_threads(self, capsys):
+        check_refused(capsys, None, "train", "--dataset", "wine", "--threads", 0, message="threads must be at least 1")
+
+    def test_a_model_of_this_folder(self, tmp_path):
+        before = list(sys.path)
+        (tmp_path / "net_of_here.py").write_text("from tests.run.test_parts import Net\n")
+        argv = ["train", "--dataset", "wine", "--method", "knn-gcn", "--model", "net_of_here:Net", *self.QUIET]
+        assert run(*argv) == 0
+        assert sys.path == before
+
+
+def test_completion(capsys):
+    assert run("--completion", "fish") == 2
+    assert "--completion must name one of bash, zsh, tcsh, got 'fish'" in capsys.readouterr().err
+    pytest.importorskip("shtab", reason="shtab is not installed; pip install '.[completion]'")
+    assert run("--completion", "bash") == 0
+    script = capsys.readouterr().out
+    assert all(what in script for what in ("knn-lds", "--learn-inner-lr", "graphml", "verify"))
+
+
+def test_completion_without_shtab(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert run("--completion", "bash") == 2
+    assert "needs shtab, which is not here; pip install 'lds-gnn[completion]'" in capsys.readouterr().err
+
+
+def test_help_in_groups(capsys):
+    run("train", "--help")
+    text = capsys.readouterr().out
+    titles = [text.index(f"\n{title}:\n") for title in ("data", "structure", "training", "run")]
+    assert titles == sorted(titles)
+    assert titles[0] < text.index("--dataset ") < titles[1] < text.index("--tau ") < titles[2]
+    assert titles[2] < text.index("--patience ") < titles[3] < text.index("--out ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example(capsys, command):
+    text, example = COMMANDS[command]
+    run("--help")
+    overview = capsys.readouterr().out
+    assert text in overview
+    assert example in overview
+    run(command, "--help")
+    assert f"example: {example}" in " ".join(capsys.readouterr().out.split())
+
+
 def in_a_process(*argv):
     environment = dict(os.environ, OMP_NUM_THREADS="1")
     return subprocess.run([sys.executable, "-m", "lds", *argv], capture_output=True, text=True, env=environment)
@@ -397,6 +554,27 @@ def test_a_process_trains_quietly(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("test accuracy 0.")
     assert names(tmp_path / "run") == FILES
+
+
+def test_help_needs_no_parser():
+    """It must come at once."""
+    code = "import sys, lds.cli; lds.cli.main(['--help']); sys.exit('jsonargparse' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_terminal_shows_something_before_torch_is_there(tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from lds.cli import main\nmain(['train', '--dataset', 'wine', '--method', 'knn-lds'])"
+    )
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    os.close(theirs)
+    assert os.read(ours, 1000).startswith(b"lds: knn-lds on wine, seed 0: reading the data")
+    os.close(ours)
 
 
 def test_help_needs_no_torch():

@@ -172,8 +172,9 @@ def _is_plain(value: object) -> bool:
 def _curve(run: TrainConfig, steps: int, checkpoint: Path | None) -> TruncationCurve:
     from lds.learner import StructureLearner
     from lds.run._learner import make_learner
+    from lds.run._parts import on_device
 
-    data = load_data(run)
+    data = on_device(run, load_data(run))
     learner = make_learner(run, data)
     assert isinstance(learner, StructureLearner)
     theta = None

@@ -12,18 +12,24 @@ from lds.cli._parser import Parser
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = Parser(description="List, fetch or verify data sets.")
+    parser = Parser("data", "list|fetch|verify")
     # Before its own actions: jsonargparse takes levels from the top down.
     commands.add_subcommand("data", parser)
     actions = parser.add_subcommands()
-    action = Parser(description="Print all data sets, and which are here.")
+    action = Parser(
+        description="Print all data sets, and which are here.",
+        usage="lds data list [options]",
+        epilog="example: lds data list",
+    )
     action.add_argument("--data-root", type=str, default=None, help="folder of the data sets")
     actions.add_subcommand("list", action)
     for name, text in (
         ("fetch", "Download a data set and check it."),
         ("verify", "Check the raw files of a data set."),
     ):
-        action = Parser(description=text)
+        action = Parser(
+            description=text, usage=f"lds data {name} NAME [options]", epilog=f"example: lds data {name} cora"
+        )
         action.add_argument("name", type=str, help="name of the data set")
         action.add_argument("--data-root", type=str, default=None, help="folder of the data sets")
         actions.add_subcommand(name, action)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, get_loader, set_loader  # type: ignore[attr-defined]
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    get_loader,
+    set_loader,
+)
 
-from lds._checks import text_fault
+from lds._checks import meant, text_fault
 from lds._files import read_file
 from lds._read import parse_yaml, reason
+from lds.cli._commands import COMMANDS
 from lds.errors import DataError
 
 # jsonargparse takes every value of an option for YAML, too.
@@ -34,23 +43,93 @@ def _load(text: str) -> Any:
 set_loader(_MODE, _load, (yaml.YAMLError,))
 
 
-class Parser(ArgumentParser):
-    """A parser whose options have dashes and whose errors are one line."""
+class _Help(DefaultHelpFormatter):
+    """Help that says what an option is for and its default, and leaves types to the choices and the text."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(parser_mode=_MODE, **options)
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = super()._get_help_string(action)
+        return re.sub(r" \((?:required, )?type: .*\)$", "", text, flags=re.DOTALL) + _default(action)
+
+
+def _default(action: argparse.Action) -> str:
+    default = action.default
+    if isinstance(default, list):
+        default = " ".join(map(str, default))
+    shown = default is not None and default is not False and default != argparse.SUPPRESS and action.option_strings
+    # A percent sign would be filled in by argparse.
+    return f" (default: {str(default).replace('%', '%%')})" if shown else ""
+
+
+class Parser(ArgumentParser):
+    """A parser whose options have dashes and whose errors are one line.
+
+    Truth values need no value: `--progress` is `--progress true`.
+
+    Args:
+        command: a command of `COMMANDS`, whose example stands below the help; None for the parser of all.
+        needs: its arguments that are no options, for the line of its usage.
+        options: those of jsonargparse's parser.
+    """
+
+    def __init__(self, command: str | None = None, needs: str = "", **options: Any) -> None:
+        if command is not None:
+            text, example = COMMANDS[command]
+            usage = " ".join(["lds", command, *filter(None, [needs]), "[options]"])
+            options = {"description": text, "epilog": f"example: {example}", "usage": usage} | options
+        super().__init__(parser_mode=_MODE, formatter_class=_Help, **options)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """Add an argument, underscores of options as dashes."""
-        return super().add_argument(*(a.replace("_", "-") if a.startswith("--") else a for a in args), **kwargs)
+        action = super().add_argument(*(a.replace("_", "-") if a.startswith("--") else a for a in args), **kwargs)
+        if kwargs.get("type") is bool:
+            action.nargs, action.const = "?", True
+            action.metavar = "{true,false}"
+        return action
+
+    def show_under(self, title: str, names: Sequence[str]) -> None:
+        """Show these options, by the names of their values, under a title of their own."""
+        group = self.add_argument_group(title)
+        chosen = [action for action in self._actions if action.dest in names]
+        for others in self._action_groups:
+            others._group_actions[:] = [action for action in others._group_actions if action not in chosen]
+        group._group_actions.extend(sorted(chosen, key=lambda action: names.index(action.dest)))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line on stderr and leave with exit code 2."""
-        line = " ".join(str(message).split())
+        line = _plain(" ".join(str(message).split()), _options(self))
         if len(line) > _LONGEST:  # What a file holds need not be printed as a whole.
             line = f"{line[:_LONGEST]} …"
         print(f"lds: error: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
         raise SystemExit(2)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the options of a parser and of those below it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _options(below)
+
+
+def _plain(message: str, options: Iterator[str]) -> str:
+    """Return a message of the parser as the package words its own, with what may have been meant."""
+    if found := re.fullmatch(r"unrecognized arguments: (\S+)(.*)", message):
+        name = found[1].partition("=")[0]
+        return message + (meant(name, options) if name.startswith("--") else "")
+    # A choice, or one that may be left out.
+    if found := re.fullmatch(
+        r'Parser key "([\w.]+)": (?:Does not validate .*? Errors: - )?Expected a (?:typing\.)?Literal\[([^]]*)\].*'
+        r"(?:Got|Given) value: (.*)",
+        message,
+    ):
+        known = [name.strip().strip("'") for name in found[2].split(",")]
+        name = found[1].rpartition(".")[2].replace("_", "-")
+        return f"--{name} must be one of {', '.join(known)}, got {found[3]!r:.80}{meant(found[3], known)}"
+    if found := re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", message):
+        known = [name.strip().strip("'") for name in found[2].split(",")]
+        return message + meant(found[1], known)
+    return message
 
 
 class ConfigFile(ActionConfigFile):
@@ -69,7 +148,10 @@ class ConfigFile(ActionConfigFile):
         known = {name for action in parser._actions for name in (action.dest,)} - {self.dest, "help", "print_config"}
         for name, value in found.items():
             if name not in known:
-                parser.error(f"{option_string} must hold options of the command, but {values} has {str(name)!r:.80}")
+                parser.error(
+                    f"{option_string} must hold options of the command, but {values} has {str(name)!r:.80}"
+                    f"{meant(name, known)}"
+                )
             if isinstance(value, str) and (fault := text_fault(value)) is not None:
                 parser.error(f"{option_string} must hold texts that can be written, but {name} in {values} {fault}")
             if isinstance(value, Mapping) or (isinstance(value, list) and any(map(_is_nested, value))):

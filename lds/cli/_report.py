@@ -12,7 +12,9 @@ from lds.cli._parser import Parser
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = Parser(description="Write one HTML page on runs, sweeps and ablations; it needs no network.")
+    parser = Parser(
+        "report", "FOLDER …", description="Write one HTML page on runs, sweeps and ablations; it needs no network."
+    )
     parser.add_argument("folders", nargs="+", type=str, metavar="FOLDER", help="a run, a sweep or an ablation")
     parser.add_argument("--out", type=str, default=None, help="the page; FOLDER/report.html for a single folder")
     parser.add_argument(

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = Parser(description="Run grids of runs over seeds, in parallel; started again, it goes on where it was.")
+    parser = Parser(
+        "sweep",
+        "SPEC",
+        description="Run grids of runs over seeds, in parallel; started again, it goes on where it was.",
+    )
     parser.add_argument("spec", type=str, help="YAML file with name, runs and, if wanted, description and quick")
     parser.add_argument("--out", type=str, default=None, help="folder of the sweep; runs/<name> when not given")
     parser.add_argument("--engine", type=Literal["process", "ray"], default="process", help="where the runs go")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -14,18 +17,52 @@ from jsonargparse import Namespace
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
 from lds._signals import Interrupted
+from lds._statistics import mean
 from lds.cli._parser import ConfigFile, Parser
 from lds.errors import InputError
-from lds.run import BaselineConfig, TrainConfig, replay_failure, resume, train
-from lds.run._reader import CONFIG, PROGRESS, RESULT, read_config
+from lds.run import BaselineConfig, LogName, TrainConfig, replay_failure, resume, train, train_once
+from lds.run._config import DataConfig
+from lds.run._environment import THREAD_COUNTS
+from lds.run._methods import METHOD
+from lds.run._reader import CONFIG, METRICS, PROGRESS, RESULT, read_config, read_run
+
+# Shown under these titles in the help; the rest is of the training.
+_STRUCTURE = (
+    "method", "retain", "candidates", "k", "metric", "random_edges", "tau", "interval", "horizon", "outer_lr", "noise",
+)  # fmt: skip
+_RUN = ("config", "out", "seed", "seeds", "quick", "threads", "device", "log", "progress", "resume", "replay_failure")
+# What a first look takes, where nothing else is asked for.
+_QUICK = {"max_epochs": 2, "samples": 4}
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = Parser(description="Train one model and write a run folder, or go on with a run that was cut off.")
+    parser = Parser(
+        "train", description="Train one model and write a run folder, or go on with a run that was cut off."
+    )
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     parser.add_class_arguments(TrainConfig, as_group=False)
-    parser.add_argument("--out", type=str, default=None, help="folder of the run; must be new or empty")
+    add_threads(parser)
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=None,
+        help="train with each of these seeds, and print a table at the end",
+    )
+    parser.add_argument(
+        "--quick",
+        type=bool,
+        default=False,
+        help=f"a first look: {_QUICK['max_epochs']} outer epochs and {_QUICK['samples']} graphs for a prediction",
+    )
+    parser.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        help="folder of the run; must be new or empty; runs/<data>-<method>-<seed> when not given. With --seeds, "
+        "-<seed> is added to it",
+    )
     parser.add_argument(
         "--resume",
         type=str,
@@ -40,40 +77,169 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--log",
-        type=Literal["tensorboard"] | None,
+        type=Literal["tensorboard", "csv", "mlflow", "wandb"] | None,
         default=None,
-        help="tensorboard: write event files too; a run that is resumed goes on with them",
+        metavar="{tensorboard,csv,mlflow,wandb}",
+        help="follow the run in another program too: tensorboard (event files), csv (steps.csv and epochs.csv), mlflow "
+        "or wandb; a run that is resumed goes on with it",
     )
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
+    show_in_groups(parser, _RUN)
     commands.add_subcommand("train", parser)
+
+
+def show_in_groups(parser: Parser, run: tuple[str, ...]) -> None:
+    """Show the options of a training under titles: data, structure, training, and those of the run itself."""
+    data = tuple(field.name for field in fields(DataConfig))
+    parser.show_under("data", data)
+    parser.show_under("structure", _STRUCTURE)
+    training = [field.name for field in fields(TrainConfig) if field.name not in {*data, *_STRUCTURE, *run}]
+    parser.show_under("training", training)
+    parser.show_under("run", run)
+
+
+def add_threads(parser: Parser) -> None:
+    """Add --threads, which `use_threads` obeys."""
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=None,
+        help="threads to compute with; $OMP_NUM_THREADS, else 1, when not given: more are faster on large graphs, with "
+        "processors of their own, and change last digits",
+    )
+
+
+@contextmanager
+def use_threads(threads: int | None) -> Iterator[None]:
+    """Compute with so many threads; None leaves them to the environment, and to 1 where it says nothing.
+
+    Must come before torch is loaded, to have threads that wait sleep: by default they spin, which on a machine that
+    others use too takes many times the time.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
+    loaded = sys.modules.get("torch")
+    if loaded is None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if threads is not None or "OMP_NUM_THREADS" not in os.environ:
+            os.environ.update(dict.fromkeys(THREAD_COUNTS, str(threads or 1)))
+    if loaded is None or threads is None:
+        yield
+        return
+    before = loaded.get_num_threads()
+    loaded.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        loaded.set_num_threads(before)
 
 
 def run(options: Namespace) -> int:
     """Train, print the test accuracy, return the exit code."""
     values: dict[str, Any] = options.as_dict()
     values.pop("config")
+    with use_threads(values.pop("threads")):
+        return _run(values)
+
+
+def _run(values: dict[str, Any]) -> int:
     progress, folder, out = values.pop("progress"), values.pop("resume"), values.pop("out")
     failed, log = values.pop("replay_failure"), values.pop("log")
+    seeds, quick = values.pop("seeds"), values.pop("quick")
+    others = {"out": out, "log": log, "seeds": seeds, "quick": quick or None}
     if failed is not None:
-        _check_alone("--replay-failure", failed, values, resume=folder, out=out, log=log)
+        _check_alone("--replay-failure", failed, values, resume=folder, **others)
         print(replay_failure(Path(failed), config=_moved(failed, values["data_root"])))
         return 0
     if folder is not None:
-        _check_alone("--resume", folder, values, out=out, log=log)
-        out = folder
-        with _notes_in_lines() as callbacks, _what_is_saved(Path(out)):
+        _check_alone("--resume", folder, values, **others)
+        with _notes_in_lines() as callbacks, _what_is_saved(Path(folder)):
+            _say_what_begins(f"going on in {folder}", progress)
             result = resume(
                 Path(folder), config=_moved(folder, values["data_root"]), progress=progress, callbacks=callbacks
             )
-    else:
-        source = values["dataset"] if values["data"] is None else values["data"]
-        for name, value in (("--dataset or --data", source), ("--out", out)):
-            if value is None:
-                raise InputError(f"{name} is needed, or --resume with the folder of a run")
-        with _notes_in_lines() as callbacks, _what_is_saved(Path(out)):
-            result = train(TrainConfig(**values), Path(out), progress=progress, log=log, callbacks=callbacks)
-    print(f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs; run folder {out}")
+        _print_result(result, Path(folder))
+        return 0
+    if (values["dataset"] if values["data"] is None else values["data"]) is None:
+        raise InputError("--dataset or --data is needed, or --resume with the folder of a run")
+    if quick:
+        defaults = {field.name: field.default for field in fields(TrainConfig)}
+        values |= {name: value for name, value in _QUICK.items() if values[name] == defaults[name]}
+    config = TrainConfig(**values)
+    if seeds is not None:
+        return _train_seeds(config, seeds, out, progress=progress, log=log)
+    path = default_folder(config, str(config.seed)) if out is None else Path(out)
+    with _notes_in_lines() as callbacks, _what_is_saved(path):
+        _say_what_begins(_title(config), progress)
+        result = train(config, path, progress=progress, log=log, callbacks=callbacks)
+    _print_result(result, path)
     return 0
+
+
+def default_folder(config: TrainConfig, ending: str) -> Path:
+    """Return runs/<data>-<method>-<ending>."""
+    name = config.source if config.data is None else Path(config.data).stem
+    return Path("runs") / re.sub(r"[^\w.-]+", "_", f"{name.lower()}-{config.method}-{ending}")
+
+
+def _title(config: TrainConfig) -> str:
+    return f"{config.method} on {config.source}, seed {config.seed}: reading the data"
+
+
+def _say_what_begins(title: str, progress: bool) -> None:
+    """Say at once on a terminal what begins: it takes seconds to load torch and the data."""
+    if progress and sys.stderr.isatty():
+        print(f"lds: {title} …", file=sys.stderr, flush=True)
+
+
+def _train_seeds(config: TrainConfig, seeds: list[int], out: str | None, *, progress: bool, log: LogName | None) -> int:
+    """Train with each seed, or go on where the same command was cut off; print a table."""
+    if config.seed != TrainConfig.seed:
+        raise InputError(f"--seeds stands for --seed, but --seed {config.seed} came with it; drop one of them")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds must be different integers, got {' '.join(map(str, seeds))}; drop those that repeat")
+    results = []
+    for seed in seeds:
+        of_seed = replace(config, seed=seed)
+        path = default_folder(of_seed, str(seed)) if out is None else Path(f"{out}-{seed}")
+        with _notes_in_lines() as callbacks, _what_is_saved(path):
+            _say_what_begins(_title(of_seed), progress)
+            results.append((train_once(of_seed, path, progress=progress, log=log, callbacks=callbacks), path))
+    print(_table(results))
+    folders = " ".join(str(path) for _, path in results)
+    print(_next(f"lds report {folders} --out report.html", config.method, results[0][1]))
+    return 0
+
+
+def _table(results: list[tuple[dict[str, Any], Path]]) -> str:
+    """Return a line a seed, and the mean ± standard deviation over them."""
+    lines = ["seed  test accuracy  es accuracy  outer epochs  seconds  run folder"]
+    for result, path in results:
+        lines.append(
+            f"{result['seed']:>4}  {result['test_accuracy']:>13.4f}  {result['es_accuracy']:>11.4f}  "
+            f"{result['outer_epochs']:>12}  {result['seconds']:>7.1f}  {path}"
+        )
+    found = mean([result["test_accuracy"] for result, _ in results])
+    spread = f" ± {found.std:.4f} (standard deviation)" if found.count > 1 else ""
+    return "\n".join([*lines, f"mean test accuracy {found.mean:.4f}{spread} over {found.count} seeds"])
+
+
+def _print_result(result: dict[str, Any], folder: Path) -> None:
+    """Print the accuracy, then the best epoch, the baseline, and what may come next."""
+    print(
+        f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs; run folder {folder}"
+    )
+    epochs = read_run(folder, [METRICS]).epochs
+    best = next((epoch for epoch in reversed(epochs) if epoch.improved), None)
+    parts = [] if best is None else [f"best outer epoch {best.epoch}, early-stopping accuracy {best.es_accuracy:.4f}"]
+    if (majority := result.get("majority_accuracy")) is not None:  # Older runs have none.
+        parts.append(f"the most frequent class alone has {majority:.4f} on the test nodes")
+    print("; ".join([*parts, _next(f"lds report {folder}", read_config(folder).method, folder)]))
+
+
+def _next(report: str, method: str, folder: Path) -> str:
+    """Return the commands that may come next; there is a graph to export where the method has one."""
+    return f"next: {report}" + (f", lds export {folder}" if METHOD[method].uses_graph else "")
 
 
 class _Line(logging.Formatter):
@@ -146,7 +312,7 @@ def _moved(folder: str, data_root: str | None) -> TrainConfig | BaselineConfig |
     return None if data_root is None else replace(read_config(Path(folder)), data_root=data_root)
 
 
-def _check_alone(option: str, folder: str, values: dict[str, Any], **others: str | None) -> None:
+def _check_alone(option: str, folder: str, values: dict[str, Any], **others: object) -> None:
     options = [field for field in fields(TrainConfig) if field.name != "data_root"]
     given = [field.name for field in options if values[field.name] not in (field.default, None)]
     given += [name for name, value in others.items() if value is not None]

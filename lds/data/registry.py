@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lds._checks import meant
 from lds.data.checksums import FileStatus, Verification
 from lds.data.citation import Citation
 from lds.data.named import NAMED
@@ -183,4 +184,6 @@ def _source(name: str) -> Source:
     try:
         return DATASETS[name.replace("-", "_").lower()]
     except (KeyError, AttributeError):
-        raise DataError(f"name must be one of {', '.join(DATASETS)}, but {name!r} came") from None
+        raise DataError(
+            f"name must be one of {', '.join(DATASETS)}, but {name!r} came{meant(name, DATASETS)}"
+        ) from None

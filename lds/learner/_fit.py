@@ -20,8 +20,8 @@ from lds.learner._task import Params, Task
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-# Where the strongest edges are looked for first: a step of θ makes millions of negligible ones.
-_LEVELS = (0.5, 0.1, 0.01, 0.0)
+# Where the most probable edges are looked for first: a step of θ makes millions of negligible ones.
+_LEVELS = (0.5, 0.1, 0.01, 1e-3, 1e-4, 0.0)
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,16 @@ class Fit:
         return [str(number) for number in range(self._task.num_classes)] if names is None else list(names)
 
     def graph(self, threshold: float | None = None, *, top_k: int | None = None, sample: int | None = None) -> Data:
-        """Return the learned structure as a graph: edges by threshold, the strongest ones of each node, or a sample.
+        """Return the learned structure as a graph: the most probable edges, as many as θ expects, Σ θ_ij, rounded.
 
+        Or else, by one of the arguments: edges above a threshold, the strongest ones of each node, or a sample. Edges
+        that were there at the start often keep a probability near 1, and new ones lie below 0.5: a threshold of 0.5
+        mostly gives the initial graph back.
         `edge_index` is int64 of shape [2, E], both directions; `edge_weight` the probabilities θ, shape [E], and 1 in a
-        sample.
+        sample. Of equal probabilities the pair with the lower numbers comes first.
 
         Args:
-            threshold: keep edges with a probability above it; 0.5 where no argument is given.
+            threshold: keep edges with a probability above it.
             top_k: keep the k most probable edges of each node; so a node has more where it is among those of others.
             sample: draw A ~ Bernoulli(θ) with this seed.
 
@@ -118,8 +121,10 @@ def extract(
         pairs, weight = _strongest(structure, int(top_k))
     elif sample is not None:
         pairs, weight = _sample(structure, int(sample))
+    elif threshold is not None:
+        pairs, weight = structure.edges(threshold)
     else:
-        pairs, weight = structure.edges(0.5 if threshold is None else threshold)
+        pairs, weight = _expected(structure)
     return Data(
         edge_index=torch.cat([pairs, pairs.flip(0)], 1), edge_weight=weight.repeat(2), num_nodes=structure.num_nodes
     )
@@ -146,6 +151,17 @@ def check_criterion(threshold: float | None, *, top_k: int | None = None, sample
 def _is_number(value: object, kind: type) -> bool:
     """Return whether it is a number of this kind, one of numpy's too."""
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _expected(structure: Structure) -> tuple[Tensor, Tensor]:
+    """Return the most probable pairs i < j, as many as are expected, and their probabilities, in the order of pairs."""
+    count = round(structure.expected_edges)
+    for level in _LEVELS:
+        pairs, weight = structure.edges(level)
+        if weight.numel() >= count:
+            break  # What lies below is none of so many.
+    kept = torch.sort(weight, descending=True, stable=True).indices[:count].sort().values
+    return pairs[:, kept], weight[kept]
 
 
 def _strongest(structure: Structure, k: int) -> tuple[Tensor, Tensor]:

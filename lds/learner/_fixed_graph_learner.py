@@ -21,7 +21,7 @@ from lds.hypergrad import record
 from lds.learner._fit import Fit
 from lds.learner._task import ModelFactory, Params, Task
 from lds.nn import GCN
-from lds.updaters import Adam, State
+from lds.updaters import Adam, State, Updater
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -46,7 +46,8 @@ class FixedGraphLearner:
         graph: the graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; None is the graph
             without edges, on which a GCN is a plain feed-forward network.
         model: factory of the graph network, (number of features, number of classes) -> module called with (x, graph).
-        lr: learning rate of Adam.
+        lr: learning rate of the default updater.
+        updater: inner updater Φ; `Adam(lr, eps=1e-5)` when None.
         weight_decay: λ of the inner penalty λ/2 ‖W_0‖².
         steps: steps of training, at most.
         patience: steps without improvement on the selection nodes before training ends.
@@ -59,6 +60,7 @@ class FixedGraphLearner:
     graph: Callable[[Data], Tensor | WeightedPairs] | None = field(default_factory=GivenGraph)
     model: ModelFactory = GCN
     lr: float = 0.02
+    updater: Updater | None = None
     weight_decay: float = 5e-4
     steps: int = 400
     patience: int = 100
@@ -97,15 +99,14 @@ class FixedGraphLearner:
         def inner(params: Params, outer: Any) -> Tensor:
             return task.inner_loss(params, _with_random_edges(graph, rate) if rate else graph)
 
+        updater = Adam(self.lr, eps=1e-5) if self.updater is None else self.updater
         state: State | None = None
         best: tuple[Params, Tensor, float] | None = None
         score = (-math.inf, -math.inf)
         step = stale = 0
         while step < self.steps and stale < self.patience:
             steps = min(_WINDOW, self.steps - step)
-            trajectory = record(
-                inner, params, (), updater=Adam(self.lr, eps=1e-5), steps=steps, horizon=0, seed=seed, state=state
-            )
+            trajectory = record(inner, params, (), updater=updater, steps=steps, horizon=0, seed=seed, state=state)
             state, step, stale = trajectory.final_state, step + steps, stale + steps
             logits = task.mean_logits(state.params, lambda: graph, 1)
             found = (task.accuracy(logits, "selection"), -task.loss(logits, "selection").item())

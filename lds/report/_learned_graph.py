@@ -39,17 +39,13 @@ class Known:
 def known(run: Run, data_root: str | None, num_nodes: int) -> Known | str:
     """Return labels, splits and initial pairs of a run, or why they are not to be had."""
     from lds.data import MASKS
-    from lds.graph import WeightedPairs
-    from lds.run._learner import initial_graph
+    from lds.run._learner import initial_pairs
 
     root = data_root if data_root is not None else run.config.get("data_root")
     try:
         config = make_config({**run.config, "data_root": root})
         data = load_data(config)
-        graph = initial_graph(config, data)
-        pairs = None if graph is None else graph(data)
-        pairs = pairs.pairs[:, pairs.probability > 0] if isinstance(pairs, WeightedPairs) else pairs
-        initial = np.empty((2, 0), dtype=np.int64) if pairs is None else pairs.numpy().astype(np.int64)
+        initial = initial_pairs(config, data).numpy()
     except LDSError as error:
         return str(error)
     if data.num_nodes != num_nodes:

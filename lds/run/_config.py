@@ -5,14 +5,16 @@ The command line is built from `TrainConfig`; files of plain values become a con
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from lds._checks import text_fault
-from lds.errors import InputError
+from lds._checks import meant, text_fault
+from lds.errors import DataError, InputError
 from lds.run._methods import BASELINES, METHOD, METHODS, EstimatorMethod, NetworkMethod, owners
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
@@ -123,6 +125,14 @@ class TrainConfig(DataConfig):
         max_epochs: outer epochs, at most; unlimited when not given.
         samples: graphs averaged for a prediction.
         noise: replay or resample the draws of the inner steps in the sweep.
+        model: your own network in place of the GCN, package.module:Class, made with the numbers of features and classes
+            and called with (x, graph), or, on candidates, with (x, edge_index, edge_weight) as those of
+            torch_geometric.
+        init_args: further arguments of the model, e.g. "{hidden_channels: 32, num_layers: 2}".
+        updater: inner updater, a name of lds.updaters such as SGD or AdamW, or package.module:Class; Adam when not
+            given.
+        updater_args: arguments of the updater, e.g. "{momentum: 0.9}"; lr is inner-lr when not given.
+        device: where to train, such as cpu or cuda:0.
         seed: seed of the split, the deleted edges and the training.
     """
 
@@ -145,12 +155,20 @@ class TrainConfig(DataConfig):
     max_epochs: int | None = None
     samples: int = 16
     noise: Literal["replay", "resample"] = "replay"
+    model: str | None = field(default=None, kw_only=True)
+    init_args: str | None = field(default=None, kw_only=True)
+    updater: str | None = field(default=None, kw_only=True)
+    updater_args: str | None = field(default=None, kw_only=True)
+    device: str = field(default="cpu", kw_only=True)
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_parts()
         if self.method not in METHODS:
-            raise InputError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+            raise InputError(
+                f"method must be one of {', '.join(METHODS)}, got {self.method!r}{meant(self.method, METHOD)}"
+            )
         if not (math.isfinite(self.retain) and 0 <= self.retain <= 1):
             raise InputError(f"retain must lie in [0, 1], got {self.retain}")
         if self.hidden < 1:
@@ -158,6 +176,26 @@ class TrainConfig(DataConfig):
         if self.candidates is not None:
             parse_candidates(self.candidates)
         _refuse_of_other_methods(self, "random_edges")
+
+    def _check_parts(self) -> None:
+        for name, arguments in (("model", "init_args"), ("updater", "updater_args")):
+            path, values = getattr(self, name), getattr(self, arguments)
+            if path is not None and (name == "model" or ":" in path) and not _IMPORT_PATH.fullmatch(path):
+                raise InputError(f"{name} must be package.module:Class, got {path!r:.80}; put a colon before the class")
+            if values is None:
+                continue
+            if path is None:
+                raise InputError(f"{arguments} belongs to {name}, but {values!r:.80} came without it; name one")
+            # In one form, so that the same arguments are the same run.
+            text = json.dumps(parse_arguments(arguments, values), sort_keys=True, ensure_ascii=False)
+            object.__setattr__(self, arguments, text)
+        if self.model is not None:
+            for name, default in (("hidden", TrainConfig.hidden), ("dropout", TrainConfig.dropout)):
+                if getattr(self, name) != default:
+                    raise InputError(
+                        f"{name} belongs to the network of the package, but model {self.model} came; give what it "
+                        "takes in init_args"
+                    )
 
     def without_effect(self, *, has_edges: bool) -> list[str]:
         """Return the options that were given, and that the method makes no use of on data with, or without, edges."""
@@ -244,6 +282,40 @@ _OF_STRUCTURES = (
     "noise",
 )
 _CANDIDATES = ("knn", "random", "given")
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+# Arguments of the parts that a configuration names, which files may hold as mappings.
+_ARGUMENTS = ("init_args", "updater_args")
+# YAML 1.1 takes a power of ten without a dot for a text.
+_POWER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def parse_arguments(name: str, text: str | None) -> dict[str, Any]:
+    """Return arguments by their names from YAML such as {hidden_channels: 32, act: elu}.
+
+    Raises:
+        InputError: the text is no mapping of names to numbers, texts and lists of these.
+    """
+    from lds._read import parse_yaml
+
+    try:
+        found = parse_yaml(text or "{}")
+    except DataError as error:
+        raise InputError(f"{name} must be YAML such as {{layers: 2}}, got {text!r:.80}: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(key, str) and key.isidentifier() for key in found):
+        raise InputError(f"{name} must be names and values such as {{layers: 2}}, got {text!r:.80}; write it so")
+    return {key: _plain(name, value) for key, value in found.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(name, part) for part in value]
+    if isinstance(value, str) and _POWER.fullmatch(value):
+        return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name} must hold finite numbers, got {value}; change it")
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise InputError(f"{name} must hold numbers, texts and lists of these, got {value!r:.80}; change it")
+    return value
 
 
 def parse_candidates(text: str) -> list[tuple[str, int]]:
@@ -291,14 +363,29 @@ def make_config(mapping: Mapping[str, Any]) -> TrainConfig | BaselineConfig:
         raise InputError(f"a configuration must be fields and their values, got {mapping!r:.80}")
     method = mapping.get("method", TrainConfig.method)
     if method not in METHODS + BASELINES:
-        raise InputError(f"method must be one of {', '.join(METHODS + BASELINES)}, got {method!r:.80}")
+        raise InputError(
+            f"method must be one of {', '.join(METHODS + BASELINES)}, got {method!r:.80}{meant(method, METHOD)}"
+        )
     kind = BaselineConfig if method in BASELINES else TrainConfig
     known = {field.name: field for field in fields(kind)}
     unknown = [str(name) for name in mapping if name not in known]
     if unknown:
-        raise InputError(f"{method} knows no {', '.join(unknown):.80}; its fields are {', '.join(known)}")
+        raise InputError(
+            f"{method} knows no {', '.join(unknown):.80}; its fields are {', '.join(known)}{meant(unknown[0], known)}"
+        )
     hints = get_type_hints(kind)
+    mapping = {
+        name: _as_text(name, value) if name in _ARGUMENTS and isinstance(value, Mapping) else value
+        for name, value in mapping.items()
+    }
     return kind(**{name: _checked(name, value, hints[name]) for name, value in mapping.items()})
+
+
+def _as_text(name: str, value: Mapping[Any, Any]) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must hold numbers, texts and lists of these, got {value!r:.80}; change it") from error
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-import resource
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from lds._version import __version__
 
+# What tells OpenMP, OpenBLAS and MKL how many threads to begin with.
+THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # The packages that numbers depend on.
 _NUMERICAL = ("lds", "torch", "numpy", "scipy", "scikit-learn")
 
@@ -54,12 +55,20 @@ def difference(saved_versions: Mapping[str, Any], saved_threads: int) -> str | N
     if saved_threads != threads():
         return (
             f"by a run of {saved_threads} threads, but this one has {threads()}, whose last digits differ; set "
-            f"OMP_NUM_THREADS={saved_threads}, in a sweep --threads {saved_threads}"
+            f"OMP_NUM_THREADS={saved_threads}, or --threads {saved_threads}"
         )
     return None
 
 
 def peak_rss_mb() -> float:
     """Return the largest resident memory of this process so far, in MiB."""
+    try:
+        import resource
+    except ImportError:  # Windows has none.
+        import psutil  # type: ignore[import-untyped]
+
+        memory = psutil.Process().memory_info()
+        # Windows counts the peak; elsewhere what is taken now is all that there is to know.
+        return float(getattr(memory, "peak_wset", memory.rss)) / (1 << 20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -15,14 +15,18 @@ from lds.run._reader import (
     CHECKPOINT,
     CLASS_NAMES,
     CONFIG,
+    EPOCHS_TABLE,
     FAILURE,
     GRAPH,
     METRICS,
+    MLFLOW,
     NODE_NAMES,
     PREDICTIONS,
     PREDICTIONS_TABLE,
     PROGRESS,
     RESULT,
+    STEPS_TABLE,
+    WANDB,
 )
 
 # What runs consist of, and sweeps and ablations.
@@ -31,7 +35,7 @@ _OWN_OF_OTHERS = (
 )  # fmt: skip
 _OWN = {
     CONFIG, METRICS, RESULT, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTIONS_TABLE,
-    PROGRESS, FAILURE, *_OWN_OF_OTHERS,
+    PROGRESS, FAILURE, STEPS_TABLE, EPOCHS_TABLE, MLFLOW, WANDB, *_OWN_OF_OTHERS,
 }  # fmt: skip
 
 if TYPE_CHECKING:

@@ -47,6 +47,7 @@ def replay_failure(out: Path, *, config: TrainConfig | BaselineConfig | None = N
     with stops_later():
         from lds.learner import StructureLearner
         from lds.run._learner import make_learner
+        from lds.run._parts import on_device
         from lds.run._saving import read_progress
 
     config = config_of(out, config)
@@ -60,6 +61,7 @@ def replay_failure(out: Path, *, config: TrainConfig | BaselineConfig | None = N
             f"{out / FAILURE} must say which step failed and where to begin, but does not; remove it, "
             f"and lds train --resume {out} runs into it again"
         )
+    data = on_device(config, data)
     learner = make_learner(config, data)
     try:
         if isinstance(learner, StructureLearner):

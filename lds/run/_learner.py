@@ -18,11 +18,11 @@ from lds._memory import ROOM, too_large
 from lds.data import MASKS
 from lds.data.prepare import ready
 from lds.errors import DataError, InputError
-from lds.graph import AllPairs, CandidatePairs, GivenGraph, KNNGraph, random_pairs
+from lds.graph import AllPairs, CandidatePairs, GivenGraph, KNNGraph, WeightedPairs, random_pairs
 from lds.learner import FixedGraphLearner, StructureLearner
-from lds.nn import GCN
 from lds.run._config import BaselineConfig, TrainConfig, parse_candidates
 from lds.run._methods import METHOD
+from lds.run._parts import make_model, make_updater
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -38,12 +38,16 @@ _SPARSE = 0.25
 def make_learner(
     config: TrainConfig | BaselineConfig, data: Data
 ) -> StructureLearner | FixedGraphLearner | EstimatorLearner:
-    """Return the learner that the method names."""
+    """Return the learner that the method names, with the model and the updater that are named.
+
+    Raises:
+        InputError: one of them cannot be imported or made.
+    """
     if isinstance(config, BaselineConfig):
         return EstimatorLearner(config)
     method = METHOD[config.method]
     graph = initial_graph(config, data)
-    model = partial(GCN, hidden_channels=config.hidden, dropout=config.dropout)
+    model, updater = make_model(config), make_updater(config)
     if method.learner == "fixed graph":
         share = _RANDOM_EDGES if config.random_edges is None else config.random_edges
         return FixedGraphLearner(
@@ -51,6 +55,7 @@ def make_learner(
             random_edges=share if method.adds_random_edges else 0.0,
             model=model,
             lr=config.inner_lr,
+            updater=updater,
             weight_decay=config.weight_decay,
         )
     assert graph is not None  # θ needs a graph to start from.
@@ -64,6 +69,7 @@ def make_learner(
         learn_structure=method.learns_structure,
         graph=graph,
         model=model,
+        updater=updater,
         inner_lr=config.inner_lr,
         learn_inner_lr=config.learn_inner_lr,
         weight_decay=config.weight_decay,
@@ -81,6 +87,15 @@ def initial_graph(config: TrainConfig | BaselineConfig, data: Data) -> GivenGrap
         assert isinstance(config, TrainConfig)
         return KNNGraph(config.k, config.metric)
     return None if kind is None else GivenGraph(config.weights)
+
+
+def initial_pairs(config: TrainConfig | BaselineConfig, data: Data) -> Tensor:
+    """Return the pairs i < j of the graph that training starts from, int64 of shape [2, E]; none without a graph."""
+    graph = initial_graph(config, data)
+    if graph is None:
+        return torch.empty((2, 0), dtype=torch.int64)
+    pairs = graph(data)
+    return pairs.pairs[:, pairs.probability > 0] if isinstance(pairs, WeightedPairs) else pairs
 
 
 def candidate_pairs(config: TrainConfig, data: Data) -> Tensor | None:

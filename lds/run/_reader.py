@@ -47,7 +47,15 @@ if TYPE_CHECKING:
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES = "checkpoint.pt", "graph.npz", "predictions.npy", "node_names.json"
 CLASS_NAMES, PREDICTIONS_TABLE = "class_names.json", "predictions.csv"
-PROGRESS, FAILURE, TENSORBOARD = "progress.pt", "failure.pt", "tensorboard"
+PROGRESS, FAILURE = "progress.pt", "failure.pt"
+# What it was followed with: event files, tables, and the names of runs of other programs.
+TENSORBOARD, STEPS_TABLE, EPOCHS_TABLE, MLFLOW, WANDB = (
+    "tensorboard",
+    "steps.csv",
+    "epochs.csv",
+    "mlflow.txt",
+    "wandb.txt",
+)
 # What a run that has ended ties to its result. All but the metrics may be removed, to save room.
 _TIED = (METRICS, CHECKPOINT, GRAPH, PREDICTIONS, NODE_NAMES, CLASS_NAMES, PREDICTIONS_TABLE)
 # Of a configuration: where the data lies, which may change. What it holds may not.

@@ -9,7 +9,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,6 +21,7 @@ from lds._version import __version__
 from lds.errors import DataError, InputError
 from lds.learner._kept import Kept
 from lds.learner._progress import Resumable
+from lds.run._config import TrainConfig
 from lds.run._data import fingerprint
 from lds.run._environment import difference, threads, versions
 from lds.run._reader import CONFIG, PROGRESS, other_field
@@ -212,7 +213,9 @@ def _checked(values: Any) -> _Saved | None:
 
 def _other_config(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """Return the first field in which the configurations differ, and what to do; None where there is none."""
-    if (difference := other_field(saved, config)) is None:
+    # A field that a later version added had its default.
+    then = {field.name: field.default for field in fields(TrainConfig)} if config.keys() > saved.keys() else {}
+    if (difference := other_field({**then, **saved}, config)) is None:
         return None
     field, then, now = difference
     return f"with {field:.80} {then!r:.80}, but {CONFIG} says {now!r:.80}; put it back"

@@ -6,11 +6,9 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._callbacks import Callback
 from lds._read import read_yaml
 from lds._signals import stop_requests, stops_later
 from lds.errors import NumericalError
@@ -18,64 +16,23 @@ from lds.run._config import BaselineConfig, TrainConfig
 from lds.run._data import fingerprint, load_data
 from lds.run._environment import peak_rss_mb, threads, versions
 from lds.run._folder import RunFolder
+from lds.run._logs import LogName, Tracker, log_of, make_log
 from lds.run._predictions import class_names, names_json, predictions_csv
+from lds.run._progress import ProgressBar
 from lds.run._reader import (
     CLASS_NAMES,
     CONFIG,
     PREDICTIONS_TABLE,
     RESULT,
-    TENSORBOARD,
     check_unchanged,
     config_of,
     read_result,
 )
 
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
 _log = logging.getLogger("lds.run")
-
-
-class ProgressBar(Callback):
-    """Shows outer epoch, inner loss, early-stopping accuracy and expected number of edges on a terminal line."""
-
-    def __init__(self, label: str, max_epochs: int | None, *, hide: bool = False) -> None:
-        # Opened by the first record: a run that fails on its input leaves its message alone on the terminal.
-        self._options: dict[str, Any] = {
-            "desc": label,
-            "total": max_epochs,
-            "unit": "epoch",
-            "disable": None,  # Hidden where stderr is no terminal.
-            "dynamic_ncols": True,
-        }
-        self._bar: Any = None
-        self._hide = hide
-        self._es = "-"
-
-    def on_start(self, history: Sequence[EpochRecord], outer_step: int) -> None:
-        """Count the outer epochs that ended before."""
-        self._options["initial"] = len(history)
-
-    def on_step(self, record: StepRecord) -> None:
-        """Show the losses of an outer step."""
-        self._show(record.epoch, record.inner_loss, record.expected_edges)
-
-    def on_epoch(self, record: EpochRecord) -> None:
-        """Count an outer epoch."""
-        self._es = f"{record.es_accuracy:.3f}"
-        self._show(record.epoch, record.inner_loss, record.expected_edges, epochs=1)
-
-    def on_end(self) -> None:
-        """Leave the line as it is."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def _show(self, epoch: int, inner_loss: float, edges: float, *, epochs: int = 0) -> None:
-        if self._hide:
-            return  # Even a hidden tqdm makes a semaphore, which a process that is killed leaves behind.
-        if self._bar is None:
-            self._bar = tqdm(**self._options)
-        self._bar.set_postfix_str(
-            f"epoch {epoch}, inner loss {inner_loss:.4f}, es accuracy {self._es}, edges {edges:.0f}", refresh=False
-        )
-        self._bar.update(epochs)
 
 
 def train(
@@ -83,26 +40,29 @@ def train(
     out: Path,
     *,
     progress: bool = True,
-    log: Literal["tensorboard"] | None = None,
+    log: LogName | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train as configured, write the run folder `out`, and return what its result.json holds.
 
     Accuracies are in [0, 1]; `es_loss`, the loss on the early-stopping nodes, breaks ties between settings, and is None
-    for a baseline without probabilities, as is `expected_edges` without a graph; `seconds` is the wall time of the
-    training, `peak_rss_mb` that of the whole process; `versions` and the number of `threads` are what the last digits
-    depend on, as does the `kernel`, native or torch; `data_fingerprint` tells what a file of one's own held.
+    for a baseline without probabilities, as is `expected_edges` without a graph; `majority_accuracy` is the test
+    accuracy of the most frequent class alone; `seconds` is the wall time of the training, `peak_rss_mb` that of the
+    whole process; `versions` and the number of `threads` are what the last digits depend on, as does the
+    `kernel`, native or torch; `data_fingerprint` tells
+    what a file of one's own held.
 
     Args:
         config: what to train, on which data.
         out: the run folder; must be new or empty.
-        progress: show a progress bar.
-        log: write event files for TensorBoard to `out`/tensorboard, too; a baseline of scikit-learn has none to write.
+        progress: show a progress bar on a terminal, and elsewhere log a line an outer epoch to `lds.run`.
+        log: follow the run in another program, too: "tensorboard" (event files in `out`/tensorboard), "csv" (tables
+            `out`/steps.csv and epochs.csv), "mlflow" or "wandb"; a baseline of scikit-learn has nothing to follow.
         callbacks: told of the run too, see `lds.learner.Callback`.
 
     Raises:
-        InputError: a value of the configuration is out of range, the folder is taken or cannot be made, or TensorBoard
-            is asked for and not installed.
+        InputError: a value of the configuration is out of range, the folder is taken or cannot be made, a model or an
+            updater cannot be imported, or what to log with is not installed.
         DataError: the data set is unknown, missing or corrupt.
         NumericalError: a number is NaN or infinite; what it takes to run into it again is saved.
         Interrupted: SIGINT or SIGTERM came, while a structure was learned; where learning stood is saved.
@@ -121,8 +81,7 @@ def resume(
 ) -> dict[str, Any]:
     """Go on with a run that was cut off, to the same bits, or return the result of one that has ended.
 
-    A run of which nothing was saved, or that learns no structure, starts again. Where it wrote event files for
-    TensorBoard, they go on too.
+    A run of which nothing was saved, or that learns no structure, starts again. What it logged with goes on too.
 
     Args:
         out: the run folder.
@@ -142,19 +101,25 @@ def resume(
     with RunFolder(out, config.as_dict(), resumed=True) as folder:
         if (out / RESULT).exists():  # Another process ended the run meanwhile.
             return read_result(out)
-        log: Literal["tensorboard"] | None = "tensorboard" if (out / TENSORBOARD).exists() else None
-        return _run(config, folder, progress=progress, log=log, further=callbacks)
+        return _run(config, folder, progress=progress, log=log_of(out), further=callbacks)
 
 
-def train_once(config: TrainConfig | BaselineConfig, out: Path, *, progress: bool = True) -> dict[str, Any]:
+def train_once(
+    config: TrainConfig | BaselineConfig,
+    out: Path,
+    *,
+    progress: bool = True,
+    log: LogName | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Train as `train` does, or go on with the same run where `out` holds it, as `resume` does.
 
     Raises:
         InputError, DataError, NumericalError, Interrupted, StorageError: as for `train` and `resume`.
     """
     if (out / CONFIG).exists():
-        return resume(out, config=config, progress=progress)
-    return train(config, out, progress=progress)
+        return resume(out, config=config, progress=progress, callbacks=callbacks)
+    return train(config, out, progress=progress, log=log, callbacks=callbacks)
 
 
 def _run(
@@ -162,8 +127,25 @@ def _run(
     folder: RunFolder,
     *,
     progress: bool,
-    log: Literal["tensorboard"] | None,
+    log: LogName | None,
     further: Sequence[Callback],
+) -> dict[str, Any]:
+    if log is None:
+        return _train(config, folder, progress=progress, further=further)
+    callback = make_log(log, folder.path, folder.config)
+    if not isinstance(callback, Tracker):
+        return _train(config, folder, progress=progress, further=[*further, callback])
+    result = None
+    callback.held = True
+    try:
+        result = _train(config, folder, progress=progress, further=[*further, callback])
+    finally:
+        callback.close(result)
+    return result
+
+
+def _train(
+    config: TrainConfig | BaselineConfig, folder: RunFolder, *, progress: bool, further: Sequence[Callback]
 ) -> dict[str, Any]:
     # Here, and not above: the command line must answer without torch. An import that is cut off may say so in a
     # traceback of its own.
@@ -171,24 +153,18 @@ def _run(
         from lds.learner import StructureLearner
         from lds.run._failure import save_failure
         from lds.run._learner import make_learner
+        from lds.run._parts import on_device
         from lds.run._saving import ProgressSaver, read_progress
-        from lds.run._tensorboard import TensorBoard
 
-    # The baselines of scikit-learn have no epochs.
-    max_epochs = config.max_epochs if isinstance(config, TrainConfig) else None
-    # The folder comes first: it takes the lock before another callback writes there.
-    callbacks: list[Callback] = [
-        folder,
-        ProgressBar(f"{config.method} on {config.source}", max_epochs, hide=not progress),
-        *further,
-    ]
-    if log is not None:
-        callbacks.append(TensorBoard(folder.path / TENSORBOARD))
-    data = load_data(config)
+    data = on_device(config, load_data(config))
     if isinstance(config, TrainConfig):
         for name in config.without_effect(has_edges=data.edge_index.numel() > 0):
             _log.warning("%s has no effect with method %s", name, config.method)
     learner = make_learner(config, data)
+    if progress:
+        _log.info("%s on %s, seed %d: %s", config.method, config.source, config.seed, _size(data))
+    # The folder comes first: it takes the lock before another callback writes there.
+    callbacks: list[Callback] = [folder, _progress_bar(config, learner, hide=not progress), *further]
     saved, spent = read_progress(folder.path, folder.config, data)
     begun = [saved]
     if saved is None and (folder.path / CONFIG).exists():  # Else the two have been compared.
@@ -212,6 +188,7 @@ def _run(
         "es_accuracy": fit.accuracy("es"),
         "es_loss": fit.loss("es"),
         "val_accuracy": fit.accuracy("val"),
+        "majority_accuracy": _majority(data),
         "outer_epochs": fit.outer_epochs,
         "outer_steps": fit.outer_steps,
         "expected_edges": fit.expected_edges,
@@ -228,3 +205,29 @@ def _run(
     if (names := class_names(data)) is not None:
         tables[CLASS_NAMES] = names_json(names)
     return folder.finish(fit, result, data.get("node_names"), tables)
+
+
+def _progress_bar(config: TrainConfig | BaselineConfig, learner: Any, *, hide: bool) -> ProgressBar:
+    from lds.learner import StructureLearner
+
+    label = f"{config.method} on {Path(config.source).name}"
+    if not isinstance(learner, StructureLearner):  # One epoch, whose steps nobody is told of.
+        return ProgressBar(label, hide=hide)
+    interval = learner.tau if learner.interval is None else learner.interval
+    return ProgressBar(label, learner.inner_steps, interval, learner.max_epochs, hide=hide)
+
+
+def _size(data: Data) -> str:
+    """Return how large the data is, in words."""
+    edges = data.edge_index.shape[1] // 2
+    return (
+        f"{data.num_nodes:,} nodes, {edges:,} edges, {data.x.shape[1]:,} features, {data.num_classes} classes; "
+        f"{int(data.train_mask.sum()):,} nodes to train on"
+    )
+
+
+def _majority(data: Data) -> float:
+    """Return the test accuracy of the class that most training nodes have, as a baseline that learns nothing else."""
+    y = data.y.long()
+    most = y[data.train_mask].bincount().argmax()
+    return float((y[data.test_mask] == most).double().mean())

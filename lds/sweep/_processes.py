@@ -15,11 +15,11 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from lds._signals import Interrupted, stops_later
+from lds.run._environment import THREAD_COUNTS
 from lds.sweep._worker import Failure, Job, Reply, execute
 
 # What the server of worker processes imports once, so that a run starts in milliseconds. None of it starts a thread.
 _PRELOADED = ["sklearn", "torch_geometric", "lds.data", "lds.run._learner", "lds.sweep._worker"]
-_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class _Running(NamedTuple):
@@ -82,8 +82,8 @@ def _context() -> ForkServerContext | SpawnContext:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Have what starts inside start no threads of its own: a process that is to be forked must have one only."""
-    before = {name: os.environ.get(name) for name in _THREAD_COUNTS}
-    os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
+    before = {name: os.environ.get(name) for name in THREAD_COUNTS}
+    os.environ.update(dict.fromkeys(THREAD_COUNTS, "1"))
     try:
         yield
     finally:
@@ -112,14 +112,17 @@ def _collect(child: _Running) -> Reply:
     if isinstance(reply, Reply):
         return reply
     how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
-    hint = "; was there too little memory?" if code == -signal.SIGKILL else ""
+    hint = "; was there too little memory?" if code == -getattr(signal, "SIGKILL", 9) else ""
     return Reply(error=Failure("ProcessDied", f"the process of {child.job.name} ended {how}{hint}"))
 
 
 def _child(connection: Connection, job: Job, threads: int) -> None:
     # An interrupt at the terminal reaches every process there; the parent alone decides what it means. Blocked, and not
     # ignored: training handles signals itself.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    else:  # Windows has none.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
     try:
         connection.send(execute(job, threads))

@@ -26,7 +26,8 @@ class LearnStructure(BaseTransform):  # type: ignore[misc]  # torch_geometric ha
 
     Args:
         learner: what learns the structure; `StructureLearner()`, which starts from the data's edges, when None.
-        threshold: keep edges with a probability above it; 0.5 when neither it nor `top_k` is given.
+        threshold: keep edges with a probability above it; without it and `top_k`, the most probable edges are kept, as
+            many as θ expects, see `Fit.graph`.
         top_k: keep the k most probable edges of each node instead.
         seed: seed of the learner, and of masks that are made.
 

@@ -17,6 +17,7 @@ SMALLER = {
     "minibatch_cleaning": ["--epochs=25"],
     "own_data": ["--seeds=2", "--epochs=1"],
     "semi_supervised": ["--datasets", "wine", "iris", "--seeds=1", "--epochs=1"],
+    "tune": ["--trials=4", "--epochs=2"],
     "weight_decay_per_parameter": ["--outer-steps=12"],
     "darts_cell": ["--search-steps=10", "--steps=30", "--seeds=1"],
     "dataset_distillation": ["--outer-steps=40", "--seeds=1", "--starts=3"],
@@ -109,6 +110,13 @@ def check_learned_optimizer(found):
     assert found["held-out problems, learned"] < found["held-out problems, SGD, cosine"]
 
 
+def check_tune(found):
+    assert found["best"] >= 0.9
+    assert found["trials"] == 4
+    assert found["ended early"] >= 1
+    assert found["epochs"] < 4 * 2  # Those of a grid without an end that comes early.
+
+
 def test_every_example_has_its_claim_and_its_row():
     table = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert len(NAMES) >= 6
@@ -120,6 +128,8 @@ def test_every_example_has_its_claim_and_its_row():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_example(name, tmp_path, capsys):
+    if name == "tune":
+        pytest.importorskip("optuna", reason="optuna is not installed; pip install '.[tune]'")
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)

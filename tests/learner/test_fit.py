@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lds.errors import InputError
-from lds.learner import FixedGraphLearner, StructureLearner
+from lds.graph import CandidatePairs
+from lds.learner import FixedGraphLearner, StructureLearner, extract
 from tests.learner.problems import blocks
 
 
@@ -57,6 +58,34 @@ def test_graph(fit, threshold):
     assert graph.is_undirected()
     assert not graph.has_self_loops()
     assert graph.validate()
+
+
+def test_as_many_edges_as_expected(fit):
+    """By default, the most probable ones; new edges are among them, which a threshold of 0.5 leaves out."""
+    graph = fit.graph()
+    (row, col), theta = fit.structure.edges()
+    dense = torch.zeros(48, 48)
+    dense[row, col] = dense[col, row] = theta
+    assert graph.num_edges == 2 * round(float(dense.sum()) / 2) > 0
+    kept = torch.zeros(48, 48, dtype=torch.bool)
+    kept[graph.edge_index[0], graph.edge_index[1]] = True
+    assert torch.equal(graph.edge_weight, dense[graph.edge_index[0], graph.edge_index[1]])
+    assert graph.edge_weight.min() >= dense[~kept].max()
+    assert graph.is_undirected()
+
+
+@pytest.mark.parametrize("levels", [(0.0,), (0.9, 0.0), (0.999, 0.5, 0.0)])
+def test_levels_only_save_time(fit, monkeypatch, levels):
+    expected = fit.graph()
+    monkeypatch.setattr("lds.learner._fit._LEVELS", levels)
+    assert torch.equal(fit.graph().edge_index, expected.edge_index)
+
+
+def test_equals_are_taken_in_their_order():
+    pairs = torch.tensor([[0, 0, 0, 1], [1, 2, 3, 2]])
+    structure = CandidatePairs(4, pairs[:, :0], candidates=pairs)
+    structure.restore_(torch.full((4,), 0.5))
+    assert extract(structure).edge_index[:, :2].tolist() == [[0, 0], [1, 2]]
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.0, 2.0, float("nan")])

@@ -11,9 +11,10 @@ import torch
 import yaml
 
 from lds.cli import main
+from lds.errors import DataError
 from lds.learner import StructureLearner
 from lds.run import TrainConfig, load_data, read_structure, train
-from lds.run._learner import make_learner
+from lds.run._learner import initial_pairs, make_learner
 
 CONFIG = TrainConfig("iris", "knn-lds", k=3, tau=20, max_epochs=1, samples=2, hidden=4)
 
@@ -59,7 +60,23 @@ def test_equals_that_of_the_fit(runs, tmp_path, options, criterion, capsys):
     found = torch.load(tmp_path / "g", weights_only=False)
     assert found.num_nodes == 150
     assert entries(found) == entries(expected)
-    assert capsys.readouterr().out == f"{expected.num_edges // 2} edges of 150 nodes; file {tmp_path / 'g'}\n"
+    initial = {(i, j) for i, j in initial_pairs(CONFIG, load_data(CONFIG)).T.tolist()}
+    edges = {(i, j) for i, j in entries(expected) if i < j}
+    assert capsys.readouterr().out == (
+        f"{len(edges):,} edges of 150 nodes: {len(edges & initial):,} of the initial {len(initial):,}, "
+        f"{len(edges - initial):,} new; file {tmp_path / 'g'}\n"
+    )
+
+
+def test_without_its_data(runs, tmp_path, monkeypatch, capsys):
+    """The graph comes all the same."""
+
+    def missing(config):
+        raise DataError("the file is gone")
+
+    monkeypatch.setattr("lds.run.load_data", missing)
+    assert run("export", runs.root / "knn-lds", "--out", tmp_path / "g") == 0
+    assert "edges of 150 nodes (which are new is not known: the file is gone); file" in capsys.readouterr().out
 
 
 def read_npz(path):

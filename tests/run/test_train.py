@@ -1,5 +1,8 @@
 """A whole run, from Python."""
 
+import logging
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +10,7 @@ import lds
 from lds.errors import DataError, InputError
 from lds.run import TrainConfig, train, train_once
 from lds.run._environment import peak_rss_mb
-from lds.run._train import ProgressBar
+from lds.run._progress import ProgressBar
 from tests.run.test_folder import EPOCH, STEP
 
 
@@ -40,37 +43,65 @@ def test_bad_input_leaves_nothing_behind(tmp_path, capsys, config, error):
     assert capsys.readouterr() == ("", "")
 
 
+def on_a_terminal(monkeypatch, columns):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+
 class TestProgressBar:
     def test_shows_what_happens_on_a_terminal(self, capsys, monkeypatch):
-        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-        bar = ProgressBar("lds on wine", 4)
+        on_a_terminal(monkeypatch, 200)
+        bar = ProgressBar("lds on wine", 400, 30, 4)
+        bar.on_start((), 0)
         assert capsys.readouterr().err == ""
-        bar.on_step(STEP)
-        bar.on_epoch(EPOCH)
-        bar.on_epoch(EPOCH)
+        for number in range(1, 15):
+            bar.on_step(replace(STEP, epoch=1, outer_step=number))
+        bar.on_epoch(replace(EPOCH, epoch=1))
+        bar.on_step(replace(STEP, epoch=2, outer_step=15))
         bar.on_end()
         shown = capsys.readouterr().err
-        for part in ("lds on wine", "2/4", "inner loss 0.5000", "es accuracy 0.750", "edges 10"):
-            assert part in shown
+        lines = [line for line in shown.replace("\n", "\r").split("\r") if line.strip()]
+        assert "lds on wine, epoch 1/4" in lines[0]
+        # Whole windows: 14 of 30 steps.
+        for part in ("lds on wine, epoch 2/4", "| 30/420", "loss 0.500, es 0.750"):
+            assert part in lines[-1]
+        assert max(map(len, lines)) < 80
 
-    @pytest.mark.parametrize(("terminal", "hide"), [(True, True), (False, False)])
-    def test_can_be_hidden_and_is_where_there_is_no_terminal(self, capsys, monkeypatch, terminal, hide):
-        monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
-        bar = ProgressBar("lds on wine", None, hide=hide)
+    def test_fits_a_narrow_terminal_and_a_long_name(self, capsys, monkeypatch):
+        on_a_terminal(monkeypatch, 60)
+        bar = ProgressBar("knn-lds on " + 100 * "x", 400, 5, 1000)
+        bar.on_start((EPOCH,), 3)
+        bar.on_step(replace(STEP, epoch=1000, inner_loss=123456.0))
+        bar.on_end()
+        shown = capsys.readouterr().err.replace("\n", "\r").split("\r")
+        assert max(map(len, shown)) < 60
+
+    def test_a_line_an_epoch_where_there_is_no_terminal(self, caplog, capsys):
+        caplog.set_level(logging.INFO, "lds.run")
+        bar = ProgressBar("lds on wine", 400, 5)
+        bar.on_step(STEP)
+        bar.on_epoch(replace(EPOCH, improved=True))
+        bar.on_epoch(replace(EPOCH, epoch=2, improved=False))
+        bar.on_end()
+        assert capsys.readouterr().err == ""
+        assert [record.getMessage() for record in caplog.records] == [
+            "epoch 1: inner loss 0.5000, early-stopping accuracy 0.7500, the best so far, 10 edges expected",
+            "epoch 2: inner loss 0.5000, early-stopping accuracy 0.7500, 10 edges expected",
+        ]
+
+    def test_can_be_hidden(self, capsys, caplog, monkeypatch):
+        """A tqdm has a semaphore, which a killed process would leave behind."""
+        on_a_terminal(monkeypatch, 80)
+        caplog.set_level(logging.INFO, "lds.run")
+        monkeypatch.setattr("lds.run._progress.tqdm", lambda **_: pytest.fail("made one"))
+        bar = ProgressBar("lds on wine", None, hide=True)
         bar.on_step(STEP)
         bar.on_epoch(EPOCH)
         bar.on_end()
-        assert capsys.readouterr().err == ""
-
-    def test_hidden_it_makes_no_bar(self, monkeypatch):
-        """A tqdm has a semaphore, which a killed process would leave behind."""
-        monkeypatch.setattr("lds.run._train.tqdm", lambda **_: pytest.fail("made one"))
-        bar = ProgressBar("lds on wine", None, hide=True)
-        bar.on_step(STEP)
-        bar.on_end()
+        assert (capsys.readouterr().err, caplog.records) == ("", [])
 
     def test_may_end_unopened(self, capsys):
-        ProgressBar("lds on wine", None).on_end()
+        ProgressBar("lds on wine").on_end()
         assert capsys.readouterr().err == ""
 
 
