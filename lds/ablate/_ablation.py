@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lds._files import make_folder, write_atomically
+from lds._show import Shown
 from lds._statistics import Mean, PairedDifference, mean, paired
 from lds._sums import sums_of_files, with_sum
 from lds.errors import InputError
@@ -99,8 +100,8 @@ class Recommendation:
     reason: str
 
 
-@dataclass(frozen=True)
-class Ablation:
+@dataclass(frozen=True, repr=False)
+class Ablation(Shown):
     """Runs at several horizons, and the truncation curve.
 
     Attributes:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lds._keywords import explained
 from lds.data.edges import Weights, as_edges, retain_edges, retain_weights
 from lds.data.features import Features, Scale, as_features, check_finite, made_features, scaled
 from lds.data.labels import encode
@@ -38,6 +39,7 @@ _LONGEST_NAME = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
+@explained
 def prepare(
     data: Data | Mapping[str, Any],
     *,

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge
 
+from lds._compat import OwnedEdge, owned_edge
 from lds._sparse import csr_tensor, multiply
 from lds.errors import InputError
 from lds.hypergrad import Accumulator
@@ -20,7 +21,7 @@ from lds.hypergrad import Accumulator
 class Product(NamedTuple):
     """One product Y = S M that was made with a graph, S = A or Â: M, Y, and Y's place in the graph of autograd."""
 
-    edge: GradientEdge
+    edge: OwnedEdge
     operand: Tensor
     result: Tensor
     versions: tuple[int, int]
@@ -117,7 +118,7 @@ class SampledGraph:
 
     def product_edges(self) -> Sequence[GradientEdge]:
         """Return the gradient edges of all products so far, the inputs of the vector-Jacobian product."""
-        return [product.edge for product in self._kept or ()]
+        return [product.edge.edge for product in self._kept or ()]
 
     def _start_record(self) -> None:
         self._kept = _Record()
@@ -145,7 +146,7 @@ class SampledGraph:
             m = m.detach().requires_grad_()  # Not the result: a leaf of autograd must not be changed in place.
         result = multiply(csr, m, transpose)
         versions = (m._version, result._version)
-        record.append(Product(get_gradient_edge(result), m.detach(), result.detach(), versions, normalised))
+        record.append(Product(owned_edge(result), m.detach(), result.detach(), versions, normalised))
         return result
 
 

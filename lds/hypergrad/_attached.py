@@ -33,7 +33,8 @@ from lds.hypergrad._suspects import unrepeatable
 
 # Where the package lies, and torch, which calls the backward of `unroll`.
 _NOT_THEIRS = tuple(
-    os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), torch.__file__)
+    os.path.dirname(os.path.abspath(path)) + os.sep
+    for path in (os.path.dirname(os.path.dirname(__file__)), torch.__file__)
 )
 
 # Operations that torch cannot differentiate again, by parts of the names of their nodes, and what to use instead.

@@ -50,7 +50,7 @@ ADVICE: dict[Solver, str] = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class ImplicitDiagnostics(Diagnostics):
     """What implicit differentiation notices: whether its premise, an isolated minimum, holds.
 

@@ -12,7 +12,9 @@ import optree
 import torch
 from torch import Tensor, nn
 
+from lds._keywords import explained
 from lds._random import INIT, STEP, cuda_devices, forked, reseed
+from lds._show import Shown
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater, WithBuffers, as_updater, gradient, trained
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
@@ -27,8 +29,8 @@ from lds.hypergrad.memory._tape import ResumableTape
 _HINT = 2**25 - 2**16
 
 
-@dataclass(frozen=True)
-class Problem:
+@dataclass(frozen=True, repr=False)
+class Problem(Shown):
     """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method.
 
     `attached` says that autograd goes through it, as for `unroll`, so that it may stand in an objective.
@@ -229,8 +231,8 @@ class Segment:
     tape: Tape
 
 
-@dataclass
-class Trajectory:
+@dataclass(repr=False)
+class Trajectory(Shown):
     """What `record` returns: what was kept of the last iterates of Φ, and all that is needed to run them again.
 
     Attributes:
@@ -252,10 +254,11 @@ class Trajectory:
     inner_losses: list[float]
     mean_loss: float
     begin: int
-    dynamics: Dynamics
-    segments: tuple[Segment, ...]
+    dynamics: Dynamics = field(repr=False)
+    segments: tuple[Segment, ...] = field(repr=False)
 
 
+@explained
 def record(
     inner: InnerObjective | None,
     params: PyTree,
@@ -414,8 +417,8 @@ def keep_freed_memory() -> None:
     torch.empty(_HINT, dtype=torch.uint8)
 
 
-@dataclass
-class Diagnostics:
+@dataclass(repr=False)
+class Diagnostics(Shown):
     """What every method notices.
 
     Attributes:

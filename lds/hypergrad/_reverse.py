@@ -24,7 +24,9 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._keywords import explained
 from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, forked, reseed
+from lds._show import short
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._attached import Attached, Spot, Walk, is_due
@@ -255,7 +257,11 @@ class SweepStep(NamedTuple):
     costate: State
     grad: PyTree
 
+    def __repr__(self) -> str:
+        return short(self)
 
+
+@explained
 def sweep(
     trajectory: Trajectory,
     outer_objective: Objective,
@@ -442,6 +448,7 @@ def hypergradient(
 ) -> HypergradientResult[D]: ...
 
 
+@explained
 def hypergradient(
     inner: InnerObjective | None,
     outer_objective: Objective,

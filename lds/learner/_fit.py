@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import EpochRecord
+from lds._keywords import explained
 from lds._random import EVALUATE, cuda_devices, forked, reseed
 from lds.errors import InputError
 from lds.graph import Structure
@@ -86,6 +87,7 @@ class Fit:
         names = self._task.class_names
         return [str(number) for number in range(self._task.num_classes)] if names is None else list(names)
 
+    @explained
     def graph(self, threshold: float | None = None, *, top_k: int | None = None, sample: int | None = None) -> Data:
         """Return the learned structure as a graph: edges by threshold, the strongest ones of each node, or a sample.
 

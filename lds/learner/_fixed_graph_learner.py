@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord
 from lds._checks import check_integers, check_sizes
+from lds._keywords import explained
 from lds._random import INIT, forked, mix, reseed
 from lds.data.prepare import ready
 from lds.errors import InputError
@@ -68,6 +69,7 @@ class FixedGraphLearner:
         check_integers(self, "steps", "patience")
         check_sizes(self, "random_edges", "lr", "weight_decay")
 
+    @explained
     def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
         """Train on one data set, as one outer epoch; arguments and errors as for `StructureLearner.fit`.
 

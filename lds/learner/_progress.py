@@ -16,6 +16,7 @@ from torch import Tensor
 from lds._callbacks import EpochRecord
 from lds.errors import InputError, NumericalError, OuterStepError, PremiseWarning
 from lds.hypergrad import SweepDiagnostics, Trajectory
+from lds.hypergrad._attached import frames_of_ours
 from lds.learner._task import Params
 from lds.updaters import State, Updater
 
@@ -165,7 +166,7 @@ def report_explosion(progress: Progress, diagnostics: SweepDiagnostics) -> None:
             f"depth {diagnostics.explodes_at} of {diagnostics.steps_swept} on; take a horizon below "
             f"{diagnostics.explodes_at}, or a lower inner learning rate",
             PremiseWarning,
-            stacklevel=5,  # At the line that calls `fit`.
+            stacklevel=frames_of_ours(),
         )
 
 

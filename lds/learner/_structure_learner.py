@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord, StepRecord
 from lds._checks import check, check_integers, check_sizes
+from lds._keywords import explained
 from lds._memory import ROOM, too_large
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.data.prepare import ready
@@ -109,6 +110,7 @@ class StructureLearner:
             a, b = _LR_RANGE
             check("inner_lr", self.inner_lr, f"between {a} and {b} to be learned", lambda x: a < x < b)
 
+    @explained
     def fit(
         self,
         data: Data,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lds._keywords import explained
 from lds.data.edges import Weights
 from lds.data.features import Features, Scale
 from lds.data.own._benchmarks import GEOM_GCN, read_content, read_geom_gcn
@@ -44,6 +45,7 @@ _OWNERS = {
 }
 
 
+@explained
 def read(
     path: str | os.PathLike[str],
     *,

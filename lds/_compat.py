@@ -1,0 +1,35 @@
+"""What older releases of the requirements lack, in one place; each part says from which release on it is not needed.
+
+`constraints-oldest.txt` names the oldest releases that the tests pass with.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+# torch 2.9: a gradient edge owns its node.
+_EDGES_OWN = "ownership_token" in GradientEdge._fields
+
+
+class OwnedEdge(NamedTuple):
+    """A gradient edge, and what keeps its node alive.
+
+    The Python object of a node of a `torch.autograd.Function` does not own the node in C++: the tensors computed from
+    its result do. Where nobody uses the result, the node is gone, and up to torch 2.8 naming the edge among the inputs
+    of `torch.autograd.grad` follows a null pointer.
+    """
+
+    edge: GradientEdge
+    owner: object
+
+
+def owned_edge(tensor: Tensor) -> OwnedEdge:
+    """Return the gradient edge of a tensor, valid for as long as the result is kept."""
+    if _EDGES_OWN:
+        return OwnedEdge(get_gradient_edge(tensor), None)
+    with torch.enable_grad():
+        return OwnedEdge(get_gradient_edge(tensor), tensor.view_as(tensor).grad_fn)
