@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,3 +36,30 @@ def owned_edge(tensor: Tensor) -> OwnedEdge:
         return OwnedEdge(get_gradient_edge(tensor), None)
     with torch.enable_grad():
         return OwnedEdge(get_gradient_edge(tensor), tensor.view_as(tensor).grad_fn)
+
+
+@contextmanager
+def safe_globals(classes: Sequence[Any]) -> Iterator[None]:
+    """Have `torch.load(…, weights_only=True)` take these classes meanwhile; torch 2.5 has it."""
+    if hasattr(torch.serialization, "safe_globals"):
+        with torch.serialization.safe_globals(list(classes)):
+            yield
+        return
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(list(classes))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def may_run_code(file: BinaryIO) -> bool:
+    """Tell whether torch below 2.6 would run code of a file, in spite of weights_only: a tar archive (CVE-2025-32434).
+
+    The file is left at its beginning.
+    """
+    file.seek(0)
+    found = tarfile.is_tarfile(file)
+    file.seek(0)
+    return found

@@ -32,7 +32,7 @@ def call(function=hypergradient, **options):
     [
         (
             lambda: call(horizon=3),
-            r"hypergradient takes no horizon, but horizon=3 .* write method=Reverse\(horizon=3\)",
+            r"hypergradient takes no horizon, .* write method=Reverse\(horizon=3\)",
         ),
         (lambda: call(method=Reverse(), tol=0.1), r"write method=Reverse\(tol=0.1\)"),
         (lambda: call(method=Implicit(), tol=0.1), r"write method=Implicit\(tol=0.1\)"),
@@ -56,7 +56,7 @@ def call(function=hypergradient, **options):
         (lambda: StructureLearner(k=3), "k is an argument of KNNGraph"),
         (
             lambda: StructureLearner().fit(None, max_epochs=3),
-            r"StructureLearner.fit takes no max_epochs.*StructureLearner",
+            "fit takes no max_epochs.* of StructureLearner",
         ),
         (lambda: LDSClassifier(k=3), "LDSClassifier takes no k"),
     ],
@@ -100,5 +100,5 @@ def test_functions_and_classes_are_what_they_were():
     assert pickle.loads(pickle.dumps(hypergradient)) is hypergradient
     assert pickle.loads(pickle.dumps(Adam(0.1))) == Adam(0.1)
     assert "updater" in inspect.signature(hypergradient).parameters
-    assert list(inspect.signature(Reverse).parameters)[0] == "horizon"
+    assert next(iter(inspect.signature(Reverse).parameters)) == "horizon"
     assert hypergradient.__doc__.startswith("Return the gradient")

@@ -132,6 +132,20 @@ def test_changelog_has_the_version():
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def test_the_lower_bounds_are_those_that_were_tested():
+    """constraints-oldest.txt, which the job `oldest` installs, has what setup.cfg asks for, and no older or newer."""
+    pinned = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8"), re.M))
+    config = metadata()
+    required = config["options"]["install_requires"]
+    bounds = dict(re.findall(r"^\s*([\w-]+)(?:\[\w+\])?>=(\S+)$", required, re.M))
+    assert bounds
+    assert len(bounds) == len(required.split())
+    assert {name: pinned.get(name) for name in bounds} == bounds
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("torch", "torch-geometric", "numpy", "scipy", "scikit-learn"):
+        assert f"{name} {bounds[name]}" in readme
+
+
 def test_torch_is_pinned():
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 

@@ -25,10 +25,11 @@ def read_mat(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
     """
     import scipy.io
+    import scipy.sparse
 
     try:
         with os.fdopen(open_file(path, os.O_RDONLY, links=True), "rb") as file:
-            held = scipy.io.loadmat(file, spmatrix=False)  # type: ignore[arg-type]  # Its stub knows no files.
+            held = scipy.io.loadmat(file)  # type: ignore[arg-type]  # Its stub knows no files.
     except OSError:
         raise
     except NotImplementedError as error:
@@ -38,7 +39,11 @@ def read_mat(path: Path) -> dict[str, Any]:
     # scipy's documentation names few exceptions of a damaged file.
     except Exception as error:
         raise DataError(f"{path} must be a .mat file, but {reason(error)}; save it again") from error
-    arrays = {name: value for name, value in held.items() if not name.startswith("__")}
+    arrays = {
+        name: scipy.sparse.csc_array(value) if scipy.sparse.issparse(value) else value
+        for name, value in held.items()
+        if not name.startswith("__")
+    }
     if "A" in arrays and "local_info" in arrays:
         return _facebook100(path, arrays["A"], arrays["local_info"])
     flat = {name: _column(name, value) for name, value in arrays.items() if name in _PART}
