@@ -69,6 +69,10 @@ class DerivativeWarning(PremiseWarning):
     """The vector-Jacobian product of an inner step is not the derivative of its values."""
 
 
+class MissingMaskWarning(UserWarning):
+    """Data has no early-stopping nodes, so that a half of its validation nodes became them."""
+
+
 class UnverifiedWarning(UserWarning):
     """A folder of an earlier version has no sums, so that nobody can tell whether its files have changed."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import re
 import sys
 import warnings
@@ -23,6 +22,7 @@ import optree
 import torch
 from torch import Tensor, nn
 
+from lds._frames import frames_of_ours
 from lds._random import SPOT, reseed
 from lds._updater import State
 from lds.errors import DerivativeWarning, ForeignTensorWarning, InputError, ReplayError, UnreachedWarning
@@ -30,12 +30,6 @@ from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGra
 from lds.hypergrad._guards import Watcher, leaves_of, step_error
 from lds.hypergrad._outer import Outer, SteadyTracer, SteadyVariable, copied, is_differentiable
 from lds.hypergrad._suspects import unrepeatable
-
-# Where the package lies, and torch, which calls the backward of `unroll`.
-_NOT_THEIRS = tuple(
-    os.path.dirname(os.path.abspath(path)) + os.sep
-    for path in (os.path.dirname(os.path.dirname(__file__)), torch.__file__)
-)
 
 # Operations that torch cannot differentiate again, by parts of the names of their nodes, and what to use instead.
 _INSTEAD = {
@@ -216,14 +210,6 @@ def settled_by_differences() -> Iterator[None]:
         warnings.simplefilter("ignore", DerivativeWarning)
         warnings.simplefilter("ignore", UnreachedWarning)
         yield
-
-
-def frames_of_ours() -> int:
-    """Return the `stacklevel` of a warning that points at the user's line."""
-    frame, count = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THEIRS):
-        frame, count = frame.f_back, count + 1
-    return count
 
 
 class Spot(Watcher):

@@ -12,11 +12,12 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._frames import frames_of_ours
 from lds._keywords import explained
 from lds._show import Shown, short
 from lds._updater import InnerObjective, Objective, PyTree, Updater
 from lds.errors import HypergradientCheckError, InputError, NumericalError, ReplayError, UnreachedWarning
-from lds.hypergrad._attached import frames_of_ours, settled_by_differences
+from lds.hypergrad._attached import settled_by_differences
 from lds.hypergrad._diagnostics import HypergradientResult, Method
 from lds.hypergrad._finite_difference import WIDER, Probe, Prober, evaluate
 from lds.hypergrad._forward import Forward

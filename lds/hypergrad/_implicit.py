@@ -14,10 +14,11 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._frames import frames_of_ours
 from lds._random import forked
 from lds._updater import Objective, PyTree, State, WithBuffers, gradient, trained
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._attached import Attached, Product, frames_of_ours, spot_check, walk_step
+from lds.hypergrad._attached import Attached, Product, spot_check, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, StateSpec, Step
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged

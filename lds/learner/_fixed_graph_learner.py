@@ -83,7 +83,7 @@ class FixedGraphLearner:
         return fit
 
     def _train(self, data: Data, seed: int) -> Fit:
-        data = ready(data, weights=initial_weights(self.graph))
+        data = ready(data, weights=initial_weights(self.graph), seed=seed)
         task = Task(data, self.model, self.weight_decay)
         task.nodes["selection"] = torch.cat([task.nodes["val"], task.nodes["es"]])
         structure = self._structure(data, task)
@@ -118,7 +118,7 @@ class FixedGraphLearner:
         params, logits, inner_loss = best
         accuracy, loss = task.early_stopping(logits)
         epoch = EpochRecord(1, 0, inner_loss, accuracy, loss, structure.expected_edges, improved=True)
-        return Fit(structure, params, logits, (epoch,), 0, task)
+        return Fit(structure, params, logits, (epoch,), 0, task.known)
 
     def _structure(self, data: Data, task: Task) -> CandidatePairs:
         if self.graph is not None:

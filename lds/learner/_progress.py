@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import EpochRecord
+from lds._frames import frames_of_ours
 from lds.errors import InputError, NumericalError, OuterStepError, PremiseWarning
 from lds.hypergrad import SweepDiagnostics, Trajectory
-from lds.hypergrad._attached import frames_of_ours
 from lds.learner._task import Params
 from lds.updaters import State, Updater
 

@@ -122,7 +122,8 @@ class StructureLearner:
         """Learn a structure for one data set.
 
         Args:
-            data: PyG `Data` with x, y, edge_index and train_mask, val_mask, es_mask, test_mask, in any form that
+            data: PyG `Data` with x, y, edge_index and train_mask, val_mask, es_mask, test_mask (without es_mask, a half
+                of val_mask becomes it, with a warning), in any form that
                 `lds.data.prepare` takes.
             seed: seed of all randomness; the same seed gives the same bits on the same machine.
             callbacks: told of every outer step and epoch, and of the moments that learning could be resumed from; each
@@ -137,7 +138,7 @@ class StructureLearner:
             OuterStepError: a number is NaN or infinite; the error holds what it takes to run that step again.
         """
         listeners = Callbacks(callbacks)
-        data = ready(data, weights=initial_weights(self.graph))
+        data = ready(data, weights=initial_weights(self.graph), seed=seed)
         task = Task(data, self.model, self.weight_decay)
         outer = self._outer(task, data)
         if resume is None:
@@ -155,7 +156,7 @@ class StructureLearner:
         structure: Structure = progress.outer["structure"]
         structure.restore_(progress.best.theta)
         best, history = progress.best, tuple(progress.history)
-        return Fit(structure, best.params, best.logits, history, progress.outer_step, task)
+        return Fit(structure, best.params, best.logits, history, progress.outer_step, task.known)
 
     def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""
@@ -220,7 +221,7 @@ class StructureLearner:
         Raises:
             DataError, InputError: as for `fit`.
         """
-        data = ready(data, weights=initial_weights(self.graph))
+        data = ready(data, weights=initial_weights(self.graph), seed=seed)
         task = Task(data, self.model, self.weight_decay)
         outer = self._outer(task, data)
         if theta is not None:

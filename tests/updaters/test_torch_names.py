@@ -98,7 +98,10 @@ class TestFiftySteps:
         assert relative_error(run(ours(**options)), expected) <= 1e-4
         assert relative_error(run(ours(**options | {"maximize": False})), expected) > 1e-3
 
-    @pytest.mark.parametrize("name", ["Adadelta", "Adafactor", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"])
+    @pytest.mark.parametrize(
+        "name",
+        [n for n in ["Adadelta", "Adafactor", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"] if hasattr(torch.optim, n)],
+    )
     def test_defaults_are_those_of_torch(self, name):
         ours, theirs = both(name)
         assert relative_error(run(ours(), 20), torch_run(theirs, 20)) <= 1e-6
