@@ -29,7 +29,7 @@ def read_mat(path: Path) -> dict[str, Any]:
 
     try:
         with os.fdopen(open_file(path, os.O_RDONLY, links=True), "rb") as file:
-            held = scipy.io.loadmat(file)  # type: ignore[arg-type]  # Its stub knows no files.
+            held: dict[str, Any] = scipy.io.loadmat(file)  # type: ignore[arg-type]  # Its stub knows no files.
     except OSError:
         raise
     except NotImplementedError as error:
