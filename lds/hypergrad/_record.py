@@ -142,7 +142,12 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[
     for place, leaf in enumerate(leaves):
         if not is_differentiable(leaf):
             found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise InputError(f"{_path(params, place)} must be a floating-point tensor, got {found}")
+            advice = "convert it, or leave it out"
+            if isinstance(leaf, Tensor):
+                advice += "; where it is a buffer of a module, write params, call = functional(module, buffers=True)"
+            elif isinstance(leaf, Iterator):
+                advice = "for module.parameters(), write params, call = functional(module)"
+            raise InputError(f"{_path(params, place)} must be a floating-point tensor, got {found}; {advice}")
         if isinstance(leaf, nn.Parameter) and not leaf.requires_grad:
             raise InputError(
                 f"all of params is trained, but {_path(params, place)} is a frozen Parameter (requires_grad=False); "
