@@ -171,12 +171,16 @@ def test_hooks_run_the_tools_that_setup_cfg_pins():
 def test_the_workflow_runs_everything_on_every_python():
     """The versions are those of the classifiers, and what is run is `.ci/run`, which makes .venv with PYTHON."""
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    (job,) = workflow["jobs"].values()
+    job = workflow["jobs"]["checks"]
     stated = re.findall(r"Python :: (3\.\d+)$", metadata()["metadata"]["classifiers"], re.MULTILINE)
     assert job["strategy"]["matrix"]["python"] == stated
     step = job["steps"][-1]
     assert step["run"] == "bash .ci/run"
     assert set(step["env"]) >= {"PYTHON"}
+    oldest = workflow["jobs"]["oldest"]["steps"][-1]
+    assert oldest["env"]["CONSTRAINTS"] == "constraints-oldest.txt"
+    assert "scripts/test" in oldest["run"]
+    assert "scripts/demo" in oldest["run"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ def read_mat(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
     """
     import scipy.io
-    import scipy.sparse
 
     try:
         with os.fdopen(open_file(path, os.O_RDONLY, links=True), "rb") as file:
@@ -39,15 +38,18 @@ def read_mat(path: Path) -> dict[str, Any]:
     # scipy's documentation names few exceptions of a damaged file.
     except Exception as error:
         raise DataError(f"{path} must be a .mat file, but {reason(error)}; save it again") from error
-    arrays = {
-        name: scipy.sparse.csc_array(value) if scipy.sparse.issparse(value) else value
-        for name, value in held.items()
-        if not name.startswith("__")
-    }
+    arrays = {name: _as_array(value) for name, value in held.items() if not name.startswith("__")}
     if "A" in arrays and "local_info" in arrays:
         return _facebook100(path, arrays["A"], arrays["local_info"])
     flat = {name: _column(name, value) for name, value in arrays.items() if name in _PART}
     return parts_of(path, flat, [name for name in arrays if name not in _PART])
+
+
+def _as_array(value: Any) -> Any:
+    """Return a sparse matrix as an array, as scipy does from 1.15 on where it is asked to."""
+    import scipy.sparse
+
+    return scipy.sparse.csc_array(value) if scipy.sparse.issparse(value) else value
 
 
 def _column(name: str, value: Any) -> Any:
