@@ -108,8 +108,9 @@ def read_table(path: Path, header: Sequence[str], rows: Iterable[tuple[int, Sequ
     for mask, bits in selected.items():
         parts[mask] = torch.tensor(bits, dtype=torch.bool)
     if name is None:
-        whole = x is not None and x.shape[1] == len(features)  # No column became several.
-        found = {columns[place]: x[:, at].numpy() for at, place in enumerate(features)} if whole else {}
+        found = {}
+        if x is not None and x.shape[1] == len(features):  # No column became several.
+            found = {columns[place]: x[:, at].numpy() for at, place in enumerate(features)}
         return Nodes(parts, names, "numbered from 0 by their lines", found if wanted.id is None else {})
     parts["node_names"] = list(names)
     return Nodes(parts, names, f"named by the column {columns[name]}")
