@@ -49,7 +49,8 @@ def _as_array(value: Any) -> Any:
     """Return a sparse matrix as an array, as scipy does from 1.15 on where it is asked to."""
     import scipy.sparse
 
-    return scipy.sparse.csc_array(value) if scipy.sparse.issparse(value) else value
+    sparse: bool = scipy.sparse.issparse(value)
+    return scipy.sparse.csc_array(value) if sparse else value
 
 
 def _column(name: str, value: Any) -> Any:
