@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lds._show import short
 from lds.errors import InputError
 
 PyTree: TypeAlias = Any
@@ -40,6 +41,9 @@ class State(NamedTuple):
     slots: PyTree = ()
     step: int = 0
 
+    def __repr__(self) -> str:
+        return short(self)
+
 
 class WithBuffers(NamedTuple):
     """Params of a module with the buffers that the state carries along; what `functional(…, buffers=True)` returns.
@@ -52,6 +56,9 @@ class WithBuffers(NamedTuple):
 
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
+
+    def __repr__(self) -> str:
+        return short(self)
 
 
 def trained(params: PyTree) -> PyTree:

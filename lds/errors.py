@@ -13,6 +13,10 @@ class InputError(LDSError, ValueError):
     """A value, a function or a data set handed to the package is not what it must be."""
 
 
+class KeywordError(InputError, TypeError):
+    """A function was given a keyword that it does not take; the message says what to write."""
+
+
 class DataError(InputError):
     """A data set is unknown, missing, corrupt or inconsistent."""
 
@@ -63,6 +67,10 @@ class UnreachedWarning(PremiseWarning):
 
 class DerivativeWarning(PremiseWarning):
     """The vector-Jacobian product of an inner step is not the derivative of its values."""
+
+
+class MissingMaskWarning(UserWarning):
+    """Data has no early-stopping nodes, so that a half of its validation nodes became them."""
 
 
 class UnverifiedWarning(UserWarning):

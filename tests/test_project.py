@@ -132,6 +132,20 @@ def test_changelog_has_the_version():
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def test_the_lower_bounds_are_those_that_were_tested():
+    """constraints-oldest.txt, which the job `oldest` installs, has what setup.cfg asks for, and no older or newer."""
+    pinned = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8"), re.M))
+    config = metadata()
+    required = config["options"]["install_requires"]
+    bounds = dict(re.findall(r"^\s*([\w-]+)(?:\[\w+\])?>=(\S+)$", required, re.M))
+    assert bounds
+    assert len(bounds) == len(required.split())
+    assert {name: pinned.get(name) for name in bounds} == bounds
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("torch", "torch-geometric", "numpy", "scipy", "scikit-learn"):
+        assert f"{name} {bounds[name]}" in readme
+
+
 def test_torch_is_pinned():
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 
@@ -157,12 +171,16 @@ def test_hooks_run_the_tools_that_setup_cfg_pins():
 def test_the_workflow_runs_everything_on_every_python():
     """The versions are those of the classifiers, and what is run is `.ci/run`, which makes .venv with PYTHON."""
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    (job,) = workflow["jobs"].values()
+    job = workflow["jobs"]["checks"]
     stated = re.findall(r"Python :: (3\.\d+)$", metadata()["metadata"]["classifiers"], re.MULTILINE)
     assert job["strategy"]["matrix"]["python"] == stated
     step = job["steps"][-1]
     assert step["run"] == "bash .ci/run"
     assert set(step["env"]) >= {"PYTHON"}
+    oldest = workflow["jobs"]["oldest"]["steps"][-1]
+    assert oldest["env"]["CONSTRAINTS"] == "constraints-oldest.txt"
+    assert "scripts/test" in oldest["run"]
+    assert "scripts/demo" in oldest["run"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lds._files import make_folder, write_atomically
+from lds._show import Shown
 from lds._statistics import Mean, PairedDifference, mean, paired
 from lds._sums import sums_of_files, with_sum
 from lds.errors import InputError
@@ -125,8 +126,8 @@ class Recommendation:
     reason: str
 
 
-@dataclass(frozen=True)
-class Ablation:
+@dataclass(frozen=True, repr=False)
+class Ablation(Shown):
     """Runs at several horizons, and the truncation curve.
 
     Scores keep the unit that they came in, in the table, the files and a report: an accuracy is a share, 0 to 1.

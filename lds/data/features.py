@@ -115,7 +115,7 @@ def made_features(kind: Features, x: Tensor | None, edge_index: Tensor, num_node
     if kind == "tfidf":
         return _tfidf(as_features(x))
     if kind == "identity":
-        return from_scipy(scipy.sparse.csr_matrix(scipy.sparse.eye_array(num_nodes)))
+        return from_scipy(scipy.sparse.csr_matrix(scipy.sparse.eye(num_nodes)))
     degree = torch.bincount(edge_index[0], minlength=num_nodes)
     found, column = np.unique(degree.numpy(), return_inverse=True)
     ones, starts = np.ones(num_nodes), np.arange(num_nodes + 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lds.data.masks import INDICES
+from lds.data.own._cells import Impute
 from lds.data.own._networkx import nodes_of
 from lds.data.own._table import Columns
 from lds.data.splits import MASKS
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 
-def from_networkx(graph: Any, *, label: str = "label", drop: tuple[str, ...] = ()) -> Data:
+def from_networkx(
+    graph: Any,
+    *,
+    label: str = "label",
+    drop: tuple[str, ...] = (),
+    one_hot: tuple[str, ...] = (),
+    impute: Impute = "none",
+) -> Data:
     """Return features, labels, masks and edges of a networkx graph, for `prepare`.
 
     Attributes of nodes are columns, as those of a table: the label, features that are numbers, and masks. The keys of
@@ -25,6 +33,8 @@ def from_networkx(graph: Any, *, label: str = "label", drop: tuple[str, ...] = (
         graph: the graph.
         label: attribute of the labels.
         drop: attributes to leave out.
+        one_hot: attributes that are categories, see `lds.data.read`; ("all",) for those that are texts.
+        impute: "mean" puts the mean of an attribute where a node lacks it.
 
     Raises:
         DataError: this is no such graph, or an attribute is missing on a node, or not what it must be.
@@ -33,7 +43,7 @@ def from_networkx(graph: Any, *, label: str = "label", drop: tuple[str, ...] = (
 
     if not hasattr(graph, "nodes") or not hasattr(graph, "edges"):
         raise DataError(f"from_networkx needs a graph of networkx, but {type(graph).__name__} came")
-    nodes, edges = nodes_of(graph, Path("the graph"), Columns(label, None, drop))
+    nodes, edges = nodes_of(graph, Path("the graph"), Columns(label, None, drop, one_hot, impute))
     return Data(**{name: part for name, part in (nodes.parts | edges).items() if part is not None})
 
 

@@ -8,6 +8,7 @@ scikit-learn estimators all come this way, so that one rule holds at every door.
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -18,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lds._frames import frames_of_ours
+from lds._keywords import explained
 from lds.data.edges import Weights, as_edges, retain_edges, retain_weights
 from lds.data.features import Features, Scale, as_features, check_finite, made_features, scaled
 from lds.data.labels import encode
 from lds.data.mapped import pieces
 from lds.data.masks import INDICES, as_masks, masks_for, num_splits
 from lds.data.splits import MASKS, check_seed
-from lds.errors import DataError, InputError
+from lds.errors import DataError, InputError, MissingMaskWarning
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -39,6 +42,7 @@ _LONGEST_NAME = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
+@explained
 def prepare(
     data: Data | Mapping[str, Any],
     *,
@@ -123,8 +127,11 @@ def prepare(
     return _assembled(data, {"x": x, "edge_index": kept, "edge_weight": weight, **found, **masks})
 
 
-def ready(data: Data, *, weights: Weights = "refuse") -> Data:
-    """Return data as `prepare` does, with x in the precision that it has and the masks that came; none is made.
+def ready(data: Data, *, weights: Weights = "refuse", seed: int | None = None) -> Data:
+    """Return data as `prepare` does, with x in the precision that it has and the masks that came.
+
+    No mask is made, but with a seed that of the early-stopping nodes, out of a half of the validation nodes; a warning
+    says so.
 
     Raises:
         DataError: as for `prepare`, or a mask is missing.
@@ -141,6 +148,14 @@ def ready(data: Data, *, weights: Weights = "refuse") -> Data:
     masks = {name: data.get(name) for name in MASKS}
     if not all(_is_ready_mask(mask, nodes) for mask in masks.values()):
         masks = as_masks(data, nodes)
+        if seed is not None and set(MASKS) - masks.keys() == {"es_mask"}:
+            masks = masks_for(data, found["y"], {}, None, check_seed(seed))
+            warnings.warn(
+                f"data has no es_mask to stop early on, so {int(masks['es_mask'].sum())} nodes of its val_mask became "
+                f"it, drawn by seed {seed}; set es_mask, or data.update(lds.data.complete_masks(data)), to choose",
+                MissingMaskWarning,
+                stacklevel=frames_of_ours(),
+            )
         if missing := [name for name in MASKS if name not in masks]:
             raise DataError(
                 f"data.{missing[0]} must select nodes, but it is missing; set {', '.join(MASKS)}, "

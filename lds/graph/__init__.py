@@ -1,5 +1,6 @@
 """Random graph structures as outer variables of the engine."""
 
+from lds._keywords import explain_classes
 from lds._sparse import SparseMatrix
 from lds.graph._all_pairs import AllPairs
 from lds.graph._candidate_graph import CandidateGraph
@@ -22,3 +23,5 @@ __all__ = [
     "initial_weights",
     "random_pairs",
 ]
+
+explain_classes(AllPairs, CandidatePairs, GivenGraph, KNNGraph)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lds._show import Shown
 from lds.errors import NumericalError
 from lds.graph._sampled import GraphTracer
 
@@ -34,8 +35,8 @@ class RowGroup:
     full: Tensor
 
 
-@dataclass(frozen=True)
-class FactorPairs:
+@dataclass(frozen=True, repr=False)
+class FactorPairs(Shown):
     r"""The gradient of a scalar in the edge probabilities of a graph, from products alone.
 
     A scalar that depends on A only through Y_k = A M_k and through the degrees d has

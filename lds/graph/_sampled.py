@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge
 
+from lds._compat import OwnedEdge, owned_edge
 from lds._sparse import csr_tensor, multiply
 from lds.errors import InputError
 from lds.hypergrad import Accumulator
@@ -20,7 +21,7 @@ from lds.hypergrad import Accumulator
 class Product(NamedTuple):
     """One product Y = S M that was made with a graph, S = A or Â: M, Y, and Y's place in the graph of autograd."""
 
-    edge: GradientEdge
+    edge: OwnedEdge
     operand: Tensor
     result: Tensor
     versions: tuple[int, int]
@@ -159,7 +160,7 @@ class SampledGraph:
 
     def product_edges(self) -> Sequence[GradientEdge]:
         """Return the gradient edges of all products so far, the inputs of the vector-Jacobian product."""
-        return [product.edge for product in self._kept or ()]
+        return [product.edge.edge for product in self._kept or ()]
 
     @property
     def _open_record(self) -> _Record | None:
@@ -181,7 +182,7 @@ class SampledGraph:
         for operand in (*(scale * m for m in operands), self.scale):  # Of a vector, see `FactorAccumulator.add`.
             probe = operand.detach().requires_grad_()
             version = operand._version
-            record.append(Product(get_gradient_edge(probe), operand, operand, (version, version), normalised=False))
+            record.append(Product(owned_edge(probe), operand, operand, (version, version), normalised=False))
             probes.append(probe)
         return probes
 
@@ -228,7 +229,7 @@ class SampledGraph:
         backward = _Backward(transpose)
         result = multiply(csr, m, backward)
         versions = (m._version, result._version)
-        record.append(Product(get_gradient_edge(result), m.detach(), result.detach(), versions, normalised, backward))
+        record.append(Product(owned_edge(result), m.detach(), result.detach(), versions, normalised, backward))
         return result
 
 

@@ -1,5 +1,6 @@
 """Hypergradients of unrolled optimization; knows nothing of graphs."""
 
+from lds._keywords import explain_classes
 from lds._updater import WithBuffers
 from lds.hypergrad._batches import Batches
 from lds.hypergrad._check import HypergradientCheck, LeafCheck, check_hypergradient
@@ -63,3 +64,5 @@ __all__ = [
     "truncation_curve",
     "unroll",
 ]
+
+explain_classes(Reverse, Forward, Implicit, FiniteDifference, Batches, Derived, Problem)

@@ -5,25 +5,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
+from lds._frames import frames_of_ours
 from lds._updater import State
 from lds.errors import DerivativeWarning, InputError, UnreachedWarning
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph
 from lds.hypergrad._guards import Watcher
 from lds.hypergrad._outer import Outer
-
-# Where the package lies, and torch, which calls the backward of `unroll`.
-_NOT_THEIRS = tuple(
-    os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), torch.__file__)
-)
 
 
 class Attached(Watcher):
@@ -82,11 +75,3 @@ def settled_by_differences() -> Iterator[None]:
         warnings.simplefilter("ignore", DerivativeWarning)
         warnings.simplefilter("ignore", UnreachedWarning)
         yield
-
-
-def frames_of_ours() -> int:
-    """Return the `stacklevel` of a warning that points at the user's line."""
-    frame, count = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THEIRS):
-        frame, count = frame.f_back, count + 1
-    return count

@@ -12,6 +12,9 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._frames import frames_of_ours
+from lds._keywords import explained
+from lds._show import Shown, short
 from lds._updater import InnerObjective, Objective, PyTree, Updater
 from lds.errors import HypergradientCheckError, InputError, NumericalError, ReplayError, UnreachedWarning
 from lds.hypergrad._attached import settled_by_differences
@@ -32,8 +35,8 @@ ATTACHED = f"take inner gradients with lds.updaters.gradient (or create_graph=Tr
 SMOOTH = "look for rounding, sorting, thresholds and absolute values on the way, move θ, or take fewer steps"
 
 
-@dataclass(frozen=True)
-class LeafCheck:
+@dataclass(frozen=True, repr=False)
+class LeafCheck(Shown):
     """One tensor of θ: what was compared, entry by entry, and last, for a large one, along a random direction.
 
     Attributes:
@@ -49,8 +52,8 @@ class LeafCheck:
     error: float
 
 
-@dataclass(frozen=True)
-class HypergradientCheck:
+@dataclass(frozen=True, repr=False)
+class HypergradientCheck(Shown):
     """What `check_hypergradient` returns: one entry for every tensor of θ."""
 
     leaves: tuple[LeafCheck, ...]
@@ -60,7 +63,11 @@ class HypergradientCheck:
         """The largest relative error."""
         return max((leaf.error for leaf in self.leaves), default=0.0)
 
+    def _rows(self) -> list[tuple[str, str]]:
+        return [("error", short(self.error)), *((leaf.path, f"error {leaf.error:.3g}") for leaf in self.leaves)]
 
+
+@explained
 def check_hypergradient(
     inner: InnerObjective | None,
     outer_objective: Objective,
@@ -149,7 +156,7 @@ class _Check:
                     "last bit when it changes; use the outer variables that the objectives are called with, not a copy "
                     "or a closure, or leave it out of outer",
                     UnreachedWarning,
-                    stacklevel=3,
+                    stacklevel=frames_of_ours(),
                 )
             scale = max((abs(c.probe.value) for c in compared), default=0.0)
             failures += [failure for c in compared if (failure := self._failure(c, scale)) is not None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Generic, Protocol, TypeVar
 
+from lds._show import Shown
 from lds._updater import PyTree, State
 from lds.errors import InputError
 from lds.hypergrad._outer import identity
@@ -28,8 +29,8 @@ def no_params_grad() -> PyTree:
     )
 
 
-@dataclass(frozen=True)
-class HypergradientResult(Generic[D]):
+@dataclass(frozen=True, repr=False)
+class HypergradientResult(Shown, Generic[D]):
     """What `hypergradient` returns.
 
     Attributes:
@@ -73,7 +74,7 @@ class Method(Protocol[D]):
         ...
 
 
-@dataclass
+@dataclass(repr=False)
 class SweepDiagnostics(Diagnostics):
     """What a sweep notices; lists are by depth k = 0 … steps_swept.
 

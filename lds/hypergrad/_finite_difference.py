@@ -26,7 +26,7 @@ DISTINCT = 1e-2
 ROUNDINGS = 1000
 
 
-@dataclass
+@dataclass(repr=False)
 class FiniteDifferenceDiagnostics(Diagnostics):
     """What central differences notice.
 

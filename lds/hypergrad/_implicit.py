@@ -14,10 +14,11 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._frames import frames_of_ours
 from lds._random import forked
 from lds._updater import Objective, PyTree, State, WithBuffers, gradient, trained
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._attached import Attached, frames_of_ours
+from lds.hypergrad._attached import Attached
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, StateSpec, Step
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
@@ -52,7 +53,7 @@ ADVICE: dict[Solver, str] = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class ImplicitDiagnostics(Diagnostics):
     """What implicit differentiation notices: whether its premise, an isolated minimum, holds.
 

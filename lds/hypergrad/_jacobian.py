@@ -10,6 +10,8 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._keywords import explained
+from lds._show import Shown
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError
 from lds.hypergrad._guards import check_method
@@ -21,8 +23,8 @@ from lds.hypergrad.memory import Disk
 VectorObjective: TypeAlias = Callable[[PyTree, PyTree], Tensor]
 
 
-@dataclass(frozen=True)
-class JacobianResult:
+@dataclass(frozen=True, repr=False)
+class JacobianResult(Shown):
     """What `jacobian` returns.
 
     Attributes:
@@ -38,6 +40,7 @@ class JacobianResult:
     state: State
 
 
+@explained
 def jacobian(
     inner: InnerObjective | None,
     outer_objective: VectorObjective,

@@ -13,7 +13,9 @@ import optree
 import torch
 from torch import Tensor, nn
 
+from lds._keywords import explained
 from lds._random import INIT, STEP, cuda_devices, forked, reseed
+from lds._show import Shown
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater, WithBuffers, as_updater, gradient, trained
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
@@ -30,8 +32,8 @@ from lds.hypergrad.memory._tape import ResumableTape
 _HINT = 2**25 - 2**16
 
 
-@dataclass(frozen=True)
-class Problem:
+@dataclass(frozen=True, repr=False)
+class Problem(Shown):
     """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method.
 
     `attached` says that autograd goes through it, as for `unroll`, so that it may stand in an objective.
@@ -154,7 +156,12 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[
     for place, leaf in enumerate(leaves):
         if not is_differentiable(leaf):
             found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise InputError(f"{_path(params, place)} must be a floating-point tensor, got {found}")
+            advice = "convert it, or leave it out"
+            if isinstance(leaf, Tensor):
+                advice += "; where it is a buffer of a module, write params, call = functional(module, buffers=True)"
+            elif isinstance(leaf, Iterator):
+                advice = "for module.parameters(), write params, call = functional(module)"
+            raise InputError(f"{_path(params, place)} must be a floating-point tensor, got {found}; {advice}")
         if isinstance(leaf, nn.Parameter) and not leaf.requires_grad:
             raise InputError(
                 f"all of params is trained, but {_path(params, place)} is a frozen Parameter (requires_grad=False); "
@@ -250,8 +257,8 @@ class Segment:
     tape: Tape
 
 
-@dataclass
-class Trajectory:
+@dataclass(repr=False)
+class Trajectory(Shown):
     """What `record` returns: what was kept of the last iterates of Φ, and all that is needed to run them again.
 
     Attributes:
@@ -273,10 +280,11 @@ class Trajectory:
     inner_losses: list[float]
     mean_loss: float
     begin: int
-    dynamics: Dynamics
-    segments: tuple[Segment, ...]
+    dynamics: Dynamics = field(repr=False)
+    segments: tuple[Segment, ...] = field(repr=False)
 
 
+@explained
 def record(
     inner: InnerObjective | None,
     params: PyTree,
@@ -435,8 +443,8 @@ def keep_freed_memory() -> None:
     torch.empty(_HINT, dtype=torch.uint8)
 
 
-@dataclass
-class Diagnostics:
+@dataclass(repr=False)
+class Diagnostics(Shown):
     """What every method notices.
 
     Attributes:

@@ -26,7 +26,9 @@ import torch
 from torch import Tensor
 
 from lds._autograd import vjp
+from lds._keywords import explained
 from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, forked, reseed
+from lds._show import short
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._attached import Attached
@@ -273,7 +275,11 @@ class SweepStep(NamedTuple):
     costate: State
     grad: PyTree
 
+    def __repr__(self) -> str:
+        return short(self)
 
+
+@explained
 def sweep(
     trajectory: Trajectory,
     outer_objective: Objective,
@@ -462,6 +468,7 @@ def hypergradient(
 ) -> HypergradientResult[D]: ...
 
 
+@explained
 def hypergradient(
     inner: InnerObjective | None,
     outer_objective: Objective,

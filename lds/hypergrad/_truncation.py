@@ -11,7 +11,9 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._keywords import explained
 from lds._random import forked
+from lds._show import Shown
 from lds._updater import Objective
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._guards import Noise, check_noise
@@ -20,8 +22,8 @@ from lds.hypergrad._record import Trajectory
 from lds.hypergrad._reverse import UsualWatchers, check_finite, reverse
 
 
-@dataclass(frozen=True)
-class TruncationCurve:
+@dataclass(frozen=True, repr=False)
+class TruncationCurve(Shown):
     r"""How close truncated hypergradients are to the full one; lists are by depth k = 0 … T.
 
     With G_{T-k} the hypergradient truncated at depth k, and G_0 the full one:
@@ -51,6 +53,7 @@ class HasGram(Protocol):
         ...
 
 
+@explained
 def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, noise: Noise = "replay") -> TruncationCurve:
     r"""Sweep once over a trajectory and compare the hypergradients of all truncation depths with the deepest.
 

@@ -11,6 +11,7 @@ import optree
 import torch
 from torch import Tensor
 
+from lds._keywords import explained
 from lds._random import INIT, forked, reseed
 from lds._updater import InnerObjective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
@@ -57,6 +58,7 @@ def unroll(
 ) -> tuple[PyTree, State]: ...
 
 
+@explained
 def unroll(
     inner: InnerObjective | None,
     params: PyTree,

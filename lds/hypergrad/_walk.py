@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from lds._frames import frames_of_ours
 from lds._updater import State
 from lds.errors import ForeignTensorWarning, InputError
-from lds.hypergrad._attached import frames_of_ours
 from lds.hypergrad._dynamics import Costate, Dynamics, Step, StepGraph
 from lds.hypergrad._guards import Watcher
 from lds.hypergrad._met import forget

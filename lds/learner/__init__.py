@@ -1,6 +1,7 @@
 """Learning a graph structure, and the baseline that does not."""
 
 from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._keywords import explain_classes
 from lds.learner._fit import Fit, check_criterion, extract
 from lds.learner._fixed_graph_learner import FixedGraphLearner
 from lds.learner._structure_learner import StructureLearner
@@ -15,3 +16,5 @@ __all__ = [
     "check_criterion",
     "extract",
 ]
+
+explain_classes(FixedGraphLearner, StructureLearner)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,14 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import EpochRecord
+from lds._keywords import explained
 from lds._random import EVALUATE, cuda_devices, forked, reseed
+from lds._show import Shown, short
 from lds.errors import InputError
 from lds.graph import Structure
-from lds.learner._task import Params, Task
+from lds.learner._known import Known
+from lds.learner._saved import read_fit, write_fit
+from lds.learner._task import Params
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -24,8 +30,8 @@ if TYPE_CHECKING:
 _LEVELS = (0.5, 0.1, 0.01, 1e-3, 1e-4, 0.0)
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(Shown):
     """A fitted model and its structure, at the best early-stopping accuracy.
 
     Attributes:
@@ -41,7 +47,7 @@ class Fit:
     logits: Tensor
     history: tuple[EpochRecord, ...]
     outer_steps: int
-    _task: Task
+    _known: Known
 
     @property
     def outer_epochs(self) -> int:
@@ -60,7 +66,7 @@ class Fit:
             InputError: there is no such split.
         """
         self._check(split)
-        return self._task.accuracy(self.logits, split)
+        return self._known.accuracy(self.logits, split)
 
     def loss(self, split: str) -> float:
         """Return the cross-entropy on "train", "val", "es" or "test".
@@ -69,7 +75,7 @@ class Fit:
             InputError: there is no such split.
         """
         self._check(split)
-        return self._task.loss(self.logits, split).item()
+        return self._known.loss(self.logits, split).item()
 
     def predict_proba(self) -> Tensor:
         """Return the class probabilities of all nodes, shape [N, C]."""
@@ -77,15 +83,15 @@ class Fit:
 
     def predict(self) -> Tensor:
         """Return the most probable class of all nodes, in the numbers that `y` has if it has any, int64 [N]."""
-        classes, values = self.logits.argmax(1), self._task.class_values
+        classes, values = self.logits.argmax(1), self._known.class_values
         return classes if values is None else values.to(classes.device)[classes]
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of the columns of `logits`; their numbers where the data named none."""
-        names = self._task.class_names
-        return [str(number) for number in range(self._task.num_classes)] if names is None else list(names)
+        return list(self._known.classes)
 
+    @explained
     def graph(self, threshold: float | None = None, *, top_k: int | None = None, sample: int | None = None) -> Data:
         """Return the learned structure as a graph: the most probable edges, as many as θ expects, Σ θ_ij, rounded.
 
@@ -105,9 +111,82 @@ class Fit:
         """
         return extract(self.structure, threshold, top_k=top_k, sample=sample)
 
+    def to_frame(self) -> Any:
+        """Return what is predicted of every node as a table of pandas, indexed by the names of the nodes, or numbers.
+
+        Columns: split, label, predicted, and "probability of …" for each class; as in predictions.csv of a run.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise InputError("to_frame needs pandas, but it is not installed; pip install pandas") from error
+        return pandas.DataFrame(self._known.table(self.logits.argmax(1), self.predict_proba())).set_index("node")
+
+    def to_networkx(
+        self, threshold: float | None = None, *, top_k: int | None = None, sample: int | None = None
+    ) -> Any:
+        """Return the learned structure as an undirected graph of networkx, whose nodes are their names, or numbers.
+
+        Edges have `weight`; nodes have `split`, `label` and `predicted`, where there are any.
+
+        Args:
+            threshold: which edges, see `graph`, as for `top_k` and `sample`.
+            top_k: keep the k most probable edges of each node.
+            sample: draw A ~ Bernoulli(θ) with this seed.
+
+        Raises:
+            InputError: as for `graph`, or networkx is not installed.
+        """
+        try:
+            import networkx  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise InputError("to_networkx needs networkx, but it is not installed; pip install networkx") from error
+        graph, table = self.graph(threshold, top_k=top_k, sample=sample), self._known.table(self.logits.argmax(1), None)
+        found, names = networkx.Graph(), table.pop("node")
+        for place, name in enumerate(names):
+            found.add_node(name, **{key: column[place] for key, column in table.items() if column[place]})
+        once = graph.edge_index[0] < graph.edge_index[1]
+        ends, weight = graph.edge_index[:, once].tolist(), graph.edge_weight[once].tolist()
+        found.add_weighted_edges_from((names[a], names[b], w) for a, b, w in zip(*ends, weight, strict=True))
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to a file that `load` reads: numbers, texts and tensors, and nothing that could run code.
+
+        A file that is there is replaced, as a whole.
+
+        Raises:
+            InputError: its structure is neither `AllPairs` nor `CandidatePairs`.
+            StorageError: the file cannot be written.
+        """
+        write_fit(Path(path), vars(self), self.structure, self._known)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Fit:
+        """Return the fit that `save` wrote, on the CPU.
+
+        Raises:
+            DataError: the file cannot be read, is damaged, or holds no fit.
+        """
+        return cls(**read_fit(Path(path)))
+
+    def _rows(self) -> list[tuple[str, str]]:
+        scores = ", ".join(f"{split} {self.accuracy(split):.3f}" for split in ("train", "val", "es", "test"))
+        nodes, classes = self.logits.shape
+        return [
+            ("accuracy", scores),
+            ("nodes", f"{nodes} in {classes} classes, {short(self.class_names, 60)}"),
+            ("edges", f"{self.expected_edges:.6g} expected, of {type(self.structure).__name__}"),
+            ("training", f"{self.outer_epochs} outer epochs, {self.outer_steps} outer steps"),
+            ("params", short(self.params)),
+        ]
+
     def _check(self, split: str) -> None:
-        if split not in self._task.nodes:
-            raise InputError(f"split must be one of {', '.join(self._task.nodes)}, got {split!r}")
+        if split not in self._known.nodes:
+            raise InputError(f"split must be one of {', '.join(self._known.nodes)}, got {split!r}")
 
 
 def extract(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord
 from lds._checks import check_integers, check_sizes
+from lds._keywords import explained
 from lds._random import INIT, forked, mix, reseed
 from lds.data.prepare import ready
 from lds.errors import InputError
@@ -70,6 +71,7 @@ class FixedGraphLearner:
         check_integers(self, "steps", "patience")
         check_sizes(self, "random_edges", "lr", "weight_decay")
 
+    @explained
     def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
         """Train on one data set, as one outer epoch; arguments and errors as for `StructureLearner.fit`.
 
@@ -83,7 +85,7 @@ class FixedGraphLearner:
         return fit
 
     def _train(self, data: Data, seed: int) -> Fit:
-        data = ready(data, weights=initial_weights(self.graph))
+        data = ready(data, weights=initial_weights(self.graph), seed=seed)
         task = Task(data, self.model, self.weight_decay)
         task.nodes["selection"] = torch.cat([task.nodes["val"], task.nodes["es"]])
         structure = self._structure(data, task)
@@ -117,7 +119,7 @@ class FixedGraphLearner:
         params, logits, inner_loss = best
         accuracy, loss = task.early_stopping(logits)
         epoch = EpochRecord(1, 0, inner_loss, accuracy, loss, structure.expected_edges, improved=True)
-        return Fit(structure, params, logits, (epoch,), 0, task)
+        return Fit(structure, params, logits, (epoch,), 0, task.known)
 
     def _structure(self, data: Data, task: Task) -> CandidatePairs:
         if self.graph is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import EpochRecord
+from lds._frames import frames_of_ours
 from lds._kernel import VARIABLE
 from lds.errors import InputError, NumericalError, OuterStepError, PremiseWarning
 from lds.hypergrad import SweepDiagnostics, Trajectory
@@ -201,7 +202,7 @@ def report_explosion(progress: Progress, diagnostics: SweepDiagnostics) -> None:
             f"depth {diagnostics.explodes_at} of {diagnostics.steps_swept} on; take a horizon below "
             f"{diagnostics.explodes_at}, or a lower inner learning rate",
             PremiseWarning,
-            stacklevel=5,  # At the line that calls `fit`.
+            stacklevel=frames_of_ours(),
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord, StepRecord
 from lds._checks import check, check_integers, check_sizes
+from lds._keywords import explained
 from lds._memory import ROOM, too_large
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.data.prepare import ready
@@ -110,6 +111,7 @@ class StructureLearner:
             a, b = _LR_RANGE
             check("inner_lr", self.inner_lr, f"between {a} and {b} to be learned", lambda x: a < x < b)
 
+    @explained
     def fit(
         self,
         data: Data,
@@ -121,7 +123,8 @@ class StructureLearner:
         """Learn a structure for one data set.
 
         Args:
-            data: PyG `Data` with x, y, edge_index and train_mask, val_mask, es_mask, test_mask, in any form that
+            data: PyG `Data` with x, y, edge_index and train_mask, val_mask, es_mask, test_mask (without es_mask, a half
+                of val_mask becomes it, with a warning), in any form that
                 `lds.data.prepare` takes.
             seed: seed of all randomness; the same seed gives the same bits on the same machine.
             callbacks: told of every outer step and epoch, and of the moments that learning could be resumed from; each
@@ -136,7 +139,7 @@ class StructureLearner:
             OuterStepError: a number is NaN or infinite; the error holds what it takes to run that step again.
         """
         listeners = Callbacks(callbacks)
-        data = ready(data, weights=initial_weights(self.graph))
+        data = ready(data, weights=initial_weights(self.graph), seed=seed)
         task = Task(data, self.model, self.weight_decay, shard=getattr(self.edges, "features", None))
         outer = self._outer(task, data)
         if resume is None:
@@ -157,7 +160,7 @@ class StructureLearner:
         best, history = progress.best, tuple(progress.history)
         number = max(epoch.epoch for epoch in history if epoch.improved)
         logits = self._mean_logits(task, best.params, structure, mix(seed, number))
-        return Fit(structure, best.params, logits, history, progress.outer_step, task)
+        return Fit(structure, best.params, logits, history, progress.outer_step, task.known)
 
     def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""
@@ -220,7 +223,7 @@ class StructureLearner:
         Raises:
             DataError, InputError: as for `fit`.
         """
-        data = ready(data, weights=initial_weights(self.graph))
+        data = ready(data, weights=initial_weights(self.graph), seed=seed)
         task = Task(data, self.model, self.weight_decay, shard=getattr(self.edges, "features", None))
         outer = self._outer(task, data)
         if theta is not None:

@@ -16,9 +16,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from lds._memory import ROOM, too_large
 from lds._random import INIT, cuda_devices, forked, reseed
 from lds.data.mapped import is_mapped, mapped_rows
-from lds.data.splits import MASKS
 from lds.errors import InputError, NumericalError
 from lds.graph import CandidateGraph, CandidatePairs, SampledGraph, SparseMatrix, Structure
+from lds.learner._known import Known
 from lds.nn import GCN, GCNLoss
 from lds.nn._gcn_loss import has_formula
 
@@ -63,17 +63,14 @@ class Task:
         self.device: torch.device = data.x.device
         self.cuda = cuda_devices([data.x])
         self.dtype: torch.dtype = data.x.dtype
-        self.y: Tensor = data.y.long()
-        self.nodes: dict[str, Tensor] = {name.removesuffix("_mask"): data[name].nonzero().flatten() for name in MASKS}
+        self.known = Known.of(data)
+        self.nodes = self.known.nodes
         if isinstance(model, nn.Module) or not callable(model):
             raise InputError(
                 "model must be a factory, (number of features, number of classes) -> module, since every epoch starts "
                 f"from new weights, but {type(model).__name__} came; give its class, or a function that makes it"
             )
-        self.num_classes: int = data.num_classes
-        # The integers that the classes had in the data, where these were others than 0 … C−1.
-        self.class_values: Tensor | None = data.get("class_values")
-        self.class_names: list[str] | None = data.get("class_names")
+        self.num_classes = self.known.num_classes
         logits = self.num_nodes * self.num_classes * self.dtype.itemsize
         if logits > ROOM:
             raise too_large(
@@ -143,7 +140,7 @@ class Task:
         if not has_formula(module, weights, x, part):
             return None
         decay = self._weight_decay if split == "train" else 0.0
-        loss = GCNLoss(x, rows, self.y[self.nodes[split]], self.num_classes, decay)
+        loss = GCNLoss(x, rows, self.known.y[self.nodes[split]], self.num_classes, decay)
         return loss(weights, part, module.dropout if module.training else 0.0)
 
     def mean_logits(
@@ -276,16 +273,15 @@ class Task:
 
     def loss(self, logits: Tensor, split: str) -> Tensor:
         """Return the cross-entropy on a split."""
-        return self._entropy(logits[self.nodes[split]], split)
+        return self.known.loss(logits, split)
 
     def _entropy(self, logits: Tensor, split: str) -> Tensor:
         """Return the cross-entropy of the logits of a split's nodes."""
-        return nn.functional.cross_entropy(logits, self.y[self.nodes[split]])
+        return nn.functional.cross_entropy(logits, self.known.y[self.nodes[split]])
 
     def accuracy(self, logits: Tensor, split: str) -> float:
         """Return the share of a split's nodes that are classified correctly."""
-        nodes = self.nodes[split]
-        return float((logits[nodes].argmax(1) == self.y[nodes]).double().mean())
+        return self.known.accuracy(logits, split)
 
     def early_stopping(self, logits: Tensor) -> tuple[float, float]:
         """Return the accuracy and the cross-entropy on the early-stopping nodes.

@@ -32,6 +32,9 @@ class DataConfig:
         edges: data in a table: file of edges; no edges when not given.
         sep: data in a text: what separates cells, one character, tab or space; found out when not given.
         drop: data in a table: columns to leave out, apart by commas.
+        one_hot: data in a table: columns of categories, apart by commas, which become columns of 0 and 1; all for those
+            that hold texts.
+        impute: data in a table: none, or mean, which puts the mean of a column into its gaps.
         unlabelled: data: a text that marks unlabelled nodes, beside -1 and what is missing.
         features: data: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
             number of neighbours).
@@ -55,6 +58,8 @@ class DataConfig:
     edges: str | None = field(default=None, kw_only=True)
     sep: str | None = field(default=None, kw_only=True)
     drop: str | None = field(default=None, kw_only=True)
+    one_hot: str | None = field(default=None, kw_only=True)
+    impute: Literal["none", "mean"] = field(default="none", kw_only=True)
     unlabelled: str | None = field(default=None, kw_only=True)
     features: Literal["given", "tfidf", "identity", "degree"] = field(default="given", kw_only=True)
     scale: Literal["none", "unit", "standard", "row"] = field(default="none", kw_only=True)

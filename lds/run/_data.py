@@ -33,6 +33,8 @@ def load_data(config: TrainConfig | BaselineConfig) -> Data:
         edges=config.edges,
         sep=config.sep,
         drop=config.drop,
+        one_hot=config.one_hot,
+        impute=config.impute,
         unlabelled=config.unlabelled,
         features=config.features,
         scale=config.scale,

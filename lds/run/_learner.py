@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lds._callbacks import Callback
 from lds._memory import ROOM, too_large
+from lds._show import Shown
 from lds.data import MASKS
 from lds.data.prepare import ready
 from lds.errors import DataError, InputError
@@ -119,8 +120,8 @@ def candidate_pairs(config: TrainConfig, data: Data) -> Tensor | None:
     return torch.cat(found, 1)
 
 
-@dataclass(frozen=True)
-class EstimatorFit:
+@dataclass(frozen=True, repr=False)
+class EstimatorFit(Shown):
     """What a baseline predicts.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -30,30 +30,22 @@ def predictions_csv(fit: Fit | EstimatorFit, data: Data) -> bytes:
 
     Nodes and classes have their names, or numbers; what is unlabelled, or in no split, has an empty cell.
     """
-    import numpy as np
+    import torch
 
-    from lds.data import MASKS
     from lds.learner import Fit
+    from lds.learner._known import Known
 
-    probability: Any
     if isinstance(fit, Fit):
-        probability = fit.predict_proba().cpu().double().numpy()
-        predicted = probability.argmax(1)
+        columns = Known.of(data).table(fit.logits.argmax(1), fit.predict_proba())
     else:
-        probability, predicted = fit.probabilities, fit.predicted
-    classes = data.get("class_names") or [str(number) for number in range(int(data.num_classes))]
-    nodes = data.get("node_names") or range(data.num_nodes)
-    split = np.full(data.num_nodes, "", dtype=object)
-    for mask in MASKS:
-        split[data[mask].cpu().numpy()] = mask.removesuffix("_mask")
-    labels = [classes[label] if label >= 0 else "" for label in data.y.tolist()]
-    rows = [nodes, split.tolist(), labels, [classes[label] for label in predicted.tolist()]]
-    header = ["node", "split", "label", "predicted"]
-    if probability is not None:
-        header += [f"probability of {name}" for name in classes]
-        rows += [[f"{value:.6g}" for value in column] for column in probability.T.tolist()]
+        shares = None if fit.probabilities is None else torch.from_numpy(fit.probabilities)
+        columns = Known.of(data).table(torch.from_numpy(fit.predicted), shares)
+    rows = [
+        [f"{x:.6g}" for x in column] if name.startswith("probability of ") else column
+        for name, column in columns.items()
+    ]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow(columns)
     writer.writerows(zip(*rows, strict=True))
     return buffer.getvalue().encode("utf-8", "backslashreplace")

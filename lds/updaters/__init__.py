@@ -1,5 +1,6 @@
 """Inner updaters Φ: differentiable optimization steps that the engine can unroll."""
 
+from lds._keywords import explain_classes
 from lds._updater import (
     Functional,
     FunctionalSlots,
@@ -74,3 +75,24 @@ __all__ = [
     "gradient",
     "schedules",
 ]
+
+explain_classes(
+    SGD,
+    Adam,
+    AdamW,
+    ASGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adamax,
+    ClipByNorm,
+    ClipByValue,
+    Functional,
+    Groups,
+    Lion,
+    Muon,
+    NAdam,
+    RAdam,
+    RMSprop,
+    Rprop,
+)

@@ -65,7 +65,10 @@ def test_gnn_benchmark(tmp_path):
     import scipy.sparse
 
     random = np.random.default_rng(0)
-    parts = {"attr": scipy.sparse.random(60, 9, 0.5, "csr", rng=random), "adj": scipy.sparse.random(60, 60, 0.1, "csr")}
+    parts = {
+        "attr": scipy.sparse.random(60, 9, 0.5, "csr", random_state=random),
+        "adj": scipy.sparse.random(60, 60, 0.1, "csr"),
+    }
     arrays = {f"{n}_{p}": getattr(m, p) for n, m in parts.items() for p in ("data", "indices", "indptr", "shape")}
     folder = tmp_path / "gnn-benchmark" / "photo" / "raw"
     folder.mkdir(parents=True)

@@ -282,9 +282,12 @@ class TestSecondDerivatives:
         ("inner", "instead"),
         [
             (lambda w, o: torch.exp(-o * torch.cdist(X.float(), w)).sum(), "use_mm_for_euclid_dist"),
-            (
+            pytest.param(
                 lambda w, o: o * nn.functional.embedding_bag(BAGS[0], w, BAGS[1]).sum(),
                 r"functional.embedding\(…\).mean",
+                marks=pytest.mark.skipif(
+                    not hasattr(torch.serialization, "safe_globals"), reason="torch 2.4 does not name the operation"
+                ),
             ),
         ],
     )

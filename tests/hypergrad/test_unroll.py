@@ -224,7 +224,7 @@ class TestUse:
             grads(size(self.run(run)) + size(self.run(run, seed=5, steps=4)) ** 2, self.params, self.outer)
             for run in (unroll, plain)
         )
-        assert error(found, needed) < 1e-13
+        assert error(found, needed) < 1e-12  # The rounding of torch 2.4 is 8e-13.
 
     def test_chains_in_both_orders(self):
         def loss(run):

@@ -1,5 +1,7 @@
 """Updaters that have the name of one of torch.optim take its steps, up and down, and have the derivative of them."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -54,6 +56,16 @@ UP = {
 }
 
 
+def of_this_torch(table):
+    """The cases whose optimizer this torch has, with these options."""
+    found = {name: (getattr(torch.optim, kind, None), options) for name, (kind, options) in table.items()}
+    kept = [n for n, (kind, o) in found.items() if kind and o.keys() <= inspect.signature(kind).parameters.keys()]
+    return {name: table[name] for name in kept}
+
+
+EXACT, BUT_FOR_EPSILON, UP = map(of_this_torch, (EXACT, BUT_FOR_EPSILON, UP))
+
+
 @pytest.fixture
 def double():
     """torch keeps scalars of its state, such as NAdam's product, in the default dtype."""
@@ -86,7 +98,10 @@ class TestFiftySteps:
         assert relative_error(run(ours(**options)), expected) <= 1e-4
         assert relative_error(run(ours(**options | {"maximize": False})), expected) > 1e-3
 
-    @pytest.mark.parametrize("name", ["Adadelta", "Adafactor", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"])
+    @pytest.mark.parametrize(
+        "name",
+        [n for n in ["Adadelta", "Adafactor", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"] if hasattr(torch.optim, n)],
+    )
     def test_defaults_are_those_of_torch(self, name):
         ours, theirs = both(name)
         assert relative_error(run(ours(), 20), torch_run(theirs, 20)) <= 1e-6
@@ -188,6 +203,7 @@ class TestMuon:
         ],
         ids=["defaults", "heavy-ball", "adjusted", "original"],
     )
+    @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
     def test_fifty_steps_agree_with_torch(self, options, monkeypatch):
         rounded = torch_run(torch.optim.Muon, problem=matrices(), **options)
         assert relative_error(run(Muon(**options, dtype=torch.bfloat16), problem=matrices()), rounded) <= 1e-12

@@ -125,7 +125,7 @@ def _matrix(path: Path) -> Any:
     try:
         os.close(open_file(path, os.O_RDONLY, links=True))
         # By its path: damage in an open file ends the process.
-        return scipy.io.mmread(path, spmatrix=False)
+        return scipy.sparse.coo_array(scipy.io.mmread(path))
     except OSError:
         raise
     # scipy's documentation names no exceptions.

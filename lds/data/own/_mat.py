@@ -28,7 +28,7 @@ def read_mat(path: Path) -> dict[str, Any]:
 
     try:
         with os.fdopen(open_file(path, os.O_RDONLY, links=True), "rb") as file:
-            held = scipy.io.loadmat(file, spmatrix=False)  # type: ignore[arg-type]  # Its stub knows no files.
+            held: dict[str, Any] = scipy.io.loadmat(file)  # type: ignore[arg-type]  # Its stub knows no files.
     except OSError:
         raise
     except NotImplementedError as error:
@@ -38,11 +38,19 @@ def read_mat(path: Path) -> dict[str, Any]:
     # scipy's documentation names few exceptions of a damaged file.
     except Exception as error:
         raise DataError(f"{path} must be a .mat file, but {reason(error)}; save it again") from error
-    arrays = {name: value for name, value in held.items() if not name.startswith("__")}
+    arrays = {name: _as_array(value) for name, value in held.items() if not name.startswith("__")}
     if "A" in arrays and "local_info" in arrays:
         return _facebook100(path, arrays["A"], arrays["local_info"])
     flat = {name: _column(name, value) for name, value in arrays.items() if name in _PART}
     return parts_of(path, flat, [name for name in arrays if name not in _PART])
+
+
+def _as_array(value: Any) -> Any:
+    """Return a sparse matrix as an array, as scipy does from 1.15 on where it is asked to."""
+    import scipy.sparse
+
+    sparse: bool = scipy.sparse.issparse(value)
+    return scipy.sparse.csc_array(value) if sparse else value
 
 
 def _column(name: str, value: Any) -> Any:

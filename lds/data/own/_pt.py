@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from lds._compat import may_run_code, safe_globals
 from lds._files import open_file
 from lds._read import check_archive, checked_sparse, is_plain, reason, without_advice
 from lds.data.masks import INDICES
@@ -91,10 +92,12 @@ def _load(path: Path) -> Any:
         _empty,
     ]
     file = os.fdopen(open_file(path, os.O_RDONLY, links=True), "rb")
-    with file, torch.serialization.safe_globals(allowed), checked_sparse():
+    with file, safe_globals(allowed), checked_sparse():
         try:
             if file.read(len(_ZIP)) == _ZIP:
                 check_archive(file)
+            elif may_run_code(file):
+                raise DataError("it is a tar archive, of torch before 1.0, which could run code")
         except DataError as error:
             raise _damaged(path, error) from error
         try:

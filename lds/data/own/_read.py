@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lds._keywords import explained
 from lds.data.edges import Weights
 from lds.data.features import Features, Scale
 from lds.data.own._benchmarks import GEOM_GCN, read_content, read_geom_gcn
+from lds.data.own._cells import Impute
 from lds.data.own._csv import read_parquet, read_text
 from lds.data.own._edges import read_edges
 from lds.data.own._mat import read_mat
@@ -41,9 +43,12 @@ _OWNERS = {
     "edges": _TABLES,
     "sep": _TEXTS,
     "drop": (*_TABLES, *_GRAPHS),
+    "one_hot": (*_TABLES, *_GRAPHS),
+    "impute": (*_TABLES, *_GRAPHS),
 }
 
 
+@explained
 def read(
     path: str | os.PathLike[str],
     *,
@@ -52,6 +57,8 @@ def read(
     edges: str | os.PathLike[str] | None = None,
     sep: str | None = None,
     drop: str | Sequence[str] | None = None,
+    one_hot: str | Sequence[str] | None = None,
+    impute: Impute = "none",
     unlabelled: str | None = None,
     features: Features = "given",
     scale: Scale = "none",
@@ -90,6 +97,9 @@ def read(
             (.gml, .graphml, .edgelist); no edges when None. A third column is a weight.
         sep: texts: what separates cells, one character, or "tab" or "space"; found out when None.
         drop: tables and graphs: columns to leave out; in one text, apart by commas.
+        one_hot: tables and graphs: columns of categories, in one text apart by commas, or "all" for those that hold a
+            text. Each becomes a column a category, 1 where a row has it; a gap is in none.
+        impute: tables and graphs: "mean" puts the mean of a column into its gaps, empty cells, NaN, NA and "?".
         unlabelled: see `lds.data.prepare`, as for `features`, `scale`, `weights` and `split`.
         features: which features.
         scale: how to scale them.
@@ -114,13 +124,16 @@ def read(
             f"data must be a {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]} file, got {path}; convert or rename it"
         )
     geom_gcn = path.name == GEOM_GCN
-    for name, value in (("label", label), ("id", id), ("edges", edges), ("sep", sep), ("drop", drop)):
+    if impute not in ("none", "mean"):
+        raise InputError(f'impute must be "none" or "mean", got {impute!r}')
+    given = {"label": label, "id": id, "edges": edges, "sep": sep, "drop": drop, "one_hot": one_hot}
+    given |= {"impute": None if impute == "none" else impute}
+    for name, value in given.items():
         if value is not None and (suffix not in _OWNERS[name] or geom_gcn):
             owner = ", ".join(_OWNERS[name])
             raise InputError(f"{name} belongs to a {owner} file, but {path} came with {name}={str(value)!r}; drop it")
     seed, sep = check_seed(seed), check_sep(sep)
-    dropped = tuple(part.strip() for part in drop.split(",")) if isinstance(drop, str) else tuple(drop or ())
-    wanted = Columns("label" if label is None else label, id, dropped)
+    wanted = Columns("label" if label is None else label, id, _columns(drop), _columns(one_hot), impute)
     try:
         if geom_gcn:
             parts, matched, split = read_geom_gcn(path, split), "named by the column node_id", None
@@ -159,6 +172,11 @@ def read(
     left_out = f"; not used: {', '.join(others)}" if others else ""
     _log.info("%s: %s; nodes are %s%s", path, describe(data, split=split, source=parts), matched, left_out)
     return data
+
+
+def _columns(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return names of columns, in one text apart by commas."""
+    return tuple(part.strip() for part in names.split(",")) if isinstance(names, str) else tuple(names or ())
 
 
 def _table(path: Path, suffix: str, wanted: Columns, sep: str | None, edges: Path | None) -> tuple[dict[str, Any], str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,12 +14,12 @@ import numpy.typing as npt
 import torch
 
 from lds.data.masks import INDICES
+from lds.data.own._cells import ALL, Cells, Impute
 from lds.data.prepare import name_fault
 from lds.data.splits import MASKS
 from lds.errors import DataError
 
 _BITS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-_TRUTH = {"false": 0.0, "true": 1.0}
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,15 @@ class Columns:
         label: column of the labels.
         id: column of the nodes' names; None for "id" where there is such a column, "" for none.
         drop: columns to leave out.
+        one_hot: columns of categories, which become columns of 0 and 1; ("all",) for those that hold texts.
+        impute: "mean" puts the mean of a column into its gaps.
     """
 
     label: str = "label"
     id: str | None = None
     drop: tuple[str, ...] = ()
+    one_hot: tuple[str, ...] = ()
+    impute: Impute = "none"
 
 
 @dataclass
@@ -82,8 +85,12 @@ def read_table(path: Path, header: Sequence[str], rows: Iterable[tuple[int, Sequ
     features = [place for place in range(len(columns)) if place not in apart]
     labels: list[Any] = []
     names: dict[str, int] = {}
-    # 8 bytes a number, as against 32 for one of a list.
-    values, selected = array("d"), {mask: array("b") for mask in masks}
+    selected = {mask: array("b") for mask in masks}
+    if wanted.one_hot != (ALL,):
+        for column in wanted.one_hot:
+            if _place(path, columns, column, "categories", "one_hot") not in features:
+                raise DataError(f"{path}: one_hot must name columns of features, but {column:.80} came; drop it")
+    cells = Cells(path, [columns[place] for place in features], wanted.one_hot, wanted.impute)
     for number, row in rows:
         labels.append(row[target])
         key = str(len(names)) if name is None else str(row[name]).strip()
@@ -92,15 +99,18 @@ def read_table(path: Path, header: Sequence[str], rows: Iterable[tuple[int, Sequ
         names[key] = len(names)
         for mask, place in masks.items():
             selected[mask].append(_bit(path, number, mask, row[place]))
-        values.extend(_number(path, number, columns[place], row[place]) for place in features)
+        cells.add(number, [row[place] for place in features])
     if not labels:
         raise DataError(f"{path} must have a line a node, but has only the names of columns; add some")
-    x = torch.frombuffer(values, dtype=torch.float64).view(len(labels), -1).clone() if values else None
+    found_x = cells.matrix(len(labels))
+    x = None if found_x is None else torch.from_numpy(found_x)
     parts: dict[str, Any] = {"x": x, "y": labels, "num_nodes": len(labels)}
     for mask, bits in selected.items():
         parts[mask] = torch.tensor(bits, dtype=torch.bool)
     if name is None:
-        found = {} if x is None else {columns[place]: x[:, at].numpy() for at, place in enumerate(features)}
+        found = {}
+        if x is not None and x.shape[1] == len(features):  # No column became several.
+            found = {columns[place]: x[:, at].numpy() for at, place in enumerate(features)}
         return Nodes(parts, names, "numbered from 0 by their lines", found if wanted.id is None else {})
     parts["node_names"] = list(names)
     return Nodes(parts, names, f"named by the column {columns[name]}")
@@ -159,19 +169,6 @@ def _place(path: Path, columns: Sequence[str], wanted: str, what: str, option: s
             f"name the right one with {option}, or what separates cells with sep"
         )
     return columns.index(wanted)
-
-
-def _number(path: Path, line: int, column: str, cell: Any) -> float:
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        value = _TRUTH.get(cell.strip().lower(), math.nan) if isinstance(cell, str) else math.nan
-    if not math.isfinite(value):
-        raise DataError(
-            f"{path}, line {line}: {column:.80} must be a finite number, but {cell!r:.80} came; "
-            f"encode texts as numbers, fill what is missing, or leave the column out with drop={column:.80}"
-        )
-    return value
 
 
 def _bit(path: Path, line: int, column: str, cell: Any) -> int:

@@ -1,5 +1,6 @@
 """Memory policies: what the recorder keeps of a trajectory, and what the sweep computes again."""
 
+from lds._keywords import explain_classes
 from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, StepResult
 from lds.hypergrad.memory._checkpoint import Binomial, Checkpoint
 from lds.hypergrad.memory._disk import Disk
@@ -23,3 +24,5 @@ __all__ = [
     "StepResult",
     "Tape",
 ]
+
+explain_classes(KeepGraphs, KeepStates, Checkpoint, Binomial, Disk, Offload)

@@ -110,7 +110,7 @@ def test_indices_outside_of_a_sparse_tensor(tmp_path, layout):
     x = DATA.x.relu().to_sparse(layout=layout)
     (x.col_indices() if layout == torch.sparse_csr else x._indices()[1])[:] = 10**9
     path = write(tmp_path / "a.pt", {"x": x, "y": DATA.y})
-    with pytest.raises(DataError, match=r"must be a file of torch\.save, but it is damaged"):
+    with pytest.raises(DataError, match=r"a\.pt must .* damaged"):
         read(path)
 
 
