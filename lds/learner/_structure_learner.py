@@ -21,7 +21,7 @@ from lds.graph import AllPairs, GivenGraph, Structure, WeightedPairs, initial_we
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
 from lds.learner._progress import Best, Progress, no_fit, report_explosion, reproducible
-from lds.learner._task import ModelFactory, Params, Task
+from lds.learner._task import ModelFactory, Params, Task, TrainOn, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
 
@@ -55,6 +55,7 @@ class StructureLearner:
         outer_lr: step size η_0 of θ; step k (from 0) uses η_0 / (1 + outer_lr_decay·k).
         outer_lr_decay: see `outer_lr`.
         learn_structure: False keeps θ at its initial value, all else the same (the `frozen` baseline).
+        train_on: "train", or, where no structure is learned, "train+val" to train on the validation nodes too.
         graph: the initial graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; it returns
             pairs, which start with probability 1, or `WeightedPairs`.
         edges: the structure, (num_nodes, initial edges, dtype=) -> structure; `AllPairs` by default.
@@ -81,6 +82,7 @@ class StructureLearner:
     outer_lr: float = 1.0
     outer_lr_decay: float = 1e-3
     learn_structure: bool = True
+    train_on: TrainOn = "train"
     graph: Callable[[Data], Tensor | WeightedPairs] = field(default_factory=GivenGraph)
     edges: Callable[..., Structure] = AllPairs
     model: ModelFactory = GCN
@@ -103,6 +105,12 @@ class StructureLearner:
             if getattr(self, name) is not None:
                 check_integers(self, name)
         Reverse(self.horizon, noise=self.noise)  # Checks both.
+        check_train_on(self.train_on)
+        if self.learn_structure and self.train_on != "train":
+            raise InputError(
+                'train_on="train+val" needs learn_structure=False, since the labels of the validation nodes choose θ; '
+                "drop one"
+            )
         if self.learn_inner_lr:
             if self.updater is not None:
                 raise InputError("learn_inner_lr=True needs the default updater, but an updater was given; drop one")
@@ -144,7 +152,10 @@ class StructureLearner:
             progress = Progress.load(resume, outer, _initial_params(task, seed), as_updater(self._updater()))
             if self.max_epochs is not None and len(progress.history) > self.max_epochs:
                 raise no_fit(f"{len(progress.history)} epochs have ended, more than max_epochs, {self.max_epochs}")
-        with listeners.running(tuple(progress.history), progress.outer_step):
+        with (
+            listeners.running(tuple(progress.history), progress.outer_step),
+            task.nodes_as(train=task.train_nodes(self.train_on)),
+        ):
             stop = False
             while not stop and progress.stale < self.patience and len(progress.history) != self.max_epochs:
                 stop = self._epoch(task, progress, seed, listeners)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 ModelFactory: TypeAlias = Callable[[int, int], nn.Module]
 Params: TypeAlias = dict[str, Tensor]
+# Whose labels train the weights.
+TrainOn: TypeAlias = Literal["train", "train+val"]
 
 # Features with fewer non-zeros than this are multiplied as a sparse matrix.
 _SPARSE = 0.25
@@ -72,6 +75,21 @@ class Task:
         self._weight_decay = weight_decay
         named = dict(self.module.named_parameters())
         self._penalised = next((name for name, value in named.items() if value.ndim > 1), next(iter(named)))
+
+    @contextmanager
+    def nodes_as(self, **nodes: Tensor) -> Iterator[None]:
+        """Have splits be other nodes for a while."""
+        before = dict(self.nodes)
+        self.nodes.update(nodes)
+        try:
+            yield
+        finally:
+            self.nodes.clear()
+            self.nodes.update(before)
+
+    def train_nodes(self, train_on: TrainOn) -> Tensor:
+        """Return the nodes whose labels train the weights."""
+        return torch.cat([self.nodes[part] for part in train_on.split("+")])
 
     def _new_module(self) -> nn.Module:
         module = self._model()
@@ -195,3 +213,13 @@ def _features(x: Tensor, *, sparse: bool) -> Any:
     if x.layout != torch.strided:
         return SparseMatrix(x.to_sparse_csr()) if sparse else x.to_dense()
     return SparseMatrix.from_dense(x) if sparse and x.count_nonzero() < _SPARSE * x.numel() else x
+
+
+def check_train_on(value: object) -> None:
+    """Check whose labels train the weights.
+
+    Raises:
+        InputError: it is neither "train" nor "train+val".
+    """
+    if value not in ("train", "train+val"):
+        raise InputError(f'train_on must be "train" or "train+val", got {value!r:.80}')

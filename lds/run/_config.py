@@ -104,6 +104,8 @@ class TrainConfig(DataConfig):
             gcn-rnd (gcn with random edges added in every step of training), ffnn (the same network without a graph), or
             frozen (like lds, or knn-lds where no graph is given, but θ is never updated).
         retain: share of the given edges to keep, in [0, 1].
+        train_on: train, or train+val to train on the validation nodes too, as the fair control of structure learning,
+            which spends their labels on θ; not for lds and knn-lds.
         candidates: pairs that θ is learned on, in place of all pairs: knn:K (the K nearest of each node), random:R (R
             random ones a node), given (the edges of the data), apart by commas; memory grows with their number.
         tau: sets interval and horizon, where these are not given.
@@ -128,6 +130,7 @@ class TrainConfig(DataConfig):
 
     method: NetworkMethod = "lds"
     retain: float = 1.0
+    train_on: Literal["train", "train+val"] = "train"
     candidates: str | None = None
     tau: int = 5
     interval: int | None = None
@@ -155,6 +158,11 @@ class TrainConfig(DataConfig):
             raise InputError(f"retain must lie in [0, 1], got {self.retain}")
         if self.hidden < 1:
             raise InputError(f"hidden must be at least 1, got {self.hidden}")
+        if self.train_on != "train" and METHOD[self.method].learns_structure:
+            raise InputError(
+                f"train_on {self.train_on} belongs to methods that learn no structure, but {self.method} chooses θ by "
+                "the labels of the validation nodes; drop it"
+            )
         if self.candidates is not None:
             parse_candidates(self.candidates)
         _refuse_of_other_methods(self, "random_edges")
@@ -195,6 +203,7 @@ class BaselineConfig(DataConfig):
         n_neighbors: label-propagation over a kNN graph instead of the RBF kernel: its number of neighbours.
         n_estimators: number of trees; random-forest.
         max_depth: depth of a tree, at most; random-forest.
+        train_on: train, or train+val to train on the validation nodes too.
         seed: seed of the split and of the random forest.
 
     Raises:
@@ -207,6 +216,7 @@ class BaselineConfig(DataConfig):
     n_neighbors: int | None = None
     n_estimators: int | None = None
     max_depth: int | None = None
+    train_on: Literal["train", "train+val"] = "train"
     seed: int = 0
 
     def __post_init__(self) -> None:

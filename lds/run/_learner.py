@@ -52,6 +52,7 @@ def make_learner(
             model=model,
             lr=config.inner_lr,
             weight_decay=config.weight_decay,
+            train_on=config.train_on,
         )
     assert graph is not None  # θ needs a graph to start from.
     candidates = candidate_pairs(config, data)
@@ -62,6 +63,7 @@ def make_learner(
         horizon=config.horizon,
         outer_lr=config.outer_lr,
         learn_structure=method.learns_structure,
+        train_on=config.train_on,
         graph=graph,
         model=model,
         inner_lr=config.inner_lr,
@@ -146,7 +148,7 @@ class EstimatorFit:
 
 @dataclass(frozen=True)
 class EstimatorLearner:
-    """Fit an estimator of scikit-learn on the training nodes, and predict all others.
+    """Fit an estimator of scikit-learn on the training nodes, or on the validation nodes too, and predict all others.
 
     A transductive one sees the features of all nodes, and the labels of the training nodes.
     Features that are mostly zeros, bags of words, are scaled to rows of unit Euclidean length, so that a linear or an
@@ -170,7 +172,7 @@ class EstimatorLearner:
         x, y = _features(data), data.y.numpy()
         nodes = {name.removesuffix("_mask"): data[name].numpy() for name in MASKS}
         estimator = _estimator(self.config, seed)
-        train = nodes["train"]
+        train = nodes["train"] | nodes["val"] if self.config.train_on == "train+val" else nodes["train"]
         self._check(y, train)
         if METHOD[self.config.method].transductive:
             estimator.fit(x, np.where(train, y, -1))
