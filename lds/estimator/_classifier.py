@@ -19,6 +19,7 @@ from lds._checks import check, check_integer
 from lds.errors import InputError
 from lds.estimator._arrays import classes_of, edge_index, make_data, masks, split_for_refit, split_labels
 from lds.estimator._extension import Extension
+from lds.estimator._preparation import Preparation
 from lds.graph import GivenGraph, KNNGraph
 from lds.learner import StructureLearner
 from lds.nn import GCN
@@ -53,11 +54,15 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     row does not depend on the other rows it is given, and a row that was trained on is treated like any other:
     `transduction_` has the answer that uses its learned edges.
 
-    Scale the features, as for any network. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
+    Scale the features, as for any network, here or before: `scale="standard"` for measurements in different units,
+    `features="tfidf"` for counts of words. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
     here than in `StructureLearner`; scores that scikit-learn computes itself, in a grid search for one, count rows with
     y = -1 as wrong, so search on the labelled ones or bring a scorer.
 
     Args:
+        features: "given", or "tfidf": rare words weighted more, rows of length 1, for counts of words.
+        scale: "none", "unit" (rows of length 1), or "standard" (columns to mean 0 and deviation 1, those of the rows of
+            `fit`).
         n_neighbors: neighbours in the initial graph, where none is given, and of a new row.
         metric: "cosine" or "minkowski" (Euclidean) distance, for both.
         tau: inner steps between two updates of θ.
@@ -88,6 +93,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
+        features: Literal["given", "tfidf"] = "given",
+        scale: Literal["none", "unit", "standard"] = "none",
         n_neighbors: int = 10,
         metric: Literal["cosine", "minkowski"] = "cosine",
         tau: int = 5,
@@ -105,6 +112,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         graph_threshold: float = 0.01,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
+        self.features = features
+        self.scale = scale
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.tau = tau
@@ -141,6 +150,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes, target = classes_of(y)
         X, target = validate_data(self, X, _shaped_as(target, y), accept_sparse="csr", dtype=np.float32)
         self.classes_ = classes
+        self._preparation = Preparation(arguments["features"], arguments["scale"])
+        X = self._preparation.fit_transform(X)
         if graph is None and arguments["n_neighbors"] >= X.shape[0]:
             raise InputError(
                 f"n_neighbors must be smaller than the number of rows, but n_neighbors={arguments['n_neighbors']} came "
@@ -189,7 +200,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the class probabilities of new rows, shape [M, C]; the class docstring has the formula."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
-        probabilities: Array = softmax(self._extension.logits(X), axis=1)
+        probabilities: Array = softmax(self._extension.logits(self._preparation.transform(X)), axis=1)
         return probabilities
 
     def predict(self, X: Any) -> Array:
@@ -212,8 +223,11 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check("dropout", values["dropout"], "a number in [0, 1)", lambda x: 0 <= x < 1)
         check("validation_fraction", values["validation_fraction"], "a number in (0, 1)", lambda x: 0 < x < 1)
         check("graph_threshold", values["graph_threshold"], "a number in [0, 1)", lambda x: 0 <= x < 1)
+        for name, known in (("features", ("given", "tfidf")), ("scale", ("none", "unit", "standard"))):
+            if values[name] not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}, got {values[name]!r:.80}")
         if values["metric"] not in ("cosine", "minkowski"):
-            advice = "; for words, put TfidfTransformer before" if values["metric"] == "tfidf" else ""
+            advice = '; for words, set features="tfidf"' if values["metric"] == "tfidf" else ""
             raise InputError(f'metric must be "cosine" or "minkowski", got {values["metric"]!r}{advice}')
         return values
 

@@ -9,13 +9,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lds._checks import text_fault
 from lds.errors import InputError
 from lds.run._methods import BASELINES, METHOD, METHODS, EstimatorMethod, NetworkMethod, owners
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+# What goes with data sets that have names, too.
+_OF_ALL_DATA = ("dataset", "data_root", "split", "features", "scale")
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,10 @@ class DataConfig:
         sep: data in a text: what separates cells, one character, tab or space; found out when not given.
         drop: data in a table: columns to leave out, apart by commas.
         unlabelled: data: a text that marks unlabelled nodes, beside -1 and what is missing.
-        features: data: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
+        features: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
             number of neighbours).
-        scale: data: none, unit (rows of length 1), standard (columns to mean 0 and deviation 1), or row (absolute
-            values of a row to sum 1).
+        scale: none, unit (rows of length 1), standard (columns to mean 0 and deviation 1), or row (absolute values of
+            a row to sum 1); when not given, standard for data sets of scikit-learn, none for others.
         weights: data: refuse weights of edges other than 1, or start θ from them (initial), or drop them.
         split: which of several splits to take, where the data brings them; the first, 0, when not given.
         train_size: data without masks: nodes to train on; 10 % of the labelled ones when not given.
@@ -55,7 +59,7 @@ class DataConfig:
     drop: str | None = field(default=None, kw_only=True)
     unlabelled: str | None = field(default=None, kw_only=True)
     features: Literal["given", "tfidf", "identity", "degree"] = field(default="given", kw_only=True)
-    scale: Literal["none", "unit", "standard", "row"] = field(default="none", kw_only=True)
+    scale: Literal["none", "unit", "standard", "row"] | None = field(default=None, kw_only=True)
     weights: Literal["refuse", "initial", "drop"] = field(default="refuse", kw_only=True)
     split: int | None = field(default=None, kw_only=True)
     train_size: int | None = field(default=None, kw_only=True)
@@ -77,7 +81,7 @@ class DataConfig:
                 raise InputError(f"a run is on dataset or data, but {self.dataset} and {self.data} came; drop one")
             return
         for option in fields(DataConfig):
-            if option.name not in ("dataset", "data_root", "split") and getattr(self, option.name) != option.default:
+            if option.name not in _OF_ALL_DATA and getattr(self, option.name) != option.default:
                 raise InputError(
                     f"{option.name} belongs to data, a file of your own, but dataset {self.dataset} came with it; "
                     "drop one"
@@ -312,7 +316,7 @@ def make_config(mapping: Mapping[str, Any]) -> TrainConfig | BaselineConfig:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     for option in options:
         if get_origin(option) is Literal:
             if value in get_args(option):
