@@ -94,8 +94,8 @@ DATASETS: dict[str, Source] = {
     "pubmed": Citation("PubMed", nodes=19717, edges=44324, features=500, classes=3, homophily=0.80),
     "wine": Tabular("wine", nodes=178, features=13, classes=3, split_size=10),
     "breast_cancer": Tabular("breast_cancer", nodes=569, features=30, classes=2, split_size=10),
-    "digits": Tabular("digits", nodes=1797, features=64, classes=10, split_size=50, largest=16.0),
-    "iris": Tabular("iris", nodes=150, features=4, classes=3, split_size=10),
+    "digits": Tabular("digits", nodes=1797, features=64, classes=10, split_size=50, largest=16.0, scale="none"),
+    "iris": Tabular("iris", nodes=150, features=4, classes=3, split_size=10, scale="none"),
     "20newsgroups": Newsgroups(),
     **NAMED,
 }
@@ -128,8 +128,8 @@ def load(
         root: folder of the data sets; see `data_root`.
         retain: share of the edges to keep, in [0, 1].
         split: which of the splits that the data bring; the first when None.
-        scale: see `lds.data.prepare`; what the data set has by default when None, "standard" for those of
-            scikit-learn and "none" for the others.
+        scale: see `lds.data.prepare`; what does best on the early-stopping nodes when None: "standard" for
+            wine and breast_cancer, "none" for the others.
         features: see `lds.data.prepare`; "tfidf" for bags of words.
         seed: seed of what is drawn.
 

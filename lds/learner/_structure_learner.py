@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from lds.graph import AllPairs, GivenGraph, Structure, WeightedPairs, initial_we
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
 from lds.learner._progress import Best, Progress, no_fit, report_explosion, reproducible
+from lds.learner._refit import refit
 from lds.learner._task import ModelFactory, Params, Task, TrainOn, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
@@ -56,6 +57,12 @@ class StructureLearner:
         outer_lr_decay: see `outer_lr`.
         learn_structure: False keeps θ at its initial value, all else the same (the `frozen` baseline).
         train_on: "train", or, where no structure is learned, "train+val" to train on the validation nodes too.
+        folds: "fixed" trains the weights on the training nodes and chooses θ on the validation nodes; "rotating"
+            shares out the nodes of both anew in every outer epoch, class by class and in the same numbers, so that θ
+            cannot fit the labels of one half, and no label is seen for one purpose only.
+        refit: networks to train from scratch on training and validation nodes once θ is learned, each stopped on the
+            early-stopping nodes; the logits of the fit are their mean, its weights those of the best. 0 keeps the
+            network of the best epoch.
         graph: the initial graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; it returns
             pairs, which start with probability 1, or `WeightedPairs`.
         edges: the structure, (num_nodes, initial edges, dtype=) -> structure; `AllPairs` by default.
@@ -83,6 +90,8 @@ class StructureLearner:
     outer_lr_decay: float = 1e-3
     learn_structure: bool = True
     train_on: TrainOn = "train"
+    folds: Literal["fixed", "rotating"] = "fixed"
+    refit: int = 0
     graph: Callable[[Data], Tensor | WeightedPairs] = field(default_factory=GivenGraph)
     edges: Callable[..., Structure] = AllPairs
     model: ModelFactory = GCN
@@ -104,6 +113,11 @@ class StructureLearner:
         for name in ("max_epochs", "interval"):
             if getattr(self, name) is not None:
                 check_integers(self, name)
+        check("refit", self.refit, "an integer >= 0", lambda x: isinstance(x, int) and x is not True and x >= 0)
+        if self.folds not in ("fixed", "rotating"):
+            raise InputError(f'folds must be "fixed" or "rotating", got {self.folds!r:.80}')
+        if self.folds == "rotating" and not self.learn_structure:
+            raise InputError('folds="rotating" needs learn_structure=True, since nothing else has folds; drop one')
         Reverse(self.horizon, noise=self.noise)  # Checks both.
         check_train_on(self.train_on)
         if self.learn_structure and self.train_on != "train":
@@ -164,12 +178,29 @@ class StructureLearner:
         structure: Structure = progress.outer["structure"]
         structure.restore_(progress.best.theta)
         best, history = progress.best, tuple(progress.history)
-        return Fit(structure, best.params, best.logits, history, progress.outer_step, task)
+        params, logits = best.params, best.logits
+        if self.refit:
+            params, logits = refit(
+                task,
+                progress.outer,
+                _objectives(task)[0],
+                self._updater(),
+                networks=self.refit,
+                steps=self.inner_steps,
+                samples=self.samples,
+                seed=seed,
+            )
+        return Fit(structure, params, logits, history, progress.outer_step, task)
 
     def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""
+        seed = mix(seed, progress.epoch)
+        folds = task.folds(seed) if self.folds == "rotating" else {}
+        with task.nodes_as(**folds):
+            return self._epoch_on_folds(task, progress, seed, listeners)
+
+    def _epoch_on_folds(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         epoch, structure = progress.epoch, progress.outer["structure"]
-        seed = mix(seed, epoch)
         params = _initial_params(task, seed)
         weights = sum(value.nbytes for value in params.values())
         recorded = min(self._reach, max(self._interval, self.inner_steps + self._interval))

@@ -91,6 +91,19 @@ class Task:
         """Return the nodes whose labels train the weights."""
         return torch.cat([self.nodes[part] for part in train_on.split("+")])
 
+    def folds(self, seed: int) -> dict[str, Tensor]:
+        """Return training and validation nodes shared out anew: as many of each class for each purpose as before."""
+        train, val = [], []
+        generator = torch.Generator().manual_seed(seed)
+        union = torch.cat([self.nodes["train"], self.nodes["val"]])
+        for label in sorted(set(self.y[union].tolist())):
+            nodes = union[self.y[union] == label]
+            nodes = nodes[torch.randperm(nodes.numel(), generator=generator).to(nodes.device)]
+            count = int((self.y[self.nodes["train"]] == label).sum())
+            train.append(nodes[:count])
+            val.append(nodes[count:])
+        return {"train": torch.cat(train).sort().values, "val": torch.cat(val).sort().values}
+
     def _new_module(self) -> nn.Module:
         module = self._model()
         if not isinstance(module, nn.Module) or next(module.parameters(), None) is None:

@@ -38,7 +38,7 @@ class DataConfig:
         features: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
             number of neighbours).
         scale: none, unit (rows of length 1), standard (columns to mean 0 and deviation 1), or row (absolute values of
-            a row to sum 1); when not given, standard for data sets of scikit-learn, none for others.
+            a row to sum 1); when not given, standard for wine and breast_cancer, none for others.
         weights: data: refuse weights of edges other than 1, or start θ from them (initial), or drop them.
         split: which of several splits to take, where the data brings them; the first, 0, when not given.
         train_size: data without masks: nodes to train on; 10 % of the labelled ones when not given.
@@ -112,6 +112,10 @@ class TrainConfig(DataConfig):
             which spends their labels on θ; not for lds and knn-lds.
         candidates: pairs that θ is learned on, in place of all pairs: knn:K (the K nearest of each node), random:R (R
             random ones a node), given (the edges of the data), apart by commas; memory grows with their number.
+        folds: fixed trains the weights on the training nodes and chooses θ on the validation nodes; rotating shares
+            out the nodes of both anew in every outer epoch.
+        refit: networks to train on training and validation nodes once θ is learned; predictions are their mean; 0 keeps
+            the network of the best epoch.
         tau: sets interval and horizon, where these are not given.
         interval: inner steps between two updates of θ.
         horizon: steps that the sweep goes back over; may be longer than the interval.
@@ -136,6 +140,8 @@ class TrainConfig(DataConfig):
     retain: float = 1.0
     train_on: Literal["train", "train+val"] = "train"
     candidates: str | None = None
+    folds: Literal["fixed", "rotating"] = "fixed"
+    refit: int = 0
     tau: int = 5
     interval: int | None = None
     horizon: int | None = None
@@ -188,7 +194,7 @@ class TrainConfig(DataConfig):
         if not learns:
             unused += ["candidates", *_OF_STRUCTURES]
         if not method.learns_structure:
-            unused += ["horizon", "outer_lr", "learn_inner_lr", "noise"]
+            unused += ["folds", "horizon", "outer_lr", "learn_inner_lr", "noise"]
         values = {option.name: option.default for option in fields(TrainConfig)}
         return [name for name in dict.fromkeys(unused) if getattr(self, name) != values[name]]
 
@@ -256,6 +262,7 @@ _OF_STRUCTURES = (
     "max_epochs",
     "samples",
     "noise",
+    "refit",
 )
 _CANDIDATES = ("knn", "random", "given")
 

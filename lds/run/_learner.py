@@ -58,6 +58,8 @@ def make_learner(
     candidates = candidate_pairs(config, data)
     return StructureLearner(
         edges=AllPairs if candidates is None else partial(CandidatePairs, candidates=candidates),
+        folds=config.folds if method.learns_structure else "fixed",
+        refit=config.refit,
         tau=config.tau,
         interval=config.interval,
         horizon=config.horizon,

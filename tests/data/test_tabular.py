@@ -43,7 +43,7 @@ def test_every_class_is_in_every_split(name: str) -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_features_are_standardised_and_constant_columns_are_zero(name: str) -> None:
-    x = load(name).x
+    x = load(name, scale="standard").x
     raw = torch.from_numpy(getattr(sklearn.datasets, f"load_{name}")().data)
     constant = raw.eq(raw[0]).all(dim=0)
     assert int(constant.sum()) == (3 if name == "digits" else 0)
@@ -66,6 +66,11 @@ def test_there_is_no_edge_to_delete() -> None:
         load("wine", retain=0.5)
     with pytest.raises(InputError, match=r"in \[0, 1\]"):
         load("wine", retain=float("nan"))
+
+
+def test_what_is_usual() -> None:
+    for name, scale in {"wine": "standard", "breast_cancer": "standard", "digits": "none", "iris": "none"}.items():
+        assert torch.equal(load(name).x, load(name, scale=scale).x)  # type: ignore[arg-type]
 
 
 def test_scales() -> None:
