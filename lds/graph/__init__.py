@@ -4,6 +4,7 @@ from lds._sparse import SparseMatrix
 from lds.graph._all_pairs import AllPairs
 from lds.graph._candidate_pairs import CandidateGraph, CandidatePairs
 from lds.graph._factors import FactorPairs
+from lds.graph._learned_pairs import LearnedPairs
 from lds.graph._pairs import GivenGraph, KNNGraph, WeightedPairs, initial_weights, random_pairs
 from lds.graph._sampled import SampledGraph, Structure
 
@@ -14,6 +15,7 @@ __all__ = [
     "FactorPairs",
     "GivenGraph",
     "KNNGraph",
+    "LearnedPairs",
     "SampledGraph",
     "SparseMatrix",
     "Structure",

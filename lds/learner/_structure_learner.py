@@ -17,7 +17,7 @@ from lds._memory import ROOM, too_large
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.data.prepare import ready
 from lds.errors import InputError
-from lds.graph import AllPairs, GivenGraph, Structure, WeightedPairs, initial_weights
+from lds.graph import AllPairs, GivenGraph, LearnedPairs, Structure, WeightedPairs, initial_weights
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
 from lds.learner._progress import Best, Progress, no_fit, report_explosion, reproducible
@@ -190,6 +190,8 @@ class StructureLearner:
                 samples=self.samples,
                 seed=seed,
             )
+        if isinstance(structure, LearnedPairs):
+            structure = structure.pairs_alone()
         return Fit(structure, params, logits, history, progress.outer_step, task)
 
     def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
@@ -264,6 +266,8 @@ class StructureLearner:
         task = Task(data, self.model, self.weight_decay)
         outer = self._outer(task, data)
         if theta is not None:
+            if isinstance(outer["structure"], LearnedPairs):
+                outer["structure"] = outer["structure"].pairs_alone()
             outer["structure"].restore_(theta)
         seed = mix(seed, 1)
         params = _initial_params(task, seed)

@@ -116,6 +116,13 @@ class TrainConfig(DataConfig):
             out the nodes of both anew in every outer epoch.
         refit: networks to train on training and validation nodes once θ is learned; predictions are their mean; 0 keeps
             the network of the best epoch.
+        score: with candidates, what the probability of an edge is a function of: free (itself), logit (its logit),
+            metric (a learned distance of features), low-rank (free vectors of nodes), or mlp (vectors that a network
+            makes of features); see `lds.graph.LearnedPairs`.
+        outer_updater: with candidates, what moves these: sgd, adam or rmsprop, with step size outer_lr.
+        pull: with candidates, coefficient of a pull of θ towards where it starts.
+        sparsity: with candidates, coefficient of the number of edges.
+        smoothness: with candidates, coefficient of the squared distance of features along edges.
         tau: sets interval and horizon, where these are not given.
         interval: inner steps between two updates of θ.
         horizon: steps that the sweep goes back over; may be longer than the interval.
@@ -142,6 +149,11 @@ class TrainConfig(DataConfig):
     candidates: str | None = None
     folds: Literal["fixed", "rotating"] = "fixed"
     refit: int = 0
+    score: Literal["free", "logit", "metric", "low-rank", "mlp"] = "free"
+    outer_updater: Literal["sgd", "adam", "rmsprop"] = "sgd"
+    pull: float = 0.0
+    sparsity: float = 0.0
+    smoothness: float = 0.0
     tau: int = 5
     interval: int | None = None
     horizon: int | None = None
@@ -173,6 +185,11 @@ class TrainConfig(DataConfig):
                 f"train_on {self.train_on} belongs to methods that learn no structure, but {self.method} chooses θ by "
                 "the labels of the validation nodes; drop it"
             )
+        given = [name for name in OF_CANDIDATES if getattr(self, name) != getattr(TrainConfig, name)]
+        if given and self.candidates is None:
+            raise InputError(
+                f"{given[0]} needs candidates, the pairs that it is about, but none came; give e.g. knn:20,given"
+            )
         if self.candidates is not None:
             parse_candidates(self.candidates)
         _refuse_of_other_methods(self, "random_edges")
@@ -194,7 +211,7 @@ class TrainConfig(DataConfig):
         if not learns:
             unused += ["candidates", *_OF_STRUCTURES]
         if not method.learns_structure:
-            unused += ["folds", "horizon", "outer_lr", "learn_inner_lr", "noise"]
+            unused += [*OF_CANDIDATES, "folds", "horizon", "outer_lr", "learn_inner_lr", "noise"]
         values = {option.name: option.default for option in fields(TrainConfig)}
         return [name for name in dict.fromkeys(unused) if getattr(self, name) != values[name]]
 
@@ -264,6 +281,8 @@ _OF_STRUCTURES = (
     "noise",
     "refit",
 )
+# Of structures on candidate pairs.
+OF_CANDIDATES = ("score", "outer_updater", "pull", "sparsity", "smoothness")
 _CANDIDATES = ("knn", "random", "given")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from lds._memory import ROOM, too_large
 from lds.data import MASKS
 from lds.data.prepare import ready
 from lds.errors import DataError, InputError
-from lds.graph import AllPairs, CandidatePairs, GivenGraph, KNNGraph, random_pairs
+from lds.graph import AllPairs, CandidatePairs, GivenGraph, KNNGraph, LearnedPairs, Structure, random_pairs
 from lds.learner import FixedGraphLearner, StructureLearner
 from lds.nn import GCN
-from lds.run._config import BaselineConfig, TrainConfig, parse_candidates
+from lds.run._config import OF_CANDIDATES, BaselineConfig, TrainConfig, parse_candidates
 from lds.run._methods import METHOD
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def make_learner(
     assert graph is not None  # θ needs a graph to start from.
     candidates = candidate_pairs(config, data)
     return StructureLearner(
-        edges=AllPairs if candidates is None else partial(CandidatePairs, candidates=candidates),
+        edges=AllPairs if candidates is None else _on_candidates(config, data, candidates),
         folds=config.folds if method.learns_structure else "fixed",
         refit=config.refit,
         tau=config.tau,
@@ -75,6 +75,23 @@ def make_learner(
         max_epochs=config.max_epochs,
         samples=config.samples,
         noise=config.noise,
+    )
+
+
+def _on_candidates(config: TrainConfig, data: Data, candidates: Tensor) -> Callable[..., Structure]:
+    """Return the structure on candidate pairs that a configuration names."""
+    if not any(getattr(config, name) != getattr(TrainConfig, name) for name in OF_CANDIDATES):
+        return partial(CandidatePairs, candidates=candidates)
+    return partial(
+        LearnedPairs,
+        candidates=candidates,
+        x=data.x,
+        score=config.score,
+        updater=config.outer_updater,
+        pull=config.pull,
+        sparsity=config.sparsity,
+        smoothness=config.smoothness,
+        seed=config.seed,
     )
 
 
