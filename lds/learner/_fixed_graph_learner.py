@@ -19,7 +19,7 @@ from lds.graph import CandidatePairs, GivenGraph, SampledGraph, WeightedPairs, i
 from lds.graph._pairs import canonical_pairs
 from lds.hypergrad import record
 from lds.learner._fit import Fit
-from lds.learner._task import ModelFactory, Params, Task, TrainOn, check_train_on
+from lds.learner._task import Decay, ModelFactory, Params, Task, TrainOn, check_decay, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, State
 
@@ -50,6 +50,7 @@ class FixedGraphLearner:
         model: factory of the graph network, (number of features, number of classes) -> module called with (x, graph).
         lr: learning rate of Adam.
         weight_decay: λ of the inner penalty λ/2 ‖W_0‖².
+        decay: "first", that penalty, or "all", on all parameters of the model.
         steps: steps of training, at most.
         patience: steps without improvement on the selection nodes before training ends.
         random_edges: expected number of edges added in a step, as a share of the graph's.
@@ -63,6 +64,7 @@ class FixedGraphLearner:
     model: ModelFactory = GCN
     lr: float = 0.02
     weight_decay: float = 5e-4
+    decay: Decay = "first"
     steps: int = 400
     patience: int = 100
     random_edges: float = 0.0
@@ -72,6 +74,7 @@ class FixedGraphLearner:
         check_integers(self, "steps", "patience")
         check_sizes(self, "random_edges", "lr", "weight_decay")
         check_train_on(self.train_on)
+        check_decay(self.decay)
 
     def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
         """Train on one data set, as one outer epoch; arguments and errors as for `StructureLearner.fit`.
@@ -87,7 +90,7 @@ class FixedGraphLearner:
 
     def _train(self, data: Data, seed: int) -> Fit:
         data = ready(data, weights=initial_weights(self.graph))
-        task = Task(data, self.model, self.weight_decay)
+        task = Task(data, self.model, self.weight_decay, self.decay)
         val, es = task.nodes["val"], task.nodes["es"]
         selection = torch.cat([val, es]) if self.train_on == "train" else es
         with task.nodes_as(train=task.train_nodes(self.train_on), selection=selection):

@@ -22,7 +22,7 @@ from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
 from lds.learner._progress import Best, Progress, no_fit, report_explosion, reproducible
 from lds.learner._refit import refit
-from lds.learner._task import ModelFactory, Params, Task, TrainOn, check_train_on
+from lds.learner._task import Decay, ModelFactory, Params, Task, TrainOn, check_decay, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
 
@@ -71,6 +71,7 @@ class StructureLearner:
         inner_lr: learning rate of the default updater.
         learn_inner_lr: make the inner learning rate an outer variable too, in [1e-4, 0.05].
         weight_decay: λ of the inner penalty λ/2 ‖W_0‖².
+        decay: "first", that penalty, or "all", on all parameters of the model.
         inner_steps: inner steps an outer epoch, at most; rounded up to whole windows of `interval` steps.
         inner_patience: windows in which the inner loss may fail to fall before the epoch ends.
         inner_tolerance: relative fall of the inner loss that counts.
@@ -99,6 +100,7 @@ class StructureLearner:
     inner_lr: float = 0.02
     learn_inner_lr: bool = False
     weight_decay: float = 5e-4
+    decay: Decay = "first"
     inner_steps: int = 400
     inner_patience: int = 20
     inner_tolerance: float = 1e-3
@@ -120,6 +122,7 @@ class StructureLearner:
             raise InputError('folds="rotating" needs learn_structure=True, since nothing else has folds; drop one')
         Reverse(self.horizon, noise=self.noise)  # Checks both.
         check_train_on(self.train_on)
+        check_decay(self.decay)
         if self.learn_structure and self.train_on != "train":
             raise InputError(
                 'train_on="train+val" needs learn_structure=False, since the labels of the validation nodes choose θ; '
@@ -158,7 +161,7 @@ class StructureLearner:
         """
         listeners = Callbacks(callbacks)
         data = ready(data, weights=initial_weights(self.graph))
-        task = Task(data, self.model, self.weight_decay)
+        task = Task(data, self.model, self.weight_decay, self.decay)
         outer = self._outer(task, data)
         if resume is None:
             progress = Progress(outer)
@@ -263,7 +266,7 @@ class StructureLearner:
             DataError, InputError: as for `fit`.
         """
         data = ready(data, weights=initial_weights(self.graph))
-        task = Task(data, self.model, self.weight_decay)
+        task = Task(data, self.model, self.weight_decay, self.decay)
         outer = self._outer(task, data)
         if theta is not None:
             if isinstance(outer["structure"], LearnedPairs):

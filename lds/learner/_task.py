@@ -26,6 +26,8 @@ ModelFactory: TypeAlias = Callable[[int, int], nn.Module]
 Params: TypeAlias = dict[str, Tensor]
 # Whose labels train the weights.
 TrainOn: TypeAlias = Literal["train", "train+val"]
+# Which parameters the penalty is on.
+Decay: TypeAlias = Literal["first", "all"]
 
 # Features with fewer non-zeros than this are multiplied as a sparse matrix.
 _SPARSE = 0.25
@@ -37,13 +39,14 @@ class Task:
     Args:
         data: features, labels and masks, as `lds.data.prepare` or `ready` returns them.
         model: factory, (number of features, number of classes) -> module called with (x, graph).
-        weight_decay: coefficient λ of the penalty λ/2 ‖W‖² on the first weight matrix of the model.
+        weight_decay: coefficient λ of the penalty λ/2 ‖W‖².
+        decay: "first", the penalty on the first weight matrix of the model, or "all", on all of its parameters.
 
     Raises:
         InputError: the model is no such factory.
     """
 
-    def __init__(self, data: Data, model: ModelFactory, weight_decay: float) -> None:
+    def __init__(self, data: Data, model: ModelFactory, weight_decay: float, decay: Decay = "first") -> None:
         self.num_nodes: int = data.num_nodes
         self.device: torch.device = data.x.device
         self.cuda = cuda_devices([data.x])
@@ -74,7 +77,8 @@ class Task:
         self.x = _features(data.x, sparse=getattr(self.module, "accepts_sparse", False))
         self._weight_decay = weight_decay
         named = dict(self.module.named_parameters())
-        self._penalised = next((name for name, value in named.items() if value.ndim > 1), next(iter(named)))
+        first = next((name for name, value in named.items() if value.ndim > 1), next(iter(named)))
+        self._penalised = [first] if decay == "first" else list(named)
 
     @contextmanager
     def nodes_as(self, **nodes: Tensor) -> Iterator[None]:
@@ -126,10 +130,13 @@ class Task:
             InputError: the model is no function of weights and graph, for it changes a buffer.
         """
         self.module.train()
-        weight = params[self._penalised].flatten()
+        first, *others = (params[name].flatten() for name in self._penalised)
         logits = self.logits(params, graph)
         self._check_buffers()
-        return self.loss(logits, "train") + 0.5 * self._weight_decay * weight.dot(weight)
+        squares = first.dot(first)
+        for weight in others:
+            squares = squares + weight.dot(weight)
+        return self.loss(logits, "train") + 0.5 * self._weight_decay * squares
 
     def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the validation loss: cross-entropy, without dropout or penalty."""
@@ -236,3 +243,13 @@ def check_train_on(value: object) -> None:
     """
     if value not in ("train", "train+val"):
         raise InputError(f'train_on must be "train" or "train+val", got {value!r:.80}')
+
+
+def check_decay(value: object) -> None:
+    """Check which parameters the penalty is on.
+
+    Raises:
+        InputError: it is neither "first" nor "all".
+    """
+    if value not in ("first", "all"):
+        raise InputError(f'decay must be "first" or "all", got {value!r:.80}')

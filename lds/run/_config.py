@@ -130,6 +130,7 @@ class TrainConfig(DataConfig):
         learn_inner_lr: learn the inner learning rate along with θ.
         inner_lr: inner learning rate.
         weight_decay: coefficient of the L2 penalty on the first layer.
+        decay: first, that penalty, or all, on every layer.
         hidden: hidden units.
         dropout: dropout after the first layer.
         k: number of neighbours in the kNN graph.
@@ -161,6 +162,7 @@ class TrainConfig(DataConfig):
     learn_inner_lr: bool = False
     inner_lr: float = 0.02
     weight_decay: float = 5e-4
+    decay: Literal["first", "all"] = "first"
     hidden: int = 16
     dropout: float = 0.5
     k: int = 10

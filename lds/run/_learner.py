@@ -52,6 +52,7 @@ def make_learner(
             model=model,
             lr=config.inner_lr,
             weight_decay=config.weight_decay,
+            decay=config.decay,
             train_on=config.train_on,
         )
     assert graph is not None  # θ needs a graph to start from.
@@ -71,6 +72,7 @@ def make_learner(
         inner_lr=config.inner_lr,
         learn_inner_lr=config.learn_inner_lr,
         weight_decay=config.weight_decay,
+        decay=config.decay,
         patience=config.patience,
         max_epochs=config.max_epochs,
         samples=config.samples,
