@@ -21,7 +21,7 @@ from lds.estimator._arrays import classes_of, edge_index, make_data, masks, spli
 from lds.estimator._extension import Extension
 from lds.estimator._preparation import Preparation
 from lds.graph import GivenGraph, KNNGraph
-from lds.learner import StructureLearner
+from lds.learner import FixedGraphLearner, StructureLearner, choose
 from lds.nn import GCN
 
 if TYPE_CHECKING:
@@ -54,12 +54,17 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     row does not depend on the other rows it is given, and a row that was trained on is treated like any other:
     `transduction_` has the answer that uses its learned edges.
 
+    A learned graph needs labels to be learned from, and may do worse than none. `structure="auto"` compares, on held-out
+    folds of the labelled rows, no graph, the initial graph and a learned one, the first two trained on the labels that
+    the third learns its graph from; of those whose loss cannot be told from the lowest it takes the simplest.
+
     Scale the features, as for any network, here or before: `scale="standard"` for measurements in different units,
     `features="tfidf"` for counts of words. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
     here than in `StructureLearner`; scores that scikit-learn computes itself, in a grid search for one, count rows with
     y = -1 as wrong, so search on the labelled ones or bring a scorer.
 
     Args:
+        structure: "learned", "fixed" (the initial graph as it is), "none" (no graph), or "auto", the best of these.
         features: "given", or "tfidf": rare words weighted more, rows of length 1, for counts of words.
         scale: "none", "unit" (rows of length 1), or "standard" (columns to mean 0 and deviation 1, those of the rows of
             `fit`).
@@ -84,6 +89,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes_: the distinct labels, shape [C].
         transduction_: label of every row of X, shape [N].
         label_distributions_: class probabilities of every row of X, shape [N, C].
+        structure_: what was fitted: "learned", "fixed" or "none".
+        choice_: with `structure="auto"` the comparison, see `lds.learner.choose`; `choice_.reason` says why.
         graph_: learned edge probabilities, symmetric, CSR of shape [N, N].
         n_iter_: number of outer epochs run.
         n_features_in_: number of features F.
@@ -93,6 +100,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
+        structure: Literal["learned", "fixed", "none", "auto"] = "learned",
         features: Literal["given", "tfidf"] = "given",
         scale: Literal["none", "unit", "standard"] = "none",
         n_neighbors: int = 10,
@@ -112,6 +120,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         graph_threshold: float = 0.01,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
+        self.structure = structure
         self.features = features
         self.scale = scale
         self.n_neighbors = n_neighbors
@@ -169,9 +178,27 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             data.edge_index = KNNGraph(arguments["n_neighbors"], self.metric)(data)
         else:
             data.edge_index = edge_index(graph, X.shape[0])
-        fit = learner.fit(data, seed=seed)
+        plain: dict[str, Any] = {
+            "model": learner.model,
+            "lr": learner.inner_lr,
+            "weight_decay": learner.weight_decay,
+            "steps": learner.inner_steps,
+            "train_on": "train+val",
+        }
+        learners: dict[str, FixedGraphLearner | StructureLearner] = {
+            "none": FixedGraphLearner(None, **plain),
+            "fixed": FixedGraphLearner(GivenGraph(), **plain),
+            "learned": learner,
+        }
+        self.structure_: str = self.structure
+        if self.structure == "auto":
+            self.choice_ = choose(
+                data, learners, folds=min(_FOLDS, int(np.bincount(target[target >= 0]).max())), seed=seed
+            )
+            self.structure_ = self.choice_.name
+        fit = learners[self.structure_].fit(data, seed=seed)
         self.n_iter_ = fit.outer_epochs
-        if self.refit:
+        if self.refit and self.structure_ == "learned":
             # One epoch, θ held at what was learned: the rows of the other parts choose nothing now.
             learned = fit.structure
             again = replace(learner, edges=lambda *_, **__: learned, learn_structure=False, max_epochs=1)
@@ -191,7 +218,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             fit.structure,
             samples=arguments["samples"],
             seed=seed,
-            n_neighbors=min(arguments["n_neighbors"], X.shape[0]),
+            n_neighbors=0 if self.structure_ == "none" else min(arguments["n_neighbors"], X.shape[0]),
             metric=self.metric,
         )
         return self
@@ -223,7 +250,11 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check("dropout", values["dropout"], "a number in [0, 1)", lambda x: 0 <= x < 1)
         check("validation_fraction", values["validation_fraction"], "a number in (0, 1)", lambda x: 0 < x < 1)
         check("graph_threshold", values["graph_threshold"], "a number in [0, 1)", lambda x: 0 <= x < 1)
-        for name, known in (("features", ("given", "tfidf")), ("scale", ("none", "unit", "standard"))):
+        for name, known in (
+            ("structure", ("learned", "fixed", "none", "auto")),
+            ("features", ("given", "tfidf")),
+            ("scale", ("none", "unit", "standard")),
+        ):
             if values[name] not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {values[name]!r:.80}")
         if values["metric"] not in ("cosine", "minkowski"):
@@ -237,6 +268,8 @@ def _shaped_as(target: Array, y: Any) -> Array:
     return target[:, None] if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1 else target
 
 
+# Folds of the labelled rows that structure="auto" holds out in turn.
+_FOLDS = 5
 _OF_THE_LEARNER = (
     "tau",
     "outer_lr",

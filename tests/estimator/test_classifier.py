@@ -312,6 +312,7 @@ def test_feature_names():
         ({"n_neighbors": 60}, "smaller than the number of rows, but n_neighbors=60 came with n_samples=60"),
         ({"metric": "euclid"}, "metric must be"),
         ({"metric": "tfidf"}, 'set features="tfidf"'),
+        ({"structure": "tree"}, "structure must be one of learned, fixed, none, auto, got 'tree'"),
         ({"scale": "row"}, "scale must be one of none, unit, standard, got 'row'"),
         ({"features": "degree"}, "features must be one of given, tfidf, got 'degree'"),
         ({"features": "tfidf"}, "needs counts or shares of words, but -"),
@@ -382,3 +383,31 @@ def test_sparse_rows_are_not_made_dense():
     X, y, _ = problem()
     with pytest.raises(ValueError, match='take scale="unit"'):
         classifier(scale="standard").fit(scipy.sparse.csr_array(X), y)
+
+
+def test_the_structure_is_chosen():
+    X, y, truth = problem(rows=90, labelled=12)
+    model = classifier(structure="auto", inner_steps=60, max_epochs=1).fit(X, y)
+    assert model.structure_ == model.choice_.name
+    assert set(model.choice_.scores) == {"none", "fixed", "learned"}
+    assert model.choice_.nodes == 36
+    assert model.choice_.reason.startswith(model.structure_)
+    same(model, classifier(structure=model.structure_, inner_steps=60, max_epochs=1).fit(X, y))
+    assert (model.transduction_[y == -1] == truth[y == -1]).mean() > 0.8
+
+
+def test_without_a_graph_it_is_a_feed_forward_network():
+    X, y, truth = problem()
+    model = classifier(structure="none", inner_steps=100).fit(X, y)
+    assert model.graph_.nnz == 0
+    # Each row counts alone, so that those that were trained on are as any other.
+    np.testing.assert_allclose(model.predict_proba(X), model.label_distributions_, atol=1e-5)
+    assert (model.predict(X) == truth).mean() > 0.8
+
+
+def test_a_fixed_graph_stays():
+    X, y, _ = problem()
+    model = classifier(structure="fixed").fit(X, y)
+    assert set(np.unique(model.graph_.toarray())) == {0.0, 1.0}
+    assert model.structure_ == "fixed"
+    assert not hasattr(model, "choice_")
