@@ -54,9 +54,10 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     row does not depend on the other rows it is given, and a row that was trained on is treated like any other:
     `transduction_` has the answer that uses its learned edges.
 
-    A learned graph needs labels to be learned from, and may do worse than none. `structure="auto"` compares, on held-out
-    folds of the labelled rows, no graph, the initial graph and a learned one, the first two trained on the labels that
-    the third learns its graph from; of those whose loss cannot be told from the lowest it takes the simplest.
+    A learned graph needs labels to be learned from, and may do worse than none. `structure="auto"` compares, on
+    held-out folds of the labelled rows, no graph, the initial graph and a learned one, the first two trained on the
+    labels that the third learns its graph from; of those whose loss cannot be told from the lowest it takes the
+    simplest.
 
     Scale the features, as for any network, here or before: `scale="standard"` for measurements in different units,
     `features="tfidf"` for counts of words. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
@@ -192,9 +193,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         }
         self.structure_: str = self.structure
         if self.structure == "auto":
-            self.choice_ = choose(
-                data, learners, folds=min(_FOLDS, int(np.bincount(target[target >= 0]).max())), seed=seed
-            )
+            self.choice_ = choose(data, learners, folds=_FOLDS, seed=seed)
             self.structure_ = self.choice_.name
         fit = learners[self.structure_].fit(data, seed=seed)
         self.n_iter_ = fit.outer_epochs
@@ -250,11 +249,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check("dropout", values["dropout"], "a number in [0, 1)", lambda x: 0 <= x < 1)
         check("validation_fraction", values["validation_fraction"], "a number in (0, 1)", lambda x: 0 < x < 1)
         check("graph_threshold", values["graph_threshold"], "a number in [0, 1)", lambda x: 0 <= x < 1)
-        for name, known in (
-            ("structure", ("learned", "fixed", "none", "auto")),
-            ("features", ("given", "tfidf")),
-            ("scale", ("none", "unit", "standard")),
-        ):
+        for name, known in _KNOWN.items():
             if values[name] not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {values[name]!r:.80}")
         if values["metric"] not in ("cosine", "minkowski"):
@@ -268,6 +263,11 @@ def _shaped_as(target: Array, y: Any) -> Array:
     return target[:, None] if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1 else target
 
 
+_KNOWN = {
+    "structure": ("learned", "fixed", "none", "auto"),
+    "features": ("given", "tfidf"),
+    "scale": ("none", "unit", "standard"),
+}
 # Folds of the labelled rows that structure="auto" holds out in turn.
 _FOLDS = 5
 _OF_THE_LEARNER = (

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lds._checks import check
+from lds._checks import check, check_integer
 from lds._random import mix
 from lds.data.prepare import ready
 from lds.data.splits import MASKS
@@ -98,8 +98,8 @@ def choose(data: Data, learners: Mapping[str, Learner], *, folds: int = 5, repea
     """
     if not learners:
         raise InputError("learners must be some learners by their names, but none came; name two or more")
-    for name, value, least in (("folds", folds, 2), ("repeats", repeats, 1)):
-        check(name, value, f"an integer >= {least}", lambda x, least=least: isinstance(x, int) and x >= least)
+    check("folds", folds, "an integer >= 2", lambda x: isinstance(x, int) and x >= 2)
+    check_integer("repeats", repeats)
     data = ready(data, weights="initial")
     splits = [split for repeat in range(repeats) for split in _folds(data, folds, mix(seed, repeat))]
     losses: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in learners}
@@ -132,8 +132,8 @@ def _chosen(losses: Mapping[str, npt.NDArray[np.float64]], right: Mapping[str, n
         why = f"it has the lowest loss on {nodes} held-out nodes, {score.loss:.3f} ({100 * score.accuracy:.1f} % right)"
     else:
         why = (
-            f"on {nodes} held-out nodes its loss, {score.loss:.3f}, is within a standard error, {score.error:.3f}, of the "
-            f"lowest, {scores[best].loss:.3f} of {best}, and it is simpler"
+            f"on {nodes} held-out nodes its loss, {score.loss:.3f}, is within a standard error, {score.error:.3f}, of "
+            f"the lowest, {scores[best].loss:.3f} of {best}, and it is simpler"
         )
     return Choice(name, scores, nodes, f"{name} is chosen: {why}")
 
