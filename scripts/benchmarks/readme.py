@@ -147,7 +147,7 @@ def choices() -> str:
     runs[accuracies] *= 100
     rows = []
     for dataset, group in runs.groupby("dataset", sort=False):
-        settings = group.groupby(["tau", "outer_lr", "k", "metric"], dropna=False)[accuracies].mean()
+        settings = group.groupby(["tau", "outer_lr", "k", "metric", "scale"], dropna=False)[accuracies].mean()
         best = settings["es_accuracy"].max()
         ties = settings[settings["es_accuracy"] >= best - 1e-9]
         splits = group.groupby("seed")["test_accuracy"].mean()
@@ -341,7 +341,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "choices": choices,
         "truncation": truncation,
         "night": night,
-        **{name: partial(table, name) for name in ("table1", "missing_edges", "beyond", "learned_graph")},
+        **{name: partial(table, name) for name in ("table1", "missing_edges", "beyond", "learned_graph", "yardstick")},
     },
     "docs/own-data.md": {"retrain": partial(table, "retrain")},
     "docs/hypergradients.md": {"engine": engine, "exactness": exactness, "derived": derived},
