@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import pandas as pd
 from tables import Row, as_markdown, end, frame, plus_minus, provenance, run_grid, write
@@ -30,22 +31,22 @@ SEEDS = 5
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
 
-def make_rows(outcomes: Sequence[Outcome]) -> list[Row]:
+def make_rows(outcomes: Sequence[Outcome], by: Sequence[str] = ("dataset", "method")) -> list[Row]:
     """Return a row for each variant, accuracies in percent.
 
-    The first setting of a method on a data set is the plain one; the others are compared with it on the seeds that both
-    have. A variant is kept where, on five seeds or more, its early-stopping accuracy is higher by more than a standard
-    error of the paired difference.
+    The first setting of each place, a method on a data set, or whatever `by` names, is the plain one; the others are
+    compared with it on the seeds that both have. A variant is kept where, on five seeds or more, its early-stopping
+    accuracy is higher by more than a standard error of the paired difference.
     """
     rows = []
-    plain: dict[tuple[str, str], Setting] = {}
+    plain: dict[tuple[Any, ...], Setting] = {}
     for setting in summary(outcomes):
-        place = setting.setting["dataset"], setting.setting["method"]
+        place = tuple((DEFAULTS | setting.setting)[name] for name in by)
         base = plain.setdefault(place, setting)
         ours, theirs = DEFAULTS | setting.setting, DEFAULTS | base.setting
-        changed = {name: value for name, value in ours.items() if theirs.get(name) != value}
+        changed = {name: v for name, v in ours.items() if theirs.get(name) != v and name != "method"}
         seeds = [seed for seed in setting.seeds if seed in base.seeds]
-        row: Row = {"dataset": place[0], "method": place[1], "seeds": len(seeds)}
+        row: Row = {"dataset": ours["dataset"], "method": ours["method"], "seeds": len(seeds)}
         row["variant"] = ", ".join(f"{name} {value}" for name, value in changed.items()) or "plain"
         for split in SPLITS:
             scores, plain_scores = (_accuracies(s, split, seeds) for s in (setting, base))

@@ -12,14 +12,17 @@ from typing import Any
 import pandas as pd
 
 from lds._statistics import paired
+from lds.run._methods import METHOD
 from lds.sweep import Outcome, ProcessEngine, Setting, Spec, run_sweep, select, summary
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = (
-    *("dataset", "retain", "method", "settings", "chosen", "seeds", "mean", "std", "half_width"),
+    *("dataset", "retain", "method", "labels", "settings", "chosen", "seeds", "mean", "std", "half_width"),
     *("difference", "difference_half_width", "p_value", "published_mean", "published_std", "source"),
 )
 Row = dict[str, Any]
+# Added to the name of a method that is trained on the validation nodes too, as the fair control of LDS.
+SAME_LABELS = " (train+val)"
 
 
 def sweep_and_tabulate(name: str, text: str, *, setting: str, reference: str) -> None:
@@ -56,11 +59,13 @@ def make_rows(
 ) -> list[Row]:
     """Return a row for each data set, method and, where it is in `by`, share of edges.
 
-    Its setting is chosen on early-stopping accuracy, test accuracies are in percent. Published figures of methods that
+    A method that is trained on the validation nodes too is another one, named so. Its setting is chosen on
+    early-stopping accuracy, test accuracies are in percent. "labels" says which labels a method learns from; those of
+    the early-stopping nodes are there for all to stop and to choose by. Published figures of methods that
     were not run here have rows of their own, where their data set and share of edges have been run, as have second
     published figures of a method.
     """
-    chosen = {_place(setting, by): setting for setting in select(outcomes, by)}
+    chosen = {_place(setting, by): setting for setting in select(outcomes, (*by, "train_on"))}
     tried = Counter(_place(setting, by) for setting in summary(outcomes))
     rows = []
     for dataset, retain in dict.fromkeys(place[:2] for place in chosen):
@@ -70,11 +75,15 @@ def make_rows(
             place: Row = {"dataset": dataset, "retain": retain, "method": method}
             ours: Row = {}
             if method in here:
-                ours = {"settings": tried[dataset, retain, method], **_ours(here[method])}
+                ours = {
+                    "labels": _labels(here[method]),
+                    "settings": tried[dataset, retain, method],
+                    **_ours(here[method]),
+                }
                 if method != reference and reference in here:
                     ours |= _against(here[method], here[reference])
             first, *others = [figure for figure in there if figure["method"] == method] or [{}]
-            rows.append(place | ours | _published(first))
+            rows.append(place | _published(first) | ours)
             rows += [place | _published(figure) for figure in others]
     return rows
 
@@ -83,7 +92,7 @@ def read_published(path: Path, setting: str) -> list[Row]:
     """Return the published figures of a setting, no-graph or graph-given."""
     found = pd.read_csv(path).query("setting == @setting").fillna({"retain": 1.0})
     found = found.rename(columns={"mean": "published_mean", "std": "published_std"})
-    return found[["dataset", "retain", "method", *COLUMNS[-3:]]].to_dict("records")
+    return found[["dataset", "retain", "method", "labels", *COLUMNS[-3:]]].to_dict("records")
 
 
 def write(rows: Sequence[Row], columns: Sequence[str], text: str, out: Path) -> None:
@@ -119,7 +128,7 @@ def markdown(rows: Sequence[Row], reference: str) -> str:
         {
             "data set": found["dataset"],
             "edges kept": (100 * found["retain"]).map("{:.0f} %".format),
-            **{name: found[name] for name in ("method", "settings", "chosen", "seeds")},
+            **{name: found[name] for name in ("method", "labels", "settings", "chosen", "seeds")},
             "test accuracy, % (± std)": plus_minus(found, "mean", "std"),
             "95 % interval": _interval(found),
             f"less {reference} (± 95 %)": plus_minus(found, "difference", "difference_half_width"),
@@ -142,16 +151,27 @@ def as_markdown(shown: pd.DataFrame, right: Collection[str] = ()) -> str:
 def _place(setting: Setting, by: Sequence[str]) -> tuple[str, float, str]:
     # Where no graph is given, the share of edges is a means to take it away.
     retain = setting.setting.get("retain", 1.0) if "retain" in by else 1.0
-    return setting.setting["dataset"], retain, setting.setting["method"]
+    same = setting.setting.get("train_on", "train") == "train+val"
+    return setting.setting["dataset"], retain, setting.setting["method"] + SAME_LABELS * same
+
+
+def _labels(setting: Setting) -> str:
+    if METHOD[setting.setting["method"]].learns_structure:
+        return "train, and val for θ"
+    return str(setting.setting.get("train_on", "train"))
 
 
 def _published(figure: Row) -> Row:
-    return {name: figure[name] for name in COLUMNS[-3:] if name in figure}
+    return {name: figure[name] for name in ("labels", *COLUMNS[-3:]) if name in figure}
 
 
 def _ours(setting: Setting) -> Row:
     test = setting.mean("test_accuracy")
-    fixed = {name: value for name, value in setting.setting.items() if name not in ("dataset", "method", "retain")}
+    fixed = {
+        name: value
+        for name, value in setting.setting.items()
+        if name not in ("dataset", "method", "retain", "train_on")
+    }
     return {
         "chosen": ", ".join(f"{name} {value}" for name, value in fixed.items()),
         "seeds": test.count,

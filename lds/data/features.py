@@ -99,6 +99,16 @@ def scaled(x: Tensor, scale: Scale) -> Tensor:
     return from_scipy(rows) if sparse else torch.from_numpy(rows)
 
 
+def check_features(kind: object) -> None:
+    """Check which features are asked for.
+
+    Raises:
+        InputError: there are no such features.
+    """
+    if kind not in ("given", "tfidf", "identity", "degree"):
+        raise InputError(f'features must be "given", "tfidf", "identity" or "degree", got {kind!r}')
+
+
 def made_features(kind: Features, x: Tensor | None, edge_index: Tensor, num_nodes: int) -> Tensor:
     """Return other features than the given ones, sparse of shape [N, F].
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from lds._frames import frames_of_ours
 from lds._keywords import explained
 from lds.data.edges import Weights, as_edges, retain_edges, retain_weights
-from lds.data.features import Features, Scale, as_features, check_finite, made_features, scaled
+from lds.data.features import Features, Scale, as_features, check_features, check_finite, made_features, scaled
 from lds.data.labels import encode
 from lds.data.mapped import pieces
 from lds.data.masks import INDICES, as_masks, masks_for, num_splits
@@ -99,8 +99,7 @@ def prepare(
         (['cat', 'dog'], torch.float32, 4)
     """
     seed = check_seed(seed)
-    if features not in ("given", "tfidf", "identity", "degree"):
-        raise InputError(f'features must be "given", "tfidf", "identity" or "degree", got {features!r}')
+    check_features(features)
     data = _one_graph(data)
     x = data.get("x")
     if x is not None or features in ("given", "tfidf"):

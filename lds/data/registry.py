@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 from lds._checks import meant
 from lds.data.checksums import FileStatus, Verification
 from lds.data.citation import Citation
+from lds.data.features import Features, Scale, check_features, made_features, scaled
 from lds.data.named import NAMED
+from lds.data.newsgroups import Newsgroups
 from lds.data.splits import check_seed
 from lds.data.tabular import Tabular
 from lds.errors import DataError
@@ -93,8 +95,9 @@ DATASETS: dict[str, Source] = {
     "pubmed": Citation("PubMed", nodes=19717, edges=44324, features=500, classes=3, homophily=0.80),
     "wine": Tabular("wine", nodes=178, features=13, classes=3, split_size=10),
     "breast_cancer": Tabular("breast_cancer", nodes=569, features=30, classes=2, split_size=10),
-    "digits": Tabular("digits", nodes=1797, features=64, classes=10, split_size=50),
-    "iris": Tabular("iris", nodes=150, features=4, classes=3, split_size=10),
+    "digits": Tabular("digits", nodes=1797, features=64, classes=10, split_size=50, largest=16.0, scale="none"),
+    "iris": Tabular("iris", nodes=150, features=4, classes=3, split_size=10, scale="none"),
+    "20newsgroups": Newsgroups(),
     **NAMED,
 }
 
@@ -110,6 +113,8 @@ def load(
     root: str | os.PathLike[str] | None = None,
     retain: float = 1.0,
     split: int | None = None,
+    scale: Scale | None = None,
+    features: Features = "given",
     seed: int = 0,
 ) -> Data:
     """Load a registered data set as a PyTorch Geometric ``Data`` with a train, val, es and test mask.
@@ -124,6 +129,9 @@ def load(
         root: folder of the data sets; see `data_root`.
         retain: share of the edges to keep, in [0, 1].
         split: which of the splits that the data bring; the first when None.
+        scale: see `lds.data.prepare`; what does best on the early-stopping nodes when None: "standard" for
+            wine and breast_cancer, "none" for the others.
+        features: see `lds.data.prepare`; "tfidf" for bags of words.
         seed: seed of what is drawn.
 
     Raises:
@@ -132,7 +140,16 @@ def load(
             `seed` is no integer in [0, 2³²), the range of scikit-learn.
     """
     source = _source(name)
-    return source.load(data_root(root), retain, split, check_seed(seed))
+    check_features(features)
+    data = source.load(data_root(root), retain, split, check_seed(seed))
+    if scale is None:
+        scale = source.scale if isinstance(source, Tabular) else "none"
+    if features != "given":
+        data.x = made_features(features, data.x, data.edge_index, data.num_nodes)
+    if scale != "none":
+        data.x = scaled(data.x, scale)
+    data.x = data.x.float()
+    return data
 
 
 def fetch(name: str, root: str | os.PathLike[str] | None = None) -> Verification:

@@ -10,6 +10,7 @@ import torch
 
 from lds.data.checksums import FileStatus
 from lds.data.edges import check_retain
+from lds.data.features import Scale
 from lds.data.splits import stratified
 from lds.errors import InputError
 
@@ -19,13 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tabular:
-    """A data set of scikit-learn, with `split_size` nodes each to train, validate and stop early on."""
+    """A data set of scikit-learn, with `split_size` nodes each to train, validate and stop early on.
+
+    Attributes:
+        largest: what features are divided by, such as the largest value of a pixel.
+        scale: how features are scaled where nobody says, see `lds.data.prepare`.
+    """
 
     name: str
     nodes: int
     features: int
     classes: int
     split_size: int
+    largest: float = 1.0
+    scale: Scale = "standard"
     edges: int = 0
     homophily: float | None = None
     splits: int = 0
@@ -34,13 +42,12 @@ class Tabular:
     built_in: bool = True
 
     def load(self, root: Path, retain: float, split: int | None, seed: int) -> Data:
-        """Return the data with standardised features and an empty edge_index.
+        """Return the data with features as they come, in double precision, and an empty edge_index.
 
         Raises:
             InputError: `retain` is not 1, since there is no edge to delete, or a split came, since the seed makes it.
         """
         import sklearn.datasets
-        from sklearn.preprocessing import StandardScaler
         from torch_geometric.data import Data
 
         check_retain(retain)
@@ -49,11 +56,8 @@ class Tabular:
         if split is not None:
             raise InputError(f"{self.name} brings no splits, but split={split!r} came; drop it, the seed makes one")
         x, y = getattr(sklearn.datasets, f"load_{self.name}")(return_X_y=True)
-        # Transductive: the features of every node are known in training, so all rows set the scale.
-        # StandardScaler leaves constant columns (digits has some) at zero.
-        x = StandardScaler().fit_transform(x)
         return Data(
-            x=torch.from_numpy(x).float(),
+            x=torch.from_numpy(x / self.largest),
             y=torch.from_numpy(y).long(),
             edge_index=torch.empty(2, 0, dtype=torch.long),
             num_classes=self.classes,

@@ -19,8 +19,9 @@ from lds._checks import check, check_integer
 from lds.errors import InputError
 from lds.estimator._arrays import classes_of, edge_index, make_data, masks, split_for_refit, split_labels
 from lds.estimator._extension import Extension
+from lds.estimator._preparation import Preparation
 from lds.graph import GivenGraph, KNNGraph
-from lds.learner import StructureLearner
+from lds.learner import FixedGraphLearner, StructureLearner, choose
 from lds.nn import GCN
 
 if TYPE_CHECKING:
@@ -53,11 +54,21 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     row does not depend on the other rows it is given, and a row that was trained on is treated like any other:
     `transduction_` has the answer that uses its learned edges.
 
-    Scale the features, as for any network. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
+    A learned graph needs labels to be learned from, and may do worse than none. `structure="auto"` compares, on
+    held-out folds of the labelled rows, no graph, the initial graph and a learned one, the first two trained on the
+    labels that the third learns its graph from; of those whose loss cannot be told from the lowest it takes the
+    simplest.
+
+    Scale the features, as for any network, here or before: `scale="standard"` for measurements in different units,
+    `features="tfidf"` for counts of words. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
     here than in `StructureLearner`; scores that scikit-learn computes itself, in a grid search for one, count rows with
     y = -1 as wrong, so search on the labelled ones or bring a scorer.
 
     Args:
+        structure: "learned", "fixed" (the initial graph as it is), "none" (no graph), or "auto", the best of these.
+        features: "given", or "tfidf": rare words weighted more, rows of length 1, for counts of words.
+        scale: "none", "unit" (rows of length 1), or "standard" (columns to mean 0 and deviation 1, those of the rows of
+            `fit`).
         n_neighbors: neighbours in the initial graph, where none is given, and of a new row.
         metric: "cosine" or "minkowski" (Euclidean) distance, for both.
         tau: inner steps between two updates of θ.
@@ -79,6 +90,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes_: the distinct labels, shape [C].
         transduction_: label of every row of X, shape [N].
         label_distributions_: class probabilities of every row of X, shape [N, C].
+        structure_: what was fitted: "learned", "fixed" or "none".
+        choice_: with `structure="auto"` the comparison, see `lds.learner.choose`; `choice_.reason` says why.
         graph_: learned edge probabilities, symmetric, CSR of shape [N, N].
         n_iter_: number of outer epochs run.
         n_features_in_: number of features F.
@@ -88,6 +101,9 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
+        structure: Literal["learned", "fixed", "none", "auto"] = "learned",
+        features: Literal["given", "tfidf"] = "given",
+        scale: Literal["none", "unit", "standard"] = "none",
         n_neighbors: int = 10,
         metric: Literal["cosine", "minkowski"] = "cosine",
         tau: int = 5,
@@ -105,6 +121,9 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         graph_threshold: float = 0.01,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
+        self.structure = structure
+        self.features = features
+        self.scale = scale
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.tau = tau
@@ -141,6 +160,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes, target = classes_of(y)
         X, target = validate_data(self, X, _shaped_as(target, y), accept_sparse="csr", dtype=np.float32)
         self.classes_ = classes
+        self._preparation = Preparation(arguments["features"], arguments["scale"])
+        X = self._preparation.fit_transform(X)
         if graph is None and arguments["n_neighbors"] >= X.shape[0]:
             raise InputError(
                 f"n_neighbors must be smaller than the number of rows, but n_neighbors={arguments['n_neighbors']} came "
@@ -158,9 +179,25 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             data.edge_index = KNNGraph(arguments["n_neighbors"], self.metric)(data)
         else:
             data.edge_index = edge_index(graph, X.shape[0])
-        fit = learner.fit(data, seed=seed)
+        plain: dict[str, Any] = {
+            "model": learner.model,
+            "lr": learner.inner_lr,
+            "weight_decay": learner.weight_decay,
+            "steps": learner.inner_steps,
+            "train_on": "train+val",
+        }
+        learners: dict[str, FixedGraphLearner | StructureLearner] = {
+            "none": FixedGraphLearner(None, **plain),
+            "fixed": FixedGraphLearner(GivenGraph(), **plain),
+            "learned": learner,
+        }
+        self.structure_: str = self.structure
+        if self.structure == "auto":
+            self.choice_ = choose(data, learners, folds=_FOLDS, seed=seed)
+            self.structure_ = self.choice_.name
+        fit = learners[self.structure_].fit(data, seed=seed)
         self.n_iter_ = fit.outer_epochs
-        if self.refit:
+        if self.refit and self.structure_ == "learned":
             # One epoch, θ held at what was learned: the rows of the other parts choose nothing now.
             learned = fit.structure
             again = replace(learner, edges=lambda *_, **__: learned, learn_structure=False, max_epochs=1)
@@ -180,7 +217,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             fit.structure,
             samples=arguments["samples"],
             seed=seed,
-            n_neighbors=min(arguments["n_neighbors"], X.shape[0]),
+            n_neighbors=0 if self.structure_ == "none" else min(arguments["n_neighbors"], X.shape[0]),
             metric=self.metric,
         )
         return self
@@ -189,7 +226,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the class probabilities of new rows, shape [M, C]; the class docstring has the formula."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
-        probabilities: Array = softmax(self._extension.logits(X), axis=1)
+        probabilities: Array = softmax(self._extension.logits(self._preparation.transform(X)), axis=1)
         return probabilities
 
     def predict(self, X: Any) -> Array:
@@ -212,8 +249,11 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check("dropout", values["dropout"], "a number in [0, 1)", lambda x: 0 <= x < 1)
         check("validation_fraction", values["validation_fraction"], "a number in (0, 1)", lambda x: 0 < x < 1)
         check("graph_threshold", values["graph_threshold"], "a number in [0, 1)", lambda x: 0 <= x < 1)
+        for name, known in _KNOWN.items():
+            if values[name] not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}, got {values[name]!r:.80}")
         if values["metric"] not in ("cosine", "minkowski"):
-            advice = "; for words, put TfidfTransformer before" if values["metric"] == "tfidf" else ""
+            advice = '; for words, set features="tfidf"' if values["metric"] == "tfidf" else ""
             raise InputError(f'metric must be "cosine" or "minkowski", got {values["metric"]!r}{advice}')
         return values
 
@@ -223,6 +263,13 @@ def _shaped_as(target: Array, y: Any) -> Array:
     return target[:, None] if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1 else target
 
 
+_KNOWN = {
+    "structure": ("learned", "fixed", "none", "auto"),
+    "features": ("given", "tfidf"),
+    "scale": ("none", "unit", "standard"),
+}
+# Folds of the labelled rows that structure="auto" holds out in turn.
+_FOLDS = 5
 _OF_THE_LEARNER = (
     "tau",
     "outer_lr",

@@ -37,7 +37,7 @@ class Extension:
         structure: the learned structure.
         samples: number of graphs.
         seed: seed of the graphs.
-        n_neighbors: k.
+        n_neighbors: k; 0 for a network that uses no graph.
         metric: distance that the nearest rows are found by.
     """
 
@@ -54,7 +54,9 @@ class Extension:
     ) -> None:
         self.weights = weights
         self.metric = metric
-        self.nearest = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(self._of_safe_size(X))
+        self.nearest: NearestNeighbors | None = None
+        if n_neighbors:
+            self.nearest = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(self._of_safe_size(X))
         self.first: Array = safe_sparse_dot(X, weights[0])  # x_j W_0, shape [N, H]
         self.graphs: list[tuple[Array, Array]] = []  # d_j^{-1/2} of shape [N], and h_j W_1 of shape [N, C]
         with forked():
@@ -73,6 +75,9 @@ class Extension:
 
     def logits(self, X: Any) -> Array:
         """Return the logits of new rows, shape [M, C]."""
+        if self.nearest is None:
+            without: Array = np.maximum(safe_sparse_dot(X, self.weights[0]), 0) @ self.weights[1]
+            return without
         nearest = self.nearest.kneighbors(self._of_safe_size(X), return_distance=False)
         rows, k = nearest.shape
         starts = np.arange(0, rows * k + 1, k)

@@ -6,6 +6,7 @@ from lds.graph._all_pairs import AllPairs
 from lds.graph._candidate_graph import CandidateGraph
 from lds.graph._candidate_pairs import CandidatePairs
 from lds.graph._factors import FactorPairs
+from lds.graph._learned_pairs import LearnedPairs
 from lds.graph._pairs import GivenGraph, KNNGraph, WeightedPairs, initial_weights, random_pairs
 from lds.graph._sampled import SampledGraph, Structure
 
@@ -16,6 +17,7 @@ __all__ = [
     "FactorPairs",
     "GivenGraph",
     "KNNGraph",
+    "LearnedPairs",
     "SampledGraph",
     "SparseMatrix",
     "Structure",

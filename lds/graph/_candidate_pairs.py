@@ -183,9 +183,13 @@ class CandidatePairs:
         if not len(self._index):
             raise InputError("a structure on candidate pairs needs at least one pair, got none; name some candidates")
         row, col, start = weighted_pairs(edge_index, num_nodes, probability, dtype)
-        self._theta = torch.zeros(len(self._index), dtype=dtype, device=edge_index.device)
-        self._theta[self._index.places(row, col)] = start
-        self._units = _in_units(self._theta)
+        theta = torch.zeros(len(self._index), dtype=dtype, device=edge_index.device)
+        theta[self._index.places(row, col)] = start
+        self._set_theta(theta)
+
+    def _set_theta(self, theta: Tensor) -> None:
+        self._theta = theta
+        self._units = _in_units(theta)
 
     @property
     def pairs(self) -> Tensor:

@@ -20,7 +20,7 @@ from lds.graph import CandidatePairs, GivenGraph, SampledGraph, WeightedPairs, i
 from lds.graph._pairs import canonical_pairs
 from lds.hypergrad import record
 from lds.learner._fit import Fit
-from lds.learner._task import ModelFactory, Params, Task
+from lds.learner._task import Decay, ModelFactory, Params, Task, TrainOn, check_decay, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, State, Updater
 
@@ -35,8 +35,10 @@ _WINDOW = 10
 class FixedGraphLearner:
     r"""Train a graph network once on a fixed graph, as a plain GCN is trained.
 
-    The same model, inner objective and updater as `StructureLearner`. The nodes that structure learning spends on
-    validation and early stopping both go into choosing when to stop here.
+    The same model, inner objective and updater as `StructureLearner`. The validation nodes, whose labels structure
+    learning spends on θ, go into choosing when to stop here, with the early-stopping ones; or, with
+    `train_on="train+val"`, into training, and the early-stopping nodes alone choose. The latter is the fair control of
+    structure learning: both methods then see the same labels, for the same two purposes, to learn and to stop.
 
     With random edges every step of training sees the graph with others added, drawn anew; predictions are made on the
     graph itself. With E edges, each other pair of nodes is an edge with the same probability p:
@@ -50,9 +52,11 @@ class FixedGraphLearner:
         lr: learning rate of the default updater.
         updater: inner updater Φ; `Adam(lr, eps=1e-5)` when None.
         weight_decay: λ of the inner penalty λ/2 ‖W_0‖².
+        decay: "first", that penalty, or "all", on all parameters of the model.
         steps: steps of training, at most.
         patience: steps without improvement on the selection nodes before training ends.
         random_edges: expected number of edges added in a step, as a share of the graph's.
+        train_on: "train", or "train+val" to train on the validation nodes too.
 
     Raises:
         InputError: an argument is out of range.
@@ -63,13 +67,17 @@ class FixedGraphLearner:
     lr: float = 0.02
     updater: Updater | None = None
     weight_decay: float = 5e-4
+    decay: Decay = "first"
     steps: int = 400
     patience: int = 100
     random_edges: float = 0.0
+    train_on: TrainOn = "train"
 
     def __post_init__(self) -> None:
         check_integers(self, "steps", "patience")
         check_sizes(self, "random_edges", "lr", "weight_decay")
+        check_train_on(self.train_on)
+        check_decay(self.decay)
 
     @explained
     def fit(self, data: Data, *, seed: int = 0, callbacks: Sequence[Callback] = ()) -> Fit:
@@ -86,8 +94,13 @@ class FixedGraphLearner:
 
     def _train(self, data: Data, seed: int) -> Fit:
         data = ready(data, weights=initial_weights(self.graph), seed=seed)
-        task = Task(data, self.model, self.weight_decay)
-        task.nodes["selection"] = torch.cat([task.nodes["val"], task.nodes["es"]])
+        task = Task(data, self.model, self.weight_decay, self.decay)
+        val, es = task.nodes["val"], task.nodes["es"]
+        selection = torch.cat([val, es]) if self.train_on == "train" else es
+        with task.nodes_as(train=task.train_nodes(self.train_on), selection=selection):
+            return self._train_on_nodes(data, task, seed)
+
+    def _train_on_nodes(self, data: Data, task: Task, seed: int) -> Fit:
         structure = self._structure(data, task)
         task.check_structure(structure)
         seed = mix(seed, 1)

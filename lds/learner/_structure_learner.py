@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,12 +18,13 @@ from lds._memory import ROOM, too_large
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.data.prepare import ready
 from lds.errors import InputError
-from lds.graph import AllPairs, GivenGraph, Structure, WeightedPairs, initial_weights
+from lds.graph import AllPairs, GivenGraph, LearnedPairs, Structure, WeightedPairs, initial_weights
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
 from lds.learner._kept import Kept
 from lds.learner._progress import Best, Progress, Resumable, no_fit, report_explosion, reproducible
-from lds.learner._task import ModelFactory, Params, Task
+from lds.learner._refit import refit
+from lds.learner._task import Decay, ModelFactory, Params, Task, TrainOn, check_decay, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
 
@@ -57,6 +58,13 @@ class StructureLearner:
         outer_lr: step size η_0 of θ; step k (from 0) uses η_0 / (1 + outer_lr_decay·k).
         outer_lr_decay: see `outer_lr`.
         learn_structure: False keeps θ at its initial value, all else the same (the `frozen` baseline).
+        train_on: "train", or, where no structure is learned, "train+val" to train on the validation nodes too.
+        folds: "fixed" trains the weights on the training nodes and chooses θ on the validation nodes; "rotating"
+            shares out the nodes of both anew in every outer epoch, class by class and in the same numbers, so that θ
+            cannot fit the labels of one half, and no label is seen for one purpose only.
+        refit: networks to train from scratch on training and validation nodes once θ is learned, each stopped on the
+            early-stopping nodes; the logits of the fit are their mean, its weights those of the best. 0 keeps the
+            network of the best epoch.
         graph: the initial graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; it returns
             pairs, which start with probability 1, or `WeightedPairs`.
         edges: the structure, (num_nodes, initial edges, dtype=) -> structure; `AllPairs` by default.
@@ -65,6 +73,7 @@ class StructureLearner:
         inner_lr: learning rate of the default updater.
         learn_inner_lr: make the inner learning rate an outer variable too, in [1e-4, 0.05].
         weight_decay: λ of the inner penalty λ/2 ‖W_0‖².
+        decay: "first", that penalty, or "all", on all parameters of the model.
         inner_steps: inner steps an outer epoch, at most; rounded up to whole windows of `interval` steps.
         inner_patience: windows in which the inner loss may fail to fall before the epoch ends.
         inner_tolerance: relative fall of the inner loss that counts.
@@ -83,6 +92,9 @@ class StructureLearner:
     outer_lr: float = 1.0
     outer_lr_decay: float = 1e-3
     learn_structure: bool = True
+    train_on: TrainOn = "train"
+    folds: Literal["fixed", "rotating"] = "fixed"
+    refit: int = 0
     graph: Callable[[Data], Tensor | WeightedPairs] = field(default_factory=GivenGraph)
     edges: Callable[..., Structure] = AllPairs
     model: ModelFactory = GCN
@@ -90,6 +102,7 @@ class StructureLearner:
     inner_lr: float = 0.02
     learn_inner_lr: bool = False
     weight_decay: float = 5e-4
+    decay: Decay = "first"
     inner_steps: int = 400
     inner_patience: int = 20
     inner_tolerance: float = 1e-3
@@ -104,7 +117,19 @@ class StructureLearner:
         for name in ("max_epochs", "interval"):
             if getattr(self, name) is not None:
                 check_integers(self, name)
+        check("refit", self.refit, "an integer >= 0", lambda x: isinstance(x, int) and x is not True and x >= 0)
+        if self.folds not in ("fixed", "rotating"):
+            raise InputError(f'folds must be "fixed" or "rotating", got {self.folds!r:.80}')
+        if self.folds == "rotating" and not self.learn_structure:
+            raise InputError('folds="rotating" needs learn_structure=True, since nothing else has folds; drop one')
         Reverse(self.horizon, noise=self.noise)  # Checks both.
+        check_train_on(self.train_on)
+        check_decay(self.decay)
+        if self.learn_structure and self.train_on != "train":
+            raise InputError(
+                'train_on="train+val" needs learn_structure=False, since the labels of the validation nodes choose θ; '
+                "drop one"
+            )
         if self.learn_inner_lr:
             if self.updater is not None:
                 raise InputError("learn_inner_lr=True needs the default updater, but an updater was given; drop one")
@@ -140,7 +165,8 @@ class StructureLearner:
         """
         listeners = Callbacks(callbacks)
         data = ready(data, weights=initial_weights(self.graph), seed=seed)
-        task = Task(data, self.model, self.weight_decay, shard=getattr(self.edges, "features", None))
+        shard = getattr(self.edges, "features", None)
+        task = Task(data, self.model, self.weight_decay, self.decay, shard=shard)
         outer = self._outer(task, data)
         if resume is None:
             progress = Progress(outer)
@@ -149,7 +175,10 @@ class StructureLearner:
             if self.max_epochs is not None and len(progress.history) > self.max_epochs:
                 raise no_fit(f"{len(progress.history)} epochs have ended, more than max_epochs, {self.max_epochs}")
             resume = None  # It may hold more copies of θ.
-        with listeners.running(tuple(progress.history), progress.outer_step):
+        with (
+            listeners.running(tuple(progress.history), progress.outer_step),
+            task.nodes_as(train=task.train_nodes(self.train_on)),
+        ):
             stop = False
             while not stop and progress.stale < self.patience and len(progress.history) != self.max_epochs:
                 stop = self._epoch(task, progress, seed, listeners)
@@ -158,14 +187,33 @@ class StructureLearner:
         structure: Structure = progress.outer["structure"]
         progress.best.theta.restore_(structure)
         best, history = progress.best, tuple(progress.history)
-        number = max(epoch.epoch for epoch in history if epoch.improved)
-        logits = self._mean_logits(task, best.params, structure, mix(seed, number))
-        return Fit(structure, best.params, logits, history, progress.outer_step, task.known)
+        if self.refit:
+            params, logits = refit(
+                task,
+                progress.outer,
+                _objectives(task)[0],
+                self._updater(),
+                networks=self.refit,
+                steps=self.inner_steps,
+                samples=self.samples,
+                seed=seed,
+            )
+        else:
+            number = max(epoch.epoch for epoch in history if epoch.improved)
+            params, logits = best.params, self._mean_logits(task, best.params, structure, mix(seed, number))
+        if isinstance(structure, LearnedPairs):
+            structure = structure.pairs_alone()
+        return Fit(structure, params, logits, history, progress.outer_step, task.known)
 
     def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""
+        seed = mix(seed, progress.epoch)
+        folds = task.folds(seed) if self.folds == "rotating" else {}
+        with task.nodes_as(**folds):
+            return self._epoch_on_folds(task, progress, seed, listeners)
+
+    def _epoch_on_folds(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         epoch, structure = progress.epoch, progress.outer["structure"]
-        seed = mix(seed, epoch)
         params = _initial_params(task, seed)
         weights = sum(value.nbytes for value in params.values())
         recorded = min(self._reach, max(self._interval, self.inner_steps + self._interval))
@@ -224,9 +272,12 @@ class StructureLearner:
             DataError, InputError: as for `fit`.
         """
         data = ready(data, weights=initial_weights(self.graph), seed=seed)
-        task = Task(data, self.model, self.weight_decay, shard=getattr(self.edges, "features", None))
+        shard = getattr(self.edges, "features", None)
+        task = Task(data, self.model, self.weight_decay, self.decay, shard=shard)
         outer = self._outer(task, data)
         if theta is not None:
+            if isinstance(outer["structure"], LearnedPairs):
+                outer["structure"] = outer["structure"].pairs_alone()
             outer["structure"].restore_(theta)
         seed = mix(seed, 1)
         params = _initial_params(task, seed)

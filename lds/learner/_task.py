@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 ModelFactory: TypeAlias = Callable[[int, int], nn.Module]
 Params: TypeAlias = dict[str, Tensor]
+# Whose labels train the weights.
+TrainOn: TypeAlias = Literal["train", "train+val"]
+# Which parameters the penalty is on.
+Decay: TypeAlias = Literal["first", "all"]
 
 # What a model says of itself, and what may make it another.
 _ASKED = ("hops", "forward")
@@ -44,7 +49,8 @@ class Task:
     Args:
         data: features, labels and masks, as `lds.data.prepare` or `ready` returns them.
         model: factory, (number of features, number of classes) -> module called with (x, graph).
-        weight_decay: coefficient λ of the penalty λ/2 ‖W‖² on the first weight matrix of the model.
+        weight_decay: coefficient λ of the penalty λ/2 ‖W‖².
+        decay: "first", the penalty on the first weight matrix of the model, or "all", on all of its parameters.
         shard: what keeps this process's rows of the features, where several work on one training.
 
     Raises:
@@ -56,6 +62,7 @@ class Task:
         data: Data,
         model: ModelFactory,
         weight_decay: float,
+        decay: Decay = "first",
         *,
         shard: Callable[[Any], ShardedFeatures] | None = None,
     ) -> None:
@@ -92,7 +99,36 @@ class Task:
         self.hops = _hops(self.module)
         self._weight_decay = weight_decay
         named = dict(self.module.named_parameters())
-        self._penalised = next((name for name, value in named.items() if value.ndim > 1), next(iter(named)))
+        first = next((name for name, value in named.items() if value.ndim > 1), next(iter(named)))
+        self._penalised = [first] if decay == "first" else list(named)
+
+    @contextmanager
+    def nodes_as(self, **nodes: Tensor) -> Iterator[None]:
+        """Have splits be other nodes for a while."""
+        before = dict(self.nodes)
+        self.nodes.update(nodes)
+        try:
+            yield
+        finally:
+            self.nodes.clear()
+            self.nodes.update(before)
+
+    def train_nodes(self, train_on: TrainOn) -> Tensor:
+        """Return the nodes whose labels train the weights."""
+        return torch.cat([self.nodes[part] for part in train_on.split("+")])
+
+    def folds(self, seed: int) -> dict[str, Tensor]:
+        """Return training and validation nodes shared out anew: as many of each class for each purpose as before."""
+        train, val = [], []
+        generator = torch.Generator().manual_seed(seed)
+        union = torch.cat([self.nodes["train"], self.nodes["val"]])
+        for label in sorted(set(self.known.y[union].tolist())):
+            nodes = union[self.known.y[union] == label]
+            nodes = nodes[torch.randperm(nodes.numel(), generator=generator).to(nodes.device)]
+            count = int((self.known.y[self.nodes["train"]] == label).sum())
+            train.append(nodes[:count])
+            val.append(nodes[count:])
+        return {"train": torch.cat(train).sort().values, "val": torch.cat(val).sort().values}
 
     def _new_module(self) -> nn.Module:
         module = self._model()
@@ -118,10 +154,13 @@ class Task:
         self.module.train()
         if (loss := self._by_formula(params, graph, "train")) is not None:
             return loss
-        weight = params[self._penalised].flatten()
+        first, *others = (params[name].flatten() for name in self._penalised)
         logits = self.logits_at(params, graph, self.nodes["train"])
         self._check_buffers()
-        return self._entropy(logits, "train") + 0.5 * self._weight_decay * weight.dot(weight)
+        squares = first.dot(first)
+        for weight in others:
+            squares = squares + weight.dot(weight)
+        return self._entropy(logits, "train") + 0.5 * self._weight_decay * squares
 
     def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the validation loss: cross-entropy, without dropout or penalty."""
@@ -133,7 +172,7 @@ class Task:
     def _by_formula(self, params: Params, graph: SampledGraph, split: str) -> Tensor | None:
         """Return the inner loss ("train") or the outer loss ("val") by `GCNLoss`, None where that has no formula."""
         module, weights = self.module, list(params.values())
-        if not isinstance(module, GCN):
+        if not isinstance(module, GCN) or len(self._penalised) > 1:
             return None
         part, rows = self._around(graph, self.nodes[split])
         x = self._features_of(part)
@@ -323,3 +362,23 @@ def _features(x: Tensor, *, sparse: bool) -> Any:
     if is_mapped(x):  # A sparse matrix of them would be in memory.
         return x
     return SparseMatrix.from_dense(x) if sparse and x.count_nonzero() < _SPARSE * x.numel() else x
+
+
+def check_train_on(value: object) -> None:
+    """Check whose labels train the weights.
+
+    Raises:
+        InputError: it is neither "train" nor "train+val".
+    """
+    if value not in ("train", "train+val"):
+        raise InputError(f'train_on must be "train" or "train+val", got {value!r:.80}')
+
+
+def check_decay(value: object) -> None:
+    """Check which parameters the penalty is on.
+
+    Raises:
+        InputError: it is neither "first" nor "all".
+    """
+    if value not in ("first", "all"):
+        raise InputError(f'decay must be "first" or "all", got {value!r:.80}')

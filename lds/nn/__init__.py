@@ -3,5 +3,6 @@
 from lds.nn._backbone import Backbone
 from lds.nn._gcn_loss import GCNLoss
 from lds.nn._networks import GCN, SAGE
+from lds.nn._propagation import APPNP, SGC
 
-__all__ = ["GCN", "SAGE", "Backbone", "GCNLoss"]
+__all__ = ["APPNP", "GCN", "SAGE", "SGC", "Backbone", "GCNLoss"]

@@ -42,9 +42,9 @@ class GCN(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        shapes = _layer_shapes(in_channels, hidden_channels, out_channels, num_layers)
+        shapes = layer_shapes(in_channels, hidden_channels, out_channels, num_layers)
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
-        self.dropout = _check_dropout(dropout)
+        self.dropout = check_dropout(dropout)
         self.reset_parameters()
 
     @property
@@ -102,10 +102,10 @@ class SAGE(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        shapes = _layer_shapes(in_channels, hidden_channels, out_channels, num_layers)
+        shapes = layer_shapes(in_channels, hidden_channels, out_channels, num_layers)
         self.own = nn.ModuleList(nn.Linear(*shape) for shape in shapes)
         self.neighbours = nn.ModuleList(nn.Linear(*shape, bias=False) for shape in shapes)
-        self.dropout = _check_dropout(dropout)
+        self.dropout = check_dropout(dropout)
 
     @property
     def hops(self) -> int:
@@ -125,7 +125,7 @@ class SAGE(nn.Module):
         return x
 
 
-def _layer_shapes(in_channels: int, hidden_channels: int, out_channels: int, num_layers: int) -> list[tuple[int, int]]:
+def layer_shapes(in_channels: int, hidden_channels: int, out_channels: int, num_layers: int) -> list[tuple[int, int]]:
     """Return the (input, output) widths of every layer.
 
     Raises:
@@ -147,7 +147,7 @@ def _layer_shapes(in_channels: int, hidden_channels: int, out_channels: int, num
     return shapes
 
 
-def _check_dropout(p: float) -> float:
+def check_dropout(p: float) -> float:
     """Return a probability of dropout.
 
     Raises:

@@ -11,13 +11,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lds._checks import meant, text_fault
 from lds.errors import DataError, InputError
 from lds.run._methods import BASELINES, METHOD, METHODS, EstimatorMethod, NetworkMethod, owners
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+# What goes with data sets that have names, too.
+_OF_ALL_DATA = ("dataset", "data_root", "split", "features", "scale")
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,10 @@ class DataConfig:
             that hold texts.
         impute: data in a table: none, or mean, which puts the mean of a column into its gaps.
         unlabelled: data: a text that marks unlabelled nodes, beside -1 and what is missing.
-        features: data: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
+        features: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
             number of neighbours).
-        scale: data: none, unit (rows of length 1), standard (columns to mean 0 and deviation 1), or row (absolute
-            values of a row to sum 1).
+        scale: none, unit (rows of length 1), standard (columns to mean 0 and deviation 1), or row (absolute values of
+            a row to sum 1); when not given, standard for wine and breast_cancer, none for others.
         weights: data: refuse weights of edges other than 1, or start θ from them (initial), or drop them.
         split: which of several splits to take, where the data brings them; the first, 0, when not given.
         train_size: data without masks: nodes to train on; 10 % of the labelled ones when not given.
@@ -62,7 +66,7 @@ class DataConfig:
     impute: Literal["none", "mean"] = field(default="none", kw_only=True)
     unlabelled: str | None = field(default=None, kw_only=True)
     features: Literal["given", "tfidf", "identity", "degree"] = field(default="given", kw_only=True)
-    scale: Literal["none", "unit", "standard", "row"] = field(default="none", kw_only=True)
+    scale: Literal["none", "unit", "standard", "row"] | None = field(default=None, kw_only=True)
     weights: Literal["refuse", "initial", "drop"] = field(default="refuse", kw_only=True)
     split: int | None = field(default=None, kw_only=True)
     train_size: int | None = field(default=None, kw_only=True)
@@ -84,7 +88,7 @@ class DataConfig:
                 raise InputError(f"a run is on dataset or data, but {self.dataset} and {self.data} came; drop one")
             return
         for option in fields(DataConfig):
-            if option.name not in ("dataset", "data_root", "split") and getattr(self, option.name) != option.default:
+            if option.name not in _OF_ALL_DATA and getattr(self, option.name) != option.default:
                 raise InputError(
                     f"{option.name} belongs to data, a file of your own, but dataset {self.dataset} came with it; "
                     "drop one"
@@ -111,8 +115,21 @@ class TrainConfig(DataConfig):
             gcn-rnd (gcn with random edges added in every step of training), ffnn (the same network without a graph), or
             frozen (like lds, or knn-lds where no graph is given, but θ is never updated).
         retain: share of the given edges to keep, in [0, 1].
+        train_on: train, or train+val to train on the validation nodes too, as the fair control of structure learning,
+            which spends their labels on θ; not for lds and knn-lds.
         candidates: pairs that θ is learned on, in place of all pairs: knn:K (the K nearest of each node), random:R (R
             random ones a node), given (the edges of the data), apart by commas; memory grows with their number.
+        folds: fixed trains the weights on the training nodes and chooses θ on the validation nodes; rotating shares
+            out the nodes of both anew in every outer epoch.
+        refit: networks to train on training and validation nodes once θ is learned; predictions are their mean; 0 keeps
+            the network of the best epoch.
+        score: with candidates, what the probability of an edge is a function of: free (itself), logit (its logit),
+            metric (a learned distance of features), low-rank (free vectors of nodes), or mlp (vectors that a network
+            makes of features); see `lds.graph.LearnedPairs`.
+        outer_updater: with candidates, what moves these: sgd, adam or rmsprop, with step size outer_lr.
+        pull: with candidates, coefficient of a pull of θ towards where it starts.
+        sparsity: with candidates, coefficient of the number of edges.
+        smoothness: with candidates, coefficient of the squared distance of features along edges.
         tau: sets interval and horizon, where these are not given.
         interval: inner steps between two updates of θ.
         horizon: steps that the sweep goes back over; may be longer than the interval.
@@ -120,6 +137,7 @@ class TrainConfig(DataConfig):
         learn_inner_lr: learn the inner learning rate along with θ.
         inner_lr: inner learning rate.
         weight_decay: coefficient of the L2 penalty on the first layer.
+        decay: first, that penalty, or all, on every layer.
         hidden: hidden units.
         dropout: dropout after the first layer.
         k: number of neighbours in the kNN graph.
@@ -143,7 +161,15 @@ class TrainConfig(DataConfig):
 
     method: NetworkMethod = "lds"
     retain: float = 1.0
+    train_on: Literal["train", "train+val"] = "train"
     candidates: str | None = None
+    folds: Literal["fixed", "rotating"] = "fixed"
+    refit: int = 0
+    score: Literal["free", "logit", "metric", "low-rank", "mlp"] = "free"
+    outer_updater: Literal["sgd", "adam", "rmsprop"] = "sgd"
+    pull: float = 0.0
+    sparsity: float = 0.0
+    smoothness: float = 0.0
     tau: int = 5
     interval: int | None = None
     horizon: int | None = None
@@ -151,6 +177,7 @@ class TrainConfig(DataConfig):
     learn_inner_lr: bool = False
     inner_lr: float = 0.02
     weight_decay: float = 5e-4
+    decay: Literal["first", "all"] = "first"
     hidden: int = 16
     dropout: float = 0.5
     k: int = 10
@@ -178,6 +205,16 @@ class TrainConfig(DataConfig):
             raise InputError(f"retain must lie in [0, 1], got {self.retain}")
         if self.hidden < 1:
             raise InputError(f"hidden must be at least 1, got {self.hidden}")
+        if self.train_on != "train" and METHOD[self.method].learns_structure:
+            raise InputError(
+                f"train_on {self.train_on} belongs to methods that learn no structure, but {self.method} chooses θ by "
+                "the labels of the validation nodes; drop it"
+            )
+        given = [name for name in OF_CANDIDATES if getattr(self, name) != getattr(TrainConfig, name)]
+        if given and self.candidates is None:
+            raise InputError(
+                f"{given[0]} needs candidates, the pairs that it is about, but none came; give e.g. knn:20,given"
+            )
         if self.candidates is not None:
             parse_candidates(self.candidates)
         _refuse_of_other_methods(self, "random_edges")
@@ -219,7 +256,7 @@ class TrainConfig(DataConfig):
         if not learns:
             unused += ["candidates", *_OF_STRUCTURES]
         if not method.learns_structure:
-            unused += ["horizon", "outer_lr", "learn_inner_lr", "noise"]
+            unused += [*OF_CANDIDATES, "folds", "horizon", "outer_lr", "learn_inner_lr", "noise"]
         values = {option.name: option.default for option in fields(TrainConfig)}
         return [name for name in dict.fromkeys(unused) if getattr(self, name) != values[name]]
 
@@ -238,6 +275,7 @@ class BaselineConfig(DataConfig):
         n_neighbors: label-propagation over a kNN graph instead of the RBF kernel: its number of neighbours.
         n_estimators: number of trees; random-forest.
         max_depth: depth of a tree, at most; random-forest.
+        train_on: train, or train+val to train on the validation nodes too.
         seed: seed of the split and of the random forest.
 
     Raises:
@@ -250,6 +288,7 @@ class BaselineConfig(DataConfig):
     n_neighbors: int | None = None
     n_estimators: int | None = None
     max_depth: int | None = None
+    train_on: Literal["train", "train+val"] = "train"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -285,7 +324,10 @@ _OF_STRUCTURES = (
     "max_epochs",
     "samples",
     "noise",
+    "refit",
 )
+# Of structures on candidate pairs.
+OF_CANDIDATES = ("score", "outer_updater", "pull", "sparsity", "smoothness")
 _CANDIDATES = ("knn", "random", "given")
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Arguments of the parts that a configuration names, which files may hold as mappings.
@@ -394,7 +436,7 @@ def _as_text(name: str, value: Mapping[Any, Any]) -> str:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     for option in options:
         if get_origin(option) is Literal:
             if value in get_args(option):

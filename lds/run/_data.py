@@ -25,7 +25,15 @@ def load_data(config: TrainConfig | BaselineConfig) -> Data:
     # The baselines of scikit-learn use no edges.
     retain = config.retain if isinstance(config, TrainConfig) else 1.0
     if config.data is None:
-        return load(config.source, root=config.data_root, retain=retain, split=config.split, seed=config.seed)
+        return load(
+            config.source,
+            root=config.data_root,
+            retain=retain,
+            split=config.split,
+            scale=config.scale,
+            features=config.features,
+            seed=config.seed,
+        )
     return read(
         config.data,
         label=config.label,
@@ -37,7 +45,7 @@ def load_data(config: TrainConfig | BaselineConfig) -> Data:
         impute=config.impute,
         unlabelled=config.unlabelled,
         features=config.features,
-        scale=config.scale,
+        scale=config.scale or "none",
         weights=config.weights,
         split=config.split,
         train_size=config.train_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,18 @@ from lds._show import Shown
 from lds.data import MASKS
 from lds.data.prepare import ready
 from lds.errors import DataError, InputError
-from lds.graph import AllPairs, CandidatePairs, GivenGraph, KNNGraph, WeightedPairs, random_pairs
+from lds.graph import (
+    AllPairs,
+    CandidatePairs,
+    GivenGraph,
+    KNNGraph,
+    LearnedPairs,
+    Structure,
+    WeightedPairs,
+    random_pairs,
+)
 from lds.learner import FixedGraphLearner, StructureLearner
-from lds.run._config import BaselineConfig, TrainConfig, parse_candidates
+from lds.run._config import OF_CANDIDATES, BaselineConfig, TrainConfig, parse_candidates
 from lds.run._methods import METHOD
 from lds.run._parts import make_model, make_updater
 
@@ -58,26 +67,49 @@ def make_learner(
             lr=config.inner_lr,
             updater=updater,
             weight_decay=config.weight_decay,
+            decay=config.decay,
+            train_on=config.train_on,
         )
     assert graph is not None  # θ needs a graph to start from.
     candidates = candidate_pairs(config, data)
     return StructureLearner(
-        edges=AllPairs if candidates is None else partial(CandidatePairs, candidates=candidates),
+        edges=AllPairs if candidates is None else _on_candidates(config, data, candidates),
+        folds=config.folds if method.learns_structure else "fixed",
+        refit=config.refit,
         tau=config.tau,
         interval=config.interval,
         horizon=config.horizon,
         outer_lr=config.outer_lr,
         learn_structure=method.learns_structure,
+        train_on=config.train_on,
         graph=graph,
         model=model,
         updater=updater,
         inner_lr=config.inner_lr,
         learn_inner_lr=config.learn_inner_lr,
         weight_decay=config.weight_decay,
+        decay=config.decay,
         patience=config.patience,
         max_epochs=config.max_epochs,
         samples=config.samples,
         noise=config.noise,
+    )
+
+
+def _on_candidates(config: TrainConfig, data: Data, candidates: Tensor) -> Callable[..., Structure]:
+    """Return the structure on candidate pairs that a configuration names."""
+    if not any(getattr(config, name) != getattr(TrainConfig, name) for name in OF_CANDIDATES):
+        return partial(CandidatePairs, candidates=candidates)
+    return partial(
+        LearnedPairs,
+        candidates=candidates,
+        x=data.x,
+        score=config.score,
+        updater=config.outer_updater,
+        pull=config.pull,
+        sparsity=config.sparsity,
+        smoothness=config.smoothness,
+        seed=config.seed,
     )
 
 
@@ -162,7 +194,7 @@ class EstimatorFit(Shown):
 
 @dataclass(frozen=True)
 class EstimatorLearner:
-    """Fit an estimator of scikit-learn on the training nodes, and predict all others.
+    """Fit an estimator of scikit-learn on the training nodes, or on the validation nodes too, and predict all others.
 
     A transductive one sees the features of all nodes, and the labels of the training nodes.
     Features that are mostly zeros, bags of words, are scaled to rows of unit Euclidean length, so that a linear or an
@@ -186,7 +218,7 @@ class EstimatorLearner:
         x, y = _features(data), data.y.numpy()
         nodes = {name.removesuffix("_mask"): data[name].numpy() for name in MASKS}
         estimator = _estimator(self.config, seed)
-        train = nodes["train"]
+        train = nodes["train"] | nodes["val"] if self.config.train_on == "train+val" else nodes["train"]
         self._check(y, train)
         if METHOD[self.config.method].transductive:
             estimator.fit(x, np.where(train, y, -1))

@@ -11,7 +11,7 @@ from lds.data import DATASETS, data_root, fetch, listing, load, verify
 from lds.data.named import NAMED
 from lds.errors import DataError, InputError
 
-NAMES = ["cora", "citeseer", "pubmed", "wine", "breast_cancer", "digits", "iris", *NAMED]
+NAMES = ["cora", "citeseer", "pubmed", "wine", "breast_cancer", "digits", "iris", "20newsgroups", *NAMED]
 
 
 def test_the_names() -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import sklearn.datasets
 import torch
@@ -41,7 +43,7 @@ def test_every_class_is_in_every_split(name: str) -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_features_are_standardised_and_constant_columns_are_zero(name: str) -> None:
-    x = load(name).x
+    x = load(name, scale="standard").x
     raw = torch.from_numpy(getattr(sklearn.datasets, f"load_{name}")().data)
     constant = raw.eq(raw[0]).all(dim=0)
     assert int(constant.sum()) == (3 if name == "digits" else 0)
@@ -64,3 +66,31 @@ def test_there_is_no_edge_to_delete() -> None:
         load("wine", retain=0.5)
     with pytest.raises(InputError, match=r"in \[0, 1\]"):
         load("wine", retain=float("nan"))
+
+
+def test_what_is_usual() -> None:
+    for name, scale in {"wine": "standard", "breast_cancer": "standard", "digits": "none", "iris": "none"}.items():
+        assert torch.equal(load(name).x, load(name, scale=scale).x)  # type: ignore[arg-type]
+
+
+def test_scales() -> None:
+    raw = torch.from_numpy(sklearn.datasets.load_digits().data).float()
+    torch.testing.assert_close(load("digits", scale="none").x, raw / 16)
+    torch.testing.assert_close(load("digits", scale="unit").x.norm(dim=1), torch.ones(len(raw)))
+    assert torch.equal(load("wine", scale="standard").x, load("wine").x)
+    assert not torch.equal(load("wine", scale="none").x, load("wine").x)
+    with pytest.raises(InputError, match='scale must be "none", "unit", "standard" or "row"'):
+        load("wine", scale="half")  # type: ignore[arg-type]
+
+
+def test_features(data_root: Path) -> None:
+    x = load("cora", root=data_root, features="tfidf").x.to_dense()
+    words = load("cora", root=data_root).x
+    torch.testing.assert_close(x.norm(dim=1)[words.any(1)], torch.ones(int(words.any(1).sum())))
+    assert torch.equal(x != 0, words != 0)
+    counts = words.count_nonzero(0)
+    node = int((words > 0).any(1).nonzero()[0])
+    there = words[node].nonzero().flatten()
+    assert x[node, there[counts[there].argmin()]] > x[node, there[counts[there].argmax()]]
+    with pytest.raises(InputError, match='features must be "given"'):
+        load("wine", features="words")  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ import scipy.sparse
 import torch
 from scipy.special import softmax
 from sklearn.base import clone
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 
 import lds
 from lds import LDSClassifier
@@ -310,7 +311,11 @@ def test_feature_names():
         ({"n_neighbors": 0}, "n_neighbors must be an integer >= 1, got 0"),
         ({"n_neighbors": 60}, "smaller than the number of rows, but n_neighbors=60 came with n_samples=60"),
         ({"metric": "euclid"}, "metric must be"),
-        ({"metric": "tfidf"}, "put TfidfTransformer before"),
+        ({"metric": "tfidf"}, 'set features="tfidf"'),
+        ({"structure": "tree"}, "structure must be one of learned, fixed, none, auto, got 'tree'"),
+        ({"scale": "row"}, "scale must be one of none, unit, standard, got 'row'"),
+        ({"features": "degree"}, "features must be one of given, tfidf, got 'degree'"),
+        ({"features": "tfidf"}, "needs counts or shares of words, but -"),
         ({"tau": 0}, "tau must be an integer >= 1, got 0"),
         ({"outer_lr": -1}, "outer_lr must be finite and >= 0"),
         ({"hidden": 1.5}, "hidden must be an integer >= 1, got 1.5"),
@@ -342,3 +347,67 @@ def test_too_few_labels(labels, message):
     y[list(labels)] = list(labels.values())
     with pytest.raises(InputError, match=message):
         classifier().fit(X, y)
+
+
+@pytest.mark.parametrize("scale", ["unit", "standard"])
+def test_scales_are_those_of_a_pipeline(scale):
+    X, y, _ = problem()
+    X[:, 0] *= 100
+    step = {"unit": Normalizer, "standard": StandardScaler}[scale]()
+    inside, outside = classifier(scale=scale).fit(X, y), classifier().fit(step.fit_transform(X.astype(np.float32)), y)
+    np.testing.assert_allclose(inside.label_distributions_, outside.label_distributions_, atol=1e-5)
+    # New rows by the figures of those that were fitted.
+    new = X[:7] * 2
+    expected = outside.predict_proba(step.transform(new.astype(np.float32)))
+    np.testing.assert_allclose(inside.predict_proba(new), expected, atol=1e-5)
+    assert not np.allclose(inside.label_distributions_, classifier().fit(X, y).label_distributions_)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_words_are_weighted(sparse):
+    X, y, _ = problem()
+    X = np.round(X.clip(0))
+    X[:, 3] += 1  # A text without words has no direction.
+    words = scipy.sparse.csr_array(X) if sparse else X
+    step = TfidfTransformer()
+    weighted = step.fit_transform(X)
+    inside = classifier(features="tfidf").fit(words, y)
+    outside = classifier().fit(weighted.tocsr() if sparse else weighted.toarray(), y)
+    np.testing.assert_allclose(inside.label_distributions_, outside.label_distributions_, atol=1e-5)
+    new = step.transform(X[:5])
+    expected = outside.predict_proba(new if sparse else new.toarray())
+    np.testing.assert_allclose(inside.predict_proba(words[:5]), expected, atol=1e-5)
+
+
+def test_sparse_rows_are_not_made_dense():
+    X, y, _ = problem()
+    with pytest.raises(ValueError, match='take scale="unit"'):
+        classifier(scale="standard").fit(scipy.sparse.csr_array(X), y)
+
+
+def test_the_structure_is_chosen():
+    X, y, truth = problem(rows=90, labelled=12)
+    model = classifier(structure="auto", inner_steps=60, max_epochs=1).fit(X, y)
+    assert model.structure_ == model.choice_.name
+    assert set(model.choice_.scores) == {"none", "fixed", "learned"}
+    assert model.choice_.nodes == 36
+    assert model.choice_.reason.startswith(model.structure_)
+    same(model, classifier(structure=model.structure_, inner_steps=60, max_epochs=1).fit(X, y))
+    assert (model.transduction_[y == -1] == truth[y == -1]).mean() > 0.8
+
+
+def test_without_a_graph_it_is_a_feed_forward_network():
+    X, y, truth = problem()
+    model = classifier(structure="none", inner_steps=100).fit(X, y)
+    assert model.graph_.nnz == 0
+    # Each row counts alone, so that those that were trained on are as any other.
+    np.testing.assert_allclose(model.predict_proba(X), model.label_distributions_, atol=1e-5)
+    assert (model.predict(X) == truth).mean() > 0.8
+
+
+def test_a_fixed_graph_stays():
+    X, y, _ = problem()
+    model = classifier(structure="fixed").fit(X, y)
+    assert set(np.unique(model.graph_.toarray())) == {0.0, 1.0}
+    assert model.structure_ == "fixed"
+    assert not hasattr(model, "choice_")

@@ -10,7 +10,7 @@ from lds.run import TrainConfig
 from lds.sweep import Spec
 from tests.experiments.conftest import EXPERIMENTS
 
-SPECS = ("table1", "missing_edges", "beyond")
+SPECS = ("table1", "missing_edges", "beyond", "learners")
 DATASETS = ("wine", "breast_cancer", "digits", "cora", "citeseer")
 
 
@@ -26,7 +26,11 @@ def test_each_run_is_one_of_equally_many_seeds(name, quick):
 
 def test_budgets_of_table1():
     configs = [c for c in Spec.read(EXPERIMENTS / "table1.yaml").configs if c.seed == 0]
-    settings = Counter((c.dataset, c.method) for c in configs)
+    same = [c for c in configs if c.train_on == "train+val"]
+    # Pixels as they are come on top of the grid, which has the scale of the paper.
+    settings = Counter((c.dataset, c.method) for c in configs if c not in same and c.scale != "none")
+    control = Counter((c.dataset, c.method) for c in same)
+    assert [control[dataset, "knn-gcn"] for dataset in (*DATASETS, "iris")] == [8, 8, 16, 10, 10, 16]
     for method in ("logreg", "svm", "random-forest", "label-propagation", "ffnn", "knn-gcn"):
         assert [settings[dataset, method] for dataset in DATASETS] == [16] * 5
     assert [settings[dataset, "knn-lds"] for dataset in DATASETS] == [16, 8, 4, 2, 1]
@@ -37,9 +41,9 @@ def test_budgets_of_table1():
 
 def test_missing_edges_give_every_method_one_setting():
     configs = [c for c in Spec.read(EXPERIMENTS / "missing_edges.yaml").configs if c.seed == 0]
-    settings = Counter((c.dataset, c.retain, c.method) for c in configs)
+    settings = Counter((c.dataset, c.retain, c.method, c.train_on) for c in configs)
     assert set(settings.values()) == {1}
-    assert len(settings) == 2 * 4 * 4
+    assert len(settings) == 2 * 4 * 5
 
 
 def test_truncation():
