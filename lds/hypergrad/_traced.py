@@ -32,7 +32,7 @@ _TOLERANCE = 1e3
 
 @dataclass(frozen=True)
 class Traced(GradientUpdater):
-    r"""An updater whose inner gradient is traced: no work for what nobody asks for, and a fraction of the graph's memory.
+    r"""An updater whose inner gradient is traced: no work for what nobody asks for, and little memory a kept graph.
 
     The inner objective is run once by `torch.fx`, which notes the operations of :math:`\nabla_w L(w, \theta)` and of
     its vector-Jacobian product :math:`u \mapsto u\, \partial (\nabla_w L)`. In the latter the gradient itself is dead
