@@ -32,15 +32,16 @@ _TOLERANCE = 1e3
 
 @dataclass(frozen=True)
 class Traced(GradientUpdater):
-    r"""An updater whose inner gradient is traced: less time a step, and a fraction of the memory of its graph.
+    r"""An updater whose inner gradient is traced: no work for what nobody asks for, and little memory a kept graph.
 
     The inner objective is run once by `torch.fx`, which notes the operations of :math:`\nabla_w L(w, \theta)` and of
     its vector-Jacobian product :math:`u \mapsto u\, \partial (\nabla_w L)`. In the latter the gradient itself is dead
     code. All steps repeat these programs. A hypergradient is compared with that of eager steps at both ends of the
     trajectory. With `KeepGradients()` a step of the sweep computes the product and nothing else.
 
-    It pays for long trajectories of an objective that does the same in every step: each call traces anew, which takes
-    as long as some 20 to 100 steps of a small problem.
+    Each call traces anew, which takes as long as some 20 to 100 steps of a small problem, and two steps are taken
+    eagerly as well: it is for long trajectories of an objective that does the same in every step. Measure whether it
+    pays for yours.
 
     Args:
         updater: an updater that works on the inner gradient alone, see `ClipByNorm`.

@@ -36,6 +36,8 @@ ENGINE_NAMES = {
     "lds": "**lds**",
     "lds KeepGraphs": "lds, `KeepGraphs` of all steps",
     "lds KeepStates": "lds, `KeepStates()`",
+    "lds KeepGradients": "lds, `KeepGradients()`",
+    "lds traced, KeepGradients": "lds, `Traced(…)`, `KeepGradients()`",
     "lds Checkpoint": "lds, `Checkpoint()`",
     "lds Binomial": "lds, `Binomial(10)`",
     "lds Offload": "lds, `Offload()`",
