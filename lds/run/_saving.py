@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 _SHARE = 0.02
 # 2 had θ in another layout, and the logits of the best epoch.
 _FORMAT = 3
-# The member of the archive that holds the best θ, where that is large.
-_BEST = "best_theta"
+# The member of the archive that holds the best θ, where that is large; torch reads one whose members are in its folder.
+_BEST = "archive/best_theta"
 _PLAIN = bool | int | float | str | None
 
 

@@ -408,7 +408,7 @@ class TestALargeTheta:
     def test_the_same_bits(self, large, interrupted, whole):
         folder = interrupted(85)
         with zipfile.ZipFile(folder / "progress.pt") as archive:
-            assert "best_theta" in archive.namelist()
+            assert "archive/best_theta" in archive.namelist()
         resume(folder, progress=False)
         same(folder, whole)
 
@@ -417,7 +417,7 @@ class TestALargeTheta:
         path = folder / "progress.pt"
         content = bytearray(path.read_bytes())
         with zipfile.ZipFile(path) as archive:
-            content[archive.getinfo("best_theta").header_offset + 5000] ^= 1
+            content[archive.getinfo("archive/best_theta").header_offset + 5000] ^= 1
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"best_theta in it differs from its checksum; remove it"):
             resume(folder, progress=False)
