@@ -112,9 +112,7 @@ class NormLog:
         self._waiting: list[Sequence[Tensor | None]] = []
         self._patience = 0
         self._device = torch.device("cpu")
-        # What was read since the last row came.
-        self._rows: list[list[float]] | None = None
-        self._totals: dict[int | None, list[float]] = {}
+        self._totals: dict[int | None, list[float]] = {}  # What was read since the last row came.
 
     def append(self, tensors: Sequence[Tensor | None], like: Tensor) -> None:
         """Add the norms of the tensors, None standing for zero, on the device of `like`.
@@ -135,7 +133,7 @@ class NormLog:
         if self._values is None:
             self._values = torch.zeros(self._shape, dtype=torch.float64, device=self._device)
         rows, self._waiting = self._waiting, []
-        self._rows, self._totals = None, {}
+        self._totals = {}
         place = self._values[self._count : self._count + len(rows)]
         self._count += len(rows)
         if len(rows) <= _FEW:
@@ -168,8 +166,8 @@ class NormLog:
         if self._values is None:
             return []
         if columns not in self._totals:
-            self._rows = self.rows() if self._rows is None else self._rows
-            self._totals[columns] = [math.hypot(*row[:columns]) for row in self._rows]
+            norms = torch.linalg.vector_norm(self._values[: self._count, :columns], dim=1)
+            self._totals[columns] = norms.tolist()
         return self._totals[columns].copy()
 
     def unread(self) -> list[Tensor | None] | None:
@@ -188,7 +186,7 @@ class NormLog:
         """Go on from what `rows` returned."""
         self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
         self._waiting, self._count = [], len(rows)
-        self._rows, self._totals = None, {}
+        self._totals = {}
         if rows:
             self._values[: self._count] = torch.tensor(rows, dtype=torch.float64)
 
