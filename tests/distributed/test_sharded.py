@@ -35,20 +35,6 @@ def learner(edges, **options):
     return StructureLearner(edges=edges, max_epochs=2, inner_steps=15, samples=2, outer_lr=2.0, **options)
 
 
-def found(fit):
-    pairs, probability = fit.structure.edges()
-    return {"pairs": pairs, "probability": probability, "logits": fit.logits, "state": fit.structure.state().numel()}
-
-
-def data_of(nodes):
-    return blocks(nodes, dtype=DOUBLE)
-
-
-def learned(ranks, structure, nodes, arguments):
-    fit = learner(Sharded(structure, ranks, **arguments)).fit(data_of(nodes), seed=3)
-    return {**found(fit), "expected": fit.structure.expected_edges, "dense": dense(fit, nodes)}
-
-
 def dense(fit, nodes):
     pairs, probability = fit.structure.edges()
     theta = torch.zeros(nodes, nodes, dtype=probability.dtype)
@@ -56,25 +42,37 @@ def dense(fit, nodes):
     return theta
 
 
+# Structure, number of nodes, number of candidates: all pairs, candidates with the whole graph active, and with a part.
+CASES = ((AllPairs, 300, None), (CandidatePairs, 100, 200), (CandidatePairs, 700, 700))
+
+
+def learned(make):
+    """Return what is learned in every case."""
+    results = []
+    for structure, nodes, candidates in CASES:
+        arguments = {} if candidates is None else {"candidates": random_pairs(nodes, candidates, seed=0)}
+        fit = learner(make(structure, **arguments)).fit(blocks(nodes, dtype=DOUBLE), seed=3)
+        held, expected = fit.structure.state().numel(), fit.structure.expected_edges
+        results.append((dense(fit, nodes), fit.logits, expected, held))
+    return results
+
+
+def learned_in_ranks(ranks):
+    return learned(lambda structure, **arguments: Sharded(structure, ranks, **arguments))
+
+
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize(
-    ("structure", "nodes", "candidates"),
-    [(AllPairs, 300, None), (CandidatePairs, 100, 200), (CandidatePairs, 700, 700)],
-    ids=["all pairs", "candidates, whole graph", "candidates, active part"],
-)
-def test_learns_what_one_process_learns(structure, nodes, candidates, size, tmp_path):
-    arguments = {} if candidates is None else {"candidates": random_pairs(nodes, candidates, seed=0)}
-    one = learner(partial(structure, **arguments)).fit(data_of(nodes), seed=3)
-    alone = dense(one, nodes)
-    assert bool(((alone > 0) & (alone < 1)).any())  # It learned something.
-    parts = in_ranks(size, learned, tmp_path, structure, nodes, arguments)
-    for part in parts:
-        torch.testing.assert_close(part["dense"], alone, rtol=0, atol=1e-12)
-        torch.testing.assert_close(part["logits"], one.logits, rtol=0, atol=1e-12)
-        assert part["expected"] == pytest.approx(one.structure.expected_edges, abs=1e-6)
-    held = [part["state"] for part in parts]
-    assert sum(held) == one.structure.state().numel()
-    assert max(held) < 0.7 * sum(held)
+def test_learns_what_one_process_learns(size, tmp_path):
+    alone = learned(partial)
+    for case, parts in zip(alone, zip(*in_ranks(size, learned_in_ranks, tmp_path), strict=True), strict=True):
+        theta, logits, expected, held = case
+        assert bool(((theta > 0) & (theta < 1)).any())  # It learned something.
+        for part in parts:
+            torch.testing.assert_close(part[0], theta, rtol=0, atol=1e-12)
+            torch.testing.assert_close(part[1], logits, rtol=0, atol=1e-12)
+            assert part[2] == pytest.approx(expected, abs=1e-6)
+        assert sum(part[3] for part in parts) == held
+        assert max(part[3] for part in parts) < 0.7 * held
 
 
 def products(ranks, x, weight, direction):
