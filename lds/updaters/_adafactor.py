@@ -30,6 +30,12 @@ class AdafactorSlots(NamedTuple):
         column: mean squares of the columns, likewise.
         v: mean squares of vectors and scalars, likewise; None for matrices.
         steps: number of steps taken.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import Adafactor
+        >>> Adafactor().init(torch.zeros(2))
+        AdafactorSlots(row=None, column=None, v=tensor([0., 0.]), steps=0)
     """
 
     row: PyTree
@@ -62,6 +68,14 @@ class Adafactor(Descent):
 
     Raises:
         InputError: a constant outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Adafactor
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Adafactor(lr=0.1), steps=2).grad
+        tensor(0.0355)
     """
 
     lr: Coefficient = 1e-2

@@ -24,7 +24,14 @@ from lds.updaters._coefficient import (
 
 
 class AdagradSlots(NamedTuple):
-    """Slots of `Adagrad`: sums of squares, a pytree like params, and the number of steps taken."""
+    """Slots of `Adagrad`: sums of squares, a pytree like params, and the number of steps taken.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import Adagrad
+        >>> Adagrad().init(torch.zeros(2))
+        AdagradSlots(v=tensor([0., 0.]), steps=0)
+    """
 
     v: PyTree
     steps: int
@@ -53,6 +60,14 @@ class Adagrad(Descent):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Adagrad
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Adagrad(lr=0.1), steps=2).grad
+        tensor(0.0319)
     """
 
     lr: Coefficient = 1e-2

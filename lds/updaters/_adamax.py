@@ -33,6 +33,14 @@ class Adamax(Moments):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Adamax
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Adamax(lr=0.1), steps=2).grad
+        tensor(0.0342)
     """
 
     lr: Coefficient = 2e-3

@@ -44,6 +44,14 @@ class Lion(Descent):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Lion
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Lion(lr=0.1), steps=2).grad
+        tensor(0.)
     """
 
     lr: Coefficient = 1e-4

@@ -38,6 +38,14 @@ class RAdam(Moments):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import RAdam
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=RAdam(lr=0.1), steps=2).grad
+        tensor(0.6143)
     """
 
     decoupled_weight_decay: bool = False

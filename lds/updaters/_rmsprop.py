@@ -29,7 +29,14 @@ from lds.updaters._coefficient import (
 
 
 class RMSpropSlots(NamedTuple):
-    """Slots of `RMSprop`: mean square and mean of the gradients, momentum; pytrees like params, () where not kept."""
+    """Slots of `RMSprop`: mean square and mean of the gradients, momentum; pytrees like params, () where not kept.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import RMSprop
+        >>> RMSprop().init(torch.zeros(2))
+        RMSpropSlots(v=tensor([0., 0.]), mean=(), b=())
+    """
 
     v: PyTree
     mean: PyTree
@@ -61,6 +68,14 @@ class RMSprop(Descent):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import RMSprop
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=RMSprop(lr=0.1), steps=2).grad
+        tensor(1.9999)
     """
 
     lr: Coefficient = 1e-2

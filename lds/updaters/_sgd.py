@@ -24,7 +24,14 @@ from lds.updaters._coefficient import (
 
 
 class DampenedSlots(NamedTuple):
-    """Slots of `SGD` with dampening: momentum buffers, and the number of steps taken."""
+    """Slots of `SGD` with dampening: momentum buffers, and the number of steps taken.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import SGD
+        >>> SGD(0.1, momentum=0.9, dampening=0.1).init(torch.zeros(2))
+        DampenedSlots(b=tensor([0., 0.]), steps=0)
+    """
 
     b: PyTree
     steps: int
@@ -52,6 +59,14 @@ class SGD(Descent):
 
     Raises:
         InputError: a constant coefficient outside its range, or `nesterov` without momentum or with dampening.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.1, momentum=0.9), steps=2).grad
+        tensor(0.7884)
     """
 
     lr: Coefficient

@@ -114,6 +114,15 @@ def read(
     Raises:
         DataError: a file is missing, malformed or inconsistent; the message names it.
         InputError: an argument is out of range, or belongs to another format.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas
+        >>> from lds.data import read
+        >>> path = f"{tempfile.mkdtemp()}/my.csv"
+        >>> pandas.DataFrame({"kind": list("ab") * 20, "size": range(40)}).to_csv(path, index_label="id")
+        >>> read(path, label="kind", seed=0).class_names
+        ['a', 'b']
     """
     path = Path(path)
     if path.is_dir() and (path / GEOM_GCN).exists():
