@@ -88,7 +88,7 @@ class GivenGraph:
 
     Args:
         weights: "initial" starts from the weights of the edges, in [0, 1], as probabilities, so that a learned graph
-            can be gone on from; "refuse" has learners refuse data with weights other than 1; "drop" takes the edges
+            can be continued; "refuse" has learners refuse data with weights other than 1; "drop" takes the edges
             alone.
 
     Raises:

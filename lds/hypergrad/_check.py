@@ -1,4 +1,4 @@
-"""A check of hypergradients against central differences, for objectives and updaters of one's own."""
+"""A check of hypergradients against central differences, for the user's own objectives and updaters."""
 
 from __future__ import annotations
 

@@ -454,7 +454,7 @@ def _within_reach(after: Trajectory, dynamics: Dynamics, horizon: int | None) ->
         )
     reach = after.horizon if horizon is None else min(horizon, after.horizon)
     if reach and any(isinstance(segment.tape, ResumableTape) for segment in after.segments):
-        raise InputError("a trajectory on disk cannot be gone on from; record it with another memory policy")
+        raise InputError("a trajectory on disk cannot be continued; record it with another memory policy")
     first = after.steps - reach
     return reach, tuple(replace(s, first=max(s.first, first)) for s in after.segments if s.end > first)
 

@@ -51,7 +51,7 @@ class Adadelta(Descent):
 
     Args:
         lr: η, given as for `SGD`.
-        rho: decay rate ρ, given likewise.
+        rho: decay rate ρ, given as `lr` is.
         eps: ε, at least 1e-36.
         weight_decay: λ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.

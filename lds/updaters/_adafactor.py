@@ -60,7 +60,7 @@ class Adafactor(Descent):
 
     Args:
         lr: η, given as for `SGD`.
-        beta2_decay: exponent τ, given likewise, but as a scalar for each matrix; at most 0.
+        beta2_decay: exponent τ, given as `lr` is, but as a scalar for each matrix; at most 0.
         eps: (ε₁, ε₂), numbers of at least 1e-18; ε₁ = None is the rounding unit of the dtype.
         d: largest root mean square of a step before its scale, given as `lr` is; at least 1.
         weight_decay: λ, given as `lr` is.

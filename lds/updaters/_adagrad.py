@@ -52,8 +52,8 @@ class Adagrad(Descent):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        lr_decay: δ, given likewise.
-        weight_decay: λ, given likewise.
+        lr_decay: δ, given as `lr` is.
+        weight_decay: λ, given as `lr` is.
         initial_accumulator_value: v_0, a number.
         eps: ε, at least 1e-18 (its square must be a normal float32).
         maximize: go up the inner objective: −∇L stands in for ∇L.

@@ -116,7 +116,7 @@ class Adam(Moments):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        betas: decay rates (β₁, β₂), each given likewise.
+        betas: decay rates (β₁, β₂), each given as `lr` is.
         eps: ε, at least 1e-18 (its square must be a normal float32).
         weight_decay: λ of the penalty λ/2 ‖w‖², given as `lr` is.
         amsgrad: put the largest v so far in the place of v (Reddi et al., `On the Convergence of Adam and Beyond

@@ -26,7 +26,7 @@ class Adamax(Moments):
 
     Args:
         lr: step size η, given as for `Adam`.
-        betas: decay rates (β₁, β₂), given likewise.
+        betas: decay rates (β₁, β₂), given as `lr` is.
         eps: ε, at least 1e-18.
         weight_decay: λ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.

@@ -19,7 +19,7 @@ class AdamW(Adam):
 
     Args:
         lr: step size η, given as for `Adam`.
-        betas: decay rates (β₁, β₂), given likewise.
+        betas: decay rates (β₁, β₂), given as `lr` is.
         eps: ε, at least 1e-18.
         weight_decay: λ, given as `lr` is.
         amsgrad: as for `Adam`.

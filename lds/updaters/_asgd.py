@@ -50,8 +50,8 @@ class ASGD(Descent):
 
     Args:
         lr: η, given as for `SGD`.
-        lambd: λ, given likewise.
-        alpha: exponent α, given likewise.
+        lambd: λ, given as `lr` is.
+        alpha: exponent α, given as `lr` is.
         t0: t₀, a number: the step from which on the average is one.
         weight_decay: κ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.

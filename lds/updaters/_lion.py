@@ -38,7 +38,7 @@ class Lion(Descent):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        betas: decay rates (β₁, β₂), each given likewise.
+        betas: decay rates (β₁, β₂), each given as `lr` is.
         weight_decay: λ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.
 

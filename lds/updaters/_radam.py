@@ -30,7 +30,7 @@ class RAdam(Moments):
 
     Args:
         lr: step size η, given as for `Adam`.
-        betas: decay rates (β₁, β₂), given likewise.
+        betas: decay rates (β₁, β₂), given as `lr` is.
         eps: ε, at least 1e-18.
         weight_decay: λ, given as `lr` is.
         decoupled_weight_decay: shrink the weights by 1 − ηλ, as `AdamW` does, in place of the penalty of `Adam`.

@@ -59,7 +59,7 @@ class RMSprop(Descent):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        alpha: decay rate α, given likewise.
+        alpha: decay rate α, given as `lr` is.
         eps: ε, at least 1e-18 (its square must be a normal float32).
         weight_decay: λ, given as `lr` is.
         momentum: μ, given as `lr` is; the constant 0 keeps no slots for it.

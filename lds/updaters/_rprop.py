@@ -59,7 +59,7 @@ class Rprop(Descent):
 
     Args:
         lr: initial step size η, given as for `SGD`; only its value in the first step counts.
-        etas: (η₋, η₊), each given likewise.
+        etas: (η₋, η₊), each given as `lr` is.
         step_sizes: (s₋, s₊), numbers.
         maximize: go up the inner objective: −∇L stands in for ∇L.
 

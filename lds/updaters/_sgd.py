@@ -51,10 +51,10 @@ class SGD(Descent):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        momentum: μ, given likewise; the constant 0 keeps no slots.
+        momentum: μ, given as `lr` is; the constant 0 keeps no slots.
         nesterov: look ahead along the momentum.
-        weight_decay: λ, given likewise.
-        dampening: τ, given likewise.
+        weight_decay: λ, given as `lr` is.
+        dampening: τ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
