@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -242,6 +242,7 @@ class Dynamics:
         batches: the batches, if there are any.
         fresh: whether the slots at t = 0 are those that Φ makes of the params there.
         attached: whether autograd goes through it, as for `unroll`.
+        look: what the problem looks like, once somebody asked (`_met`).
     """
 
     updater: Updater
@@ -254,6 +255,7 @@ class Dynamics:
     batches: Batched | None = None
     fresh: bool = False
     attached: bool = False
+    look: list[Hashable] = field(default_factory=list, repr=False, compare=False)
 
     def objective(self, t: int) -> Objective:
         """Return the inner objective as step t sees it; seed the generators after that."""

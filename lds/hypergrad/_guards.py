@@ -97,16 +97,16 @@ def all_finite(tree: Any) -> bool:
     tensors = [x.detach() if x.requires_grad else x for x in leaves if is_differentiable(x) and x.numel()]
     if not tensors:
         return True
-    # The 2-norm is the fast one. The largest magnitude, unlike a sum of squares, is infinite only where a number is.
     device, dtype = tensors[0].device, tensors[0].dtype
     mixed = any(x.device != device or x.dtype != dtype for x in tensors)
-    for order in (2, math.inf):
-        norms = list(torch._foreach_norm(tensors, order))
+
+    def finite(numbers: list[Tensor]) -> bool:
         if mixed:
-            norms = [x.double().to(device) for x in norms]
-        if math.isfinite(torch.stack(norms).amax().item()):
-            return True
-    return False
+            numbers = [x.to(device, torch.promote_types(x.dtype, torch.float64)) for x in numbers]
+        return bool(torch.stack(numbers).sum().isfinite())
+
+    # A sum is fast, but may be infinite where no number is; the largest magnitude is not.
+    return finite([x.sum() for x in tensors]) or finite(list(torch._foreach_norm(tensors, math.inf)))
 
 
 def check_grad(outer: Outer, grad: Any, steps: int, bound: float | None = None) -> None:

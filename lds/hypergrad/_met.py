@@ -15,6 +15,7 @@ from lds.hypergrad._dynamics import Dynamics
 
 # How often a problem was met, by what it looks like; of the latest ones.
 _MET: dict[Hashable, int] = {}
+_KEPT: dict[Hashable, bool] = {}
 _MOST = 4096
 
 
@@ -32,12 +33,37 @@ def is_due(dynamics: Dynamics) -> bool:
     return times & (times - 1) == 0
 
 
+def is_next_due(dynamics: Dynamics) -> bool:
+    """Tell what `is_due` will say the next time."""
+    times = _MET.get(_look(dynamics), 0) + 1
+    return times & (times - 1) == 0
+
+
+def know(dynamics: Dynamics, steps: int, *, kept: bool) -> None:
+    """Note whether all graphs of so many steps were kept, by what the problem looks like."""
+    if len(_KEPT) > _MOST:
+        _KEPT.clear()
+    _KEPT[_look(dynamics), steps] = kept
+
+
+def is_known(dynamics: Dynamics, steps: int) -> bool:
+    """Tell whether all graphs of so many steps of such a problem were kept the last time."""
+    return _KEPT.get((_look(dynamics), steps), False)
+
+
 def forget(dynamics: Dynamics) -> None:
     """Look again the next time: something was found."""
     _MET.pop(_look(dynamics), None)
 
 
 def _look(dynamics: Dynamics) -> Hashable:
+    known = dynamics.look
+    if not known:
+        known.append(_new_look(dynamics))
+    return known[0]
+
+
+def _new_look(dynamics: Dynamics) -> Hashable:
     return _trait(inspect.unwrap(dynamics.inner), 3), _trait(dynamics.updater, 3), dynamics.spec.spec
 
 

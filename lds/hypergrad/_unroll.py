@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, compress, count, islice
 from typing import Any, Literal, TypeAlias, overload
 
@@ -15,13 +15,17 @@ from lds._keywords import explained
 from lds._random import INIT, forked, reseed
 from lds._updater import InnerObjective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
+from lds.hypergrad._connected import Connected, connect, may_connect
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import VERSION, Costate
 from lds.hypergrad._guards import all_finite, check_count, check_method, faults, replay_error
 from lds.hypergrad._implicit import Implicit
+from lds.hypergrad._met import is_due, know
 from lds.hypergrad._outer import Derived, check_steady
 from lds.hypergrad._record import Problem, Trajectory, close_all, no_inner, no_objective, remove_all
 from lds.hypergrad._reverse import Reverse, UsualWatchers, check_finite, reverse
+from lds.hypergrad.memory import Memory
+from lds.hypergrad.memory._graphs import GraphsTape
 
 UnrollMethod: TypeAlias = Reverse | Implicit
 
@@ -139,17 +143,26 @@ def unroll(
         inner or no_inner, no_objective, params, outer, updater, steps, seed, state, batches, attached=True
     )
     asked = torch.is_grad_enabled() and _asked(problem, method)
-    if asked and isinstance(method, Reverse):
-        trajectory = problem.record(method.horizon, method.memory)
-    else:
-        trajectory = problem.record(0)
-    final = trajectory.final_state
+    ran: Trajectory | Connected | None = None
+    if asked and may_connect(problem, method):
+        ran = connect(problem)
+    if ran is None:
+        ran = problem.record(*_to_record(method) if asked else (0,))
+        if asked and may_connect(problem, method):
+            tape = ran.segments[-1].tape
+            know(ran.dynamics, steps, kept=isinstance(tape, GraphsTape) and tape.kept_all)
+    final = ran.final_state
     w = final.params
     if asked:
-        run = _Run(problem, method, trajectory)
+        run = _Run(problem, method, ran)
         results: tuple[Tensor, ...] = _Solution.apply(run, optree.tree_leaves(w), *run.inputs)  # type: ignore[no-untyped-call]
-        w = trajectory.dynamics.spec.params.unflatten(results)
+        w = ran.dynamics.spec.params.unflatten(results)
     return (w, final) if return_state else w
+
+
+def _to_record(method: UnrollMethod) -> tuple[int | None, Memory | None]:
+    """Return how many steps to record, and in which memory."""
+    return (method.horizon, method.memory) if isinstance(method, Reverse) else (0, None)
 
 
 def _asked(problem: Problem, method: UnrollMethod) -> bool:
@@ -223,19 +236,20 @@ class _Run:
     Args:
         problem: the inner problem.
         method: how to differentiate.
-        trajectory: what was recorded.
+        ran: what was recorded, or all steps in one graph.
 
     Attributes:
         inputs: the tensors of w_0, but after a warm start, and of θ.
     """
 
-    def __init__(self, problem: Problem, method: UnrollMethod, trajectory: Trajectory) -> None:
+    def __init__(self, problem: Problem, method: UnrollMethod, ran: Trajectory | Connected) -> None:
         self.problem, self.method = problem, method
-        self.trajectory: Trajectory | None = trajectory
+        self.connected = ran if isinstance(ran, Connected) else None
+        self.trajectory = None if isinstance(ran, Connected) else ran
         params = problem.given[0] if problem.state is None else []
-        steady = trajectory.dynamics.outer.steady
+        steady = ran.dynamics.outer.steady
         self.inputs: list[Tensor] = [*params, *(x for v in steady for x in v.derived.leaves)]
-        self._count, self._leaves = len(params), len(trajectory.dynamics.spec.differentiable)
+        self._count, self._leaves = len(params), len(ran.dynamics.spec.differentiable)
         self._given = [*self.inputs, *(x for x in problem.given[2] if isinstance(x, Tensor))]
         self._versions = list(map(VERSION, self._given))
         self._autocasts = _autocasts()
@@ -243,6 +257,13 @@ class _Run:
     def grads(self, cotangents: Sequence[Tensor | None], asked: Sequence[bool]) -> Sequence[Tensor | None]:
         """Return the gradients in those inputs that are asked for, differentiable where grad mode is enabled."""
         _check_autograd(cotangents)
+        connected, self.connected = self.connected, None
+        if connected is not None and not torch.is_grad_enabled():
+            with suppress(RuntimeError):  # The sweep says what torch does not.
+                grads = connected.grads(cotangents, asked)
+                if all_finite(grads):
+                    is_due(connected.dynamics)
+                    return grads
         differentiate = self._unrolled if torch.is_grad_enabled() else self._swept
         with ExitStack() as stack:
             for now, then in zip(_autocasts(), self._autocasts, strict=True):
@@ -346,8 +367,7 @@ class _Run:
         if self.trajectory is None:
             self._check_unchanged()
             method = self.method
-            assert isinstance(method, Reverse)
-            self.trajectory = self.problem.record(method.horizon, method.memory)
+            self.trajectory = self.problem.record(*_to_record(method))
         return self.trajectory
 
     @contextmanager

@@ -105,6 +105,11 @@ class GraphsTape:
         self._steps[t - self._first] = Step(step.leaves, step.draws)
         return step
 
+    @property
+    def kept_all(self) -> bool:
+        """Whether the graph of every step was kept."""
+        return self._first_graph == self._first
+
     def _fitting(self, graph_size: float) -> int:
         """Return how many graphs of this size fit into the budget beside all iterates of the window."""
         window = self._last - self._first

@@ -1,0 +1,116 @@
+"""All steps of an inner problem in one graph of autograd: what `unroll` takes between two looks, where it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress, islice
+from typing import Any
+
+import optree
+import torch
+from torch import Tensor
+
+from lds._random import INIT, forked, reseed
+from lds._updater import State
+from lds.hypergrad._dynamics import Dynamics, inside_objective
+from lds.hypergrad._guards import all_finite, check_unchanged
+from lds.hypergrad._met import is_known, is_next_due
+from lds.hypergrad._record import Problem
+from lds.hypergrad._reverse import Reverse
+from lds.hypergrad._traced import Traced
+from lds.hypergrad.memory import KeepGraphs
+
+
+def may_connect(problem: Problem, method: object) -> bool:
+    """Tell whether one backward pass over all steps is what the method's sweep would compute, with as much memory."""
+    return (
+        isinstance(method, Reverse)
+        and isinstance(method.memory, KeepGraphs | None)
+        and (method.horizon is None or method.horizon >= problem.steps)
+        and method.tol is None
+        and method.noise == "replay"
+        and problem.steps > 0
+        and not isinstance(problem.updater, Traced)
+        # Autograd will differentiate it again there, which begins anew.
+        and not inside_objective()
+    )
+
+
+def connect(problem: Problem) -> Connected | None:
+    """Take all steps in one graph; None where the recorder has to: for a look, for want of memory, or to name a NaN."""
+    with forked(problem.cuda):
+        dynamics, leaves = problem.bind()
+        if is_next_due(dynamics) or not is_known(dynamics, problem.steps):
+            return None
+        connected = Connected(dynamics, leaves, problem.steps)
+    return connected if connected.is_finite else None
+
+
+class Connected:
+    """The steps of an inner problem in one graph, from copies of w_0 and of θ to w_T.
+
+    The backward pass adds up what the steps give in the order of a sweep: same bits.
+
+    Args:
+        dynamics: Φ.
+        leaves: leaves of the state before the first step, copies.
+        steps: T ≥ 1.
+
+    Attributes:
+        dynamics: Φ.
+        final_state: the state after the last step, detached.
+        is_finite: whether it and all losses are finite.
+    """
+
+    def __init__(self, dynamics: Dynamics, leaves: list[Any], steps: int) -> None:
+        self.dynamics = dynamics
+        spec, losses = dynamics.spec, []
+        with torch.enable_grad():
+            params = [x.requires_grad_() for x in leaves[: spec.num_params]] if dynamics.fresh else []
+            if params and len(leaves) > len(params):
+                # Slots may depend on w_0.
+                reseed(dynamics.seed, INIT, cuda=dynamics.cuda)
+                tree = spec.params.unflatten(params)
+                leaves = spec.flatten(State(tree, dynamics.updater.init(tree)))
+            steady = dynamics.outer.steady
+            thetas = [x.detach().requires_grad_() for v in steady for x in v.derived.leaves]
+            rest = iter(thetas)
+            values = [v.derived.function(v.derived.spec.unflatten(islice(rest, len(v.derived.leaves)))) for v in steady]
+            for t in range(steps):
+                # Views, so that the cotangents of a step are summed by themselves.
+                outer = dynamics.outer.unflatten([optree.tree_map(_view, value) for value in values])
+                pairs = zip(leaves, spec.differentiable, strict=True)
+                leaves, loss = dynamics.step(t, [_input(x, can) for x, can in pairs], outer)
+                if loss is not None:
+                    losses.append(loss)
+        self._inputs, self._results = [*params, *thetas], leaves
+        final = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
+        self.final_state = spec.unflatten(final, dynamics.start + steps)
+        self.is_finite = all_finite([*final, *losses])
+
+    def grads(self, cotangents: Sequence[Tensor | None], asked: Sequence[bool]) -> list[Tensor | None]:
+        """Return the gradients in those of w_0 and θ that are asked for; once, for the graph is freed.
+
+        Raises:
+            RuntimeError: torch cannot differentiate one of the operations again.
+        """
+        check_unchanged(self.dynamics.outer)
+        chosen = list(compress(self._inputs, asked))
+        pairs = zip(self._results, cotangents, strict=False)
+        flowing = [(y, c) for y, c in pairs if c is not None and y.requires_grad]
+        if not flowing:
+            return [torch.zeros_like(x) if ask else None for x, ask in zip(self._inputs, asked, strict=True)]
+        results, cs = zip(*flowing, strict=True)
+        found = iter(torch.autograd.grad(results, chosen, cs, allow_unused=True, materialize_grads=True))
+        return [next(found) if ask else None for ask in asked]
+
+
+def _view(x: Any) -> Any:
+    return x.view_as(x) if isinstance(x, Tensor) and x.requires_grad else x
+
+
+def _input(x: Any, differentiable: bool) -> Any:
+    """Return a leaf of the state as the next step is given it: of the graph where it is, as in a recorded step else."""
+    if not isinstance(x, Tensor) or x.requires_grad:
+        return x
+    return x.detach().requires_grad_() if differentiable else x.clone()
