@@ -160,7 +160,7 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
 
 
 class GradientUpdater(ABC):
-    """An updater that takes one inner gradient a step, at the params, and works on that.
+    """An updater that takes one inner gradient per step, at the params, and works on that.
 
     A subclass writes `init` and `update`, gets `step`, and can stand inside `ClipByNorm` and `ClipByValue`.
 

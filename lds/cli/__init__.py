@@ -1,4 +1,4 @@
-"""The command line: a module a command, each with `add(commands)` and `run(options)`.
+"""The command line: a module per command, each with `add(commands)` and `run(options)`.
 
 `COMMANDS` describes them. What needs no command, such as `lds --help`, is answered from it alone; else only the module
 of the command that is asked for is imported, when signals are handled already. Modules of commands import nothing heavy

@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the grid, print a line a setting, return the exit code."""
+    """Run the grid, print a line per setting, return the exit code."""
     from lds.sweep import Spec, run_sweep, summary
 
     engine = _engine(options)

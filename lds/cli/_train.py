@@ -212,7 +212,7 @@ def _train_seeds(config: TrainConfig, seeds: list[int], out: str | None, *, prog
 
 
 def _table(results: list[tuple[dict[str, Any], Path]]) -> str:
-    """Return a line a seed, and the mean ± standard deviation over them."""
+    """Return a line per seed, and the mean ± standard deviation over them."""
     lines = ["seed  test accuracy  es accuracy  outer epochs  seconds  run folder"]
     for result, path in results:
         lines.append(

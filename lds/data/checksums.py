@@ -48,7 +48,7 @@ class FileStatus:
     Example:
         >>> from lds.data import verify
         >>> found = verify("wine")
-        >>> found.built_in, found.files  # wine is part of scikit-learn; of "cora" there is a FileStatus a file
+        >>> found.built_in, found.files  # wine is part of scikit-learn; of "cora" there is a FileStatus per file
         (True, ())
     """
 
@@ -73,7 +73,7 @@ class Verification:
     Example:
         >>> from lds.data import verify
         >>> found = verify("wine")
-        >>> found.built_in, found.files  # wine is part of scikit-learn; of "cora" there is a FileStatus a file
+        >>> found.built_in, found.files  # wine is part of scikit-learn; of "cora" there is a FileStatus per file
         (True, ())
     """
 

@@ -145,13 +145,13 @@ def _weights(given: Any, name: str, edge_index: Tensor, weights: Weights) -> Ten
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         found = torch.from_numpy(given.astype(np.float64))
     if not isinstance(found, Tensor) or found.layout != torch.strided or found.is_complex() or found.is_meta:
-        raise DataError(f"{name} must be numbers [{edges}], one an edge, but {_describe(given)} came; convert it")
+        raise DataError(f"{name} must be numbers [{edges}], one per edge, but {_describe(given)} came; convert it")
     weight: Tensor = found.detach()
     weight = weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
     if weight.dim() == 2 and weight.size(1) == 1:
         weight = weight.flatten()
     if weight.shape != (edges,):
-        raise DataError(f"{name} must be numbers [{edges}], one an edge, but {_describe(weight)} came; reshape it")
+        raise DataError(f"{name} must be numbers [{edges}], one per edge, but {_describe(weight)} came; reshape it")
     if bool((weight == 1).all()):
         return None
     if weights == "refuse":

@@ -113,7 +113,7 @@ def made_features(kind: Features, x: Tensor | None, edge_index: Tensor, num_node
     """Return other features than the given ones, sparse of shape [N, F].
 
     Args:
-        kind: "identity", a column a node; "degree", a column for each number of neighbours that a node has; "tfidf",
+        kind: "identity", a column per node; "degree", a column for each number of neighbours that a node has; "tfidf",
             the given ones with rare words weighted more, rows of length 1.
         x: the given features.
         edge_index: edges in both directions, each once.

@@ -75,7 +75,7 @@ def encode(
     * Texts are numbered in the order of the alphabet, or of integers where all of them are. A text among numbers is
       refused, and so is "?".
     * False and True are two classes. Rows of zeros with a single 1 are the classes of their columns; rows with more are
-      several labels a node, and refused.
+      several labels per node, and refused.
 
     Args:
         labels: a tensor, an array, a list, or a column of pandas, of shape [N] or [N, 1], or [N, C] with a single 1 a
@@ -93,7 +93,8 @@ def encode(
         column = _of_one_hot(column)
     if nodes is not None and len(column) != nodes:
         raise DataError(
-            f"y must be integer [{nodes}], one label a row of x, but {_describe(labels)} came; convert it, or drop rows"
+            f"y must be integer [{nodes}], one label per row of x, but {_describe(labels)} came; convert it, "
+            "or drop rows"
         )
     if column.dtype.kind == "b":
         return _checked(Labels(torch.from_numpy(column.astype(np.int64)), ["False", "True"]), names, num_classes)
@@ -118,14 +119,16 @@ def _column(labels: Any, nodes: int | None) -> npt.NDArray[Any]:
     elif isinstance(labels, Mapping | str | bytes) or not (
         hasattr(labels, "__array__") or isinstance(labels, Sequence)
     ):
-        raise DataError(f"y must be labels, one a node, as a tensor, an array or a list, but {_describe(labels)} came")
+        raise DataError(
+            f"y must be labels, one per node, as a tensor, an array or a list, but {_describe(labels)} came"
+        )
     else:
         array = _array(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.dtype.kind not in "biuf"):
         raise DataError(
-            f"y must be integer [{nodes or 'N'}], one label a node, but {_describe(labels)} came; convert it"
+            f"y must be integer [{nodes or 'N'}], one label per node, but {_describe(labels)} came; convert it"
         )
     return array
 
@@ -139,7 +142,7 @@ def _array(labels: Any) -> npt.NDArray[Any]:
     try:
         array = np.asarray(labels)
     except ValueError as error:
-        raise DataError(f"y must be one label a node, but {error}; give a list of numbers or texts") from error
+        raise DataError(f"y must be one label per node, but {error}; give a list of numbers or texts") from error
     if array.ndim == 1 and array.dtype.kind not in "biuf":  # numpy would make a text "None" of a missing label.
         array = np.fromiter(labels, dtype=object, count=len(labels))
     return array
@@ -150,17 +153,17 @@ def _of_one_hot(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     ones = (rows == 1).sum(1)
     if rows.shape[1] < 2 or not ((rows == 0) | (rows == 1)).all():
         raise DataError(
-            f"y must be one class a node [N], but numbers of shape {list(rows.shape)} came; several targets are not "
+            f"y must be one class per node [N], but numbers of shape {list(rows.shape)} came; several targets are not "
             "learned, keep one column of class numbers"
         )
     if (ones > 1).any():
         raise DataError(
-            f"y must be one class a node [N], but rows of shape {list(rows.shape)} with several 1s came, the first at "
-            f"node {int(np.argmax(ones > 1))}; several labels a node are not learned, keep one column"
+            f"y must be one class per node [N], but rows of shape {list(rows.shape)} with several 1s came, the first "
+            f"at node {int(np.argmax(ones > 1))}; several labels per node are not learned, keep one column"
         )
     if (ones == 0).any():
         raise DataError(
-            f"y must be one class a node [N], but a row of {list(rows.shape)} without a 1 came, the first at node "
+            f"y must be one class per node [N], but a row of {list(rows.shape)} without a 1 came, the first at node "
             f"{int(np.argmax(ones == 0))}; give class numbers [N], with -1 on unlabelled nodes"
         )
     column: npt.NDArray[Any] = rows.argmax(1)
@@ -230,7 +233,7 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, Sequence | Mapping | np.ndarray | Tensor | set) and not isinstance(value, str):
-        raise DataError(f"y must be one label a node, but {_describe(value)} came for one; keep one label a node")
+        raise DataError(f"y must be one label per node, but {_describe(value)} came for one; keep one label per node")
     return _INTEGRAL.sub(r"\1", text) if _INTEGRAL.fullmatch(text := str(value).strip()) else text
 
 

@@ -81,7 +81,9 @@ def _columns(mask: Any, name: str, nodes: int) -> Tensor:
     if plain and found.dim() == 2 and nodes not in (found.shape[0],) and nodes == found.shape[1]:
         found = found.T
     if not plain or found.shape[:1] != (nodes,) or found.dim() > 2 or (found.dim() == 2 and not found.shape[1]):
-        raise DataError(f"{name} must be bool [{nodes}], one entry a row of x, but {_describe(mask)} came; convert it")
+        raise DataError(
+            f"{name} must be bool [{nodes}], one entry per row of x, but {_describe(mask)} came; convert it"
+        )
     if found.dtype != torch.bool:
         if found.is_complex() or not bool(((found == 0) | (found == 1)).all()):
             raise DataError(

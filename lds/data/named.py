@@ -196,7 +196,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Karate:
-    """Zachary's karate club, inside PyTorch Geometric: a column a node as features, and a split that is made."""
+    """Zachary's karate club, inside PyTorch Geometric: a column per node as features, and a split that is made."""
 
     nodes: int = 34
     edges: int = 78

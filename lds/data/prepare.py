@@ -66,7 +66,7 @@ def prepare(
       rule is in the guide *Own data*. They become numbers 0 … C−1, and -1; `class_names` names them.
     * edge_index [2, E], or an adjacency adj_t or adj; edges lose direction, duplicates and self loops. edge_weight, or
       the entries of the adjacency, must be 1, but for `weights`.
-    * train_mask, val_mask, es_mask, test_mask, true or false, 0 or 1, of shape [N], or with a column a split; or node
+    * train_mask, val_mask, es_mask, test_mask, true or false, 0 or 1, of shape [N], or with a column per split; or node
       numbers train_idx, val_idx (valid_idx), es_idx, test_idx. Those that are missing are made, see
       `lds.data.complete_masks`.
     * node_names and class_names, texts; num_classes.
@@ -75,8 +75,8 @@ def prepare(
         data: one graph with nodes of one kind.
         scale: "standard" brings columns to mean 0 and deviation 1, "row" the absolute values of a row to sum 1, "unit"
             its squares.
-        features: "identity" (a column a node), "degree" (a column for each number of neighbours) or "tfidf" (rare words
-            weighted more) in place of the given ones.
+        features: "identity" (a column per node), "degree" (a column for each number of neighbours) or "tfidf" (rare
+            words weighted more) in place of the given ones.
         unlabelled: a text, or a number as text, that marks unlabelled nodes, beside -1 and what is missing.
         weights: "initial" keeps edge weights in [0, 1], for `GivenGraph(weights="initial")` to start from as
             probabilities; "drop" takes the edges alone, without those of weight 0.
@@ -386,7 +386,9 @@ def _names(names: Any, what: str, count: int | None) -> list[str]:
         raise DataError(f"{what} must be a list of texts, but {type(names).__name__} came; give a list")
     texts = [str(name) for name in (names.tolist() if hasattr(names, "tolist") else names)]
     if count is not None and len(texts) != count:
-        raise DataError(f"{what} must name {count} nodes, one a row of x, but {len(texts)} came; drop or correct them")
+        raise DataError(
+            f"{what} must name {count} nodes, one per row of x, but {len(texts)} came; drop or correct them"
+        )
     if len(set(texts)) != len(texts):
         repeated = Counter(texts).most_common(1)[0][0]
         raise DataError(f"{what} must differ from one another, but {repeated!r:.80} came twice; rename it")

@@ -198,7 +198,7 @@ def verify(name: str, root: str | os.PathLike[str] | None = None) -> Verificatio
     Example:
         >>> from lds.data import verify
         >>> found = verify("wine")
-        >>> found.built_in, found.files  # wine is part of scikit-learn; of "cora" there is a FileStatus a file
+        >>> found.built_in, found.files  # wine is part of scikit-learn; of "cora" there is a FileStatus per file
         (True, ())
     """
     source = _source(name)

@@ -94,7 +94,7 @@ def split_labels(target: npt.NDArray[Any], fraction: float, seed: int) -> Split:
     needed, found = 2 + (len(test) == 0), sum(map(len, held))
     if found < needed:
         raise DataError(
-            f"y must have at least {needed} labels more than needed for one a class, to validate and to stop early, "
+            f"y must have at least {needed} labels more than needed for one per class, to validate and to stop early, "
             f"but {len(np.concatenate(train)) + found} labels of {len(held)} classes came; label more rows"
         )
     if not len(test):
@@ -142,7 +142,7 @@ def edge_index(graph: Any, rows: int) -> Tensor:
     graph = check_array(graph, accept_sparse="csr", input_name="graph", ensure_min_samples=0, ensure_min_features=0)
     if graph.shape != (rows, rows):
         raise InputError(
-            f"graph must be an adjacency of shape {(rows, rows)}, one row a row of X, but {graph.shape} came; "
+            f"graph must be an adjacency of shape {(rows, rows)}, one row per row of X, but {graph.shape} came; "
             "take the part of it that belongs to these rows"
         )
     graph = scipy.sparse.coo_array(graph)

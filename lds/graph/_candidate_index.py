@@ -13,8 +13,8 @@ from lds._sparse import row_places
 class CandidateIndex:
     """Sorted pairs i < j, and where those of a node lie.
 
-    Both ends, and the places of the pairs sorted by their larger end, are int32 where they fit: 12 bytes a candidate
-    and 16 bytes a node, of which 4 and 8 are made when they are first asked for.
+    Both ends, and the places of the pairs sorted by their larger end, are int32 where they fit: 12 bytes per candidate
+    and 16 bytes per node, of which 4 and 8 are made when they are first asked for.
 
     Args:
         num_nodes: number of nodes N.

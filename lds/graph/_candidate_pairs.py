@@ -52,7 +52,7 @@ class CandidateGradient:
     Args:
         index: the candidates.
         factors: factor pairs and degree terms on the whole graph; None stands for zero.
-        weights: one number a candidate, shape [C]; None stands for zero.
+        weights: one number per candidate, shape [C]; None stands for zero.
         touched: places among the candidates, and the gradients to add there; a place may come more than once.
     """
 

@@ -137,7 +137,7 @@ def _sides(gradient: FactorPairs, n: int) -> tuple[list[Tensor], list[Tensor], i
         if left.ndim != 2 or left.shape != right.shape or len(left) != n:
             raise InputError(
                 f"the sides of a factor pair must both be of shape [{n}, r], got {tuple(left.shape)} and "
-                f"{tuple(right.shape)}; give one row a node"
+                f"{tuple(right.shape)}; give one row per node"
             )
         largest, counts = [], []
         for side in (left, right):

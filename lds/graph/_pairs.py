@@ -53,7 +53,7 @@ def weighted_pairs(
     low, high = (float(probability.min()), float(probability.max())) if probability.numel() else (0.0, 0.0)
     if probability.shape != edge_index.shape[1:] or not 0 <= low <= high <= 1:
         raise InputError(
-            f"probability must be {edge_index.shape[1]} numbers in [0, 1], one an edge, but shape "
+            f"probability must be {edge_index.shape[1]} numbers in [0, 1], one per edge, but shape "
             f"{list(probability.shape)} from {low:g} to {high:g} came; scale it"
         )
     one, other = edge_index.min(0).values, edge_index.max(0).values

@@ -231,7 +231,7 @@ class _Rows:
         sizes = sorted({len(x) for x in leaves})
         if len(sizes) > 1:
             raise InputError(
-                f"tensors of data must have as many rows, one a sample, got {', '.join(map(str, sizes))}; give what "
+                f"tensors of data must have as many rows, one per sample, got {', '.join(map(str, sizes))}; give what "
                 "all batches share in a closure"
             )
         self._size = sizes[0]

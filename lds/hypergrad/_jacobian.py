@@ -84,7 +84,7 @@ def jacobian(
             graphs of `KeepGraphs` serve the first one.
         seed: seed of the randomness inside Φ and inside F.
         state: a state to go on from instead of `params` (warm start).
-        batches: minibatches, one a step, for the inner objective, see `hypergradient`.
+        batches: minibatches, one per step, for the inner objective, see `hypergradient`.
 
     Raises:
         InputError: F returns no real tensor, or an empty one; the method is not `Reverse`, or keeps its trajectory on

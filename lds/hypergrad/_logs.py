@@ -98,7 +98,7 @@ class ScalarLog:
 
 
 class NormLog:
-    """2-norms of the tensors in a list, a row a step, in double precision: squares of large numbers stay finite.
+    """2-norms of the tensors in a list, a row per step, in double precision: squares of large numbers stay finite.
 
     Args:
         rows: number of steps, at most.
@@ -192,7 +192,7 @@ class NormLog:
 
 
 class TotalLog:
-    """2-norms over the tensors in a list, one a step; the list may be longer in one step than in another.
+    """2-norms over the tensors in a list, one per step; the list may be longer in one step than in another.
 
     Args:
         rows: number of steps, at most.

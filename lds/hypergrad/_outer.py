@@ -2,7 +2,7 @@
 
 The engine asks four things of an outer variable: a *draw* (the value that Φ sees in one step), a *tracer* around a
 draw (the same value, differentiable), an *accumulator* that takes the tracers' cotangents, and its final value.
-A random structure draws a graph a step and accumulates thin factors; the engine knows nothing of graphs. A `Derived`
+A random structure draws a graph per step and accumulates thin factors; the engine knows nothing of graphs. A `Derived`
 draws h(θ), the same in every step, and a plain tensor is derived by the identity.
 """
 

@@ -340,7 +340,7 @@ def record(
             together than the horizon is long. Its steps are swept with the θ and the draws that they were recorded
             with, and the hypergradient adds up over all of them.
         memory: what to keep of the iterates, see `lds.hypergrad.memory`; `KeepGraphs()` when None.
-        batches: minibatches, one a step: a sequence of them, `Batches`, or a `torch.utils.data.DataLoader` of a
+        batches: minibatches, one per step: a sequence of them, `Batches`, or a `torch.utils.data.DataLoader` of a
             map-style dataset. That of a step is a function of the seed and of `State.step`, so a warm start goes on in
             the epoch.
 

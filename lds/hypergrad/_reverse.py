@@ -529,7 +529,7 @@ def hypergradient(
         seed: seed of the randomness inside Φ and inside F, and of the order of batches. Two calls with one seed see the
             same noise and the same batches: in an outer loop, give each call a seed of its own, or go on with `state`.
         state: a state to go on from instead of `params` (warm start), which goes on with its noise and batches too.
-        batches: minibatches, one a step, for the inner objective: a sequence of them, `Batches`, or a
+        batches: minibatches, one per step, for the inner objective: a sequence of them, `Batches`, or a
             `torch.utils.data.DataLoader` of a map-style dataset. That of a step is a function of the seed and of
             `State.step`.
 

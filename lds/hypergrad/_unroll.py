@@ -110,7 +110,7 @@ def unroll(
             fixed point: the derivative in w_0 is zero, and there is no second one.
         seed: seed of the randomness inside Φ.
         state: a state to go on from instead of `params` (warm start), a constant to the derivative.
-        batches: minibatches, one a step, for the inner objective, see `hypergradient`.
+        batches: minibatches, one per step, for the inner objective, see `hypergradient`.
         return_state: whether to return (w_T, final state), the state for a warm start and detached.
 
     Raises:

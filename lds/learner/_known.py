@@ -64,7 +64,7 @@ class Known:
         return float((logits[nodes].argmax(1) == self.y[nodes]).double().mean())
 
     def table(self, predicted: Tensor, probability: Tensor | None) -> dict[str, list[Any]]:
-        """Return columns, an entry a node: node, split, label, predicted, and the probability of each class, if any.
+        """Return columns, an entry per node: node, split, label, predicted, and the probability of each class, if any.
 
         Nodes and classes have their names, or numbers; what is unlabelled, or in no split, is an empty text.
         """

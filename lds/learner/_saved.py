@@ -82,7 +82,7 @@ def _checked(saved: Any) -> dict[str, Any]:
         raise DataError("θ must be a probability for every pair")
     structure.restore_(theta)
     if logits.shape != (n, known.num_classes) or known.y.shape != (n,) or int(known.y.max()) >= known.num_classes:
-        raise DataError("logits and labels must have a row a node, and a column a class")
+        raise DataError("logits and labels must have a row per node, and a column per class")
     for name, names, count in (("node", known.node_names, n), ("class", known.class_names, known.num_classes)):
         if names is not None and (len(names) != count or not all(isinstance(text, str) for text in names)):
             raise DataError(f"every {name} must have a name")

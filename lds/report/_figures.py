@@ -75,7 +75,7 @@ def grid_curves(runs: Sequence[Run], name: str) -> list[Block]:
 
 
 def settings_figure(dataset: str, tests: Mapping[str, Mapping[int, float]], name: str) -> Picture:
-    """Return test accuracy by setting, a line a setting: single seeds, and means with intervals.
+    """Return test accuracy by setting, a line per setting: single seeds, and means with intervals.
 
     Args:
         dataset: of the runs.
@@ -104,7 +104,7 @@ def settings_figure(dataset: str, tests: Mapping[str, Mapping[int, float]], name
 
 
 def overlaid(runs: Mapping[str, Run], name: str) -> list[Block]:
-    """Return inner loss, ES accuracy and expected edges of several runs by outer epoch, a line a run.
+    """Return inner loss, ES accuracy and expected edges of several runs by outer epoch, a line per run.
 
     Args:
         runs: the runs by what to call them.

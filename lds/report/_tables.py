@@ -67,7 +67,7 @@ def accuracy_tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def accuracy_rows(tests: Mapping[str, BySeed], es: Mapping[str, BySeed], baseline: str) -> list[list[str]]:
-    """Return a row a setting, from accuracies by seed."""
+    """Return a row per setting, from accuracies by seed."""
     rows = []
     for setting, values in tests.items():
         whole = mean(list(values.values()))
@@ -91,7 +91,7 @@ def ablation_table(ablation: Ablation) -> Table:
 
 
 def run_table(runs: Sequence[Run], *, folded: bool) -> Table:
-    """Return a row a run."""
+    """Return a row per run."""
     rows = [
         [
             run.setting,
@@ -194,7 +194,7 @@ def _paired(values: BySeed, baseline: BySeed) -> list[str]:
 
 
 def differences(runs: Mapping[str, Run]) -> list[Table]:
-    """Return what the configurations of runs differ in, a column a run; no table where they are alike."""
+    """Return what the configurations of runs differ in, a column per run; no table where they are alike."""
     values = {called: dict(run.config) for called, run in runs.items()}
     fields = dict.fromkeys(field for config in values.values() for field in config if field != "data_root")
     rows = [

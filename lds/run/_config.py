@@ -40,7 +40,7 @@ class DataConfig:
             those that hold texts.
         impute: data in a table: none, or mean, which puts the mean of a column into its gaps.
         unlabelled: data: a text that marks unlabelled nodes, beside -1 and what is missing.
-        features: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
+        features: given, tfidf (rare words weighted more), identity (a column per node) or degree (a column for each
             number of neighbours).
         scale: none, unit (rows of length 1), standard (columns to mean 0 and deviation 1), or row (absolute values of
             a row to sum 1); when not given, standard for wine and breast_cancer, none for others.
@@ -118,7 +118,7 @@ class TrainConfig(DataConfig):
         train_on: train, or train+val to train on the validation nodes too, as the fair control of structure learning,
             which spends their labels on θ; not for lds and knn-lds.
         candidates: pairs that θ is learned on, in place of all pairs: knn:K (the K nearest of each node), random:R (R
-            random ones a node), given (the edges of the data), separated by commas; memory grows with their number.
+            random ones per node), given (the edges of the data), separated by commas; memory grows with their number.
         folds: fixed trains the weights on the training nodes and chooses θ on the validation nodes; rotating shares
             out the nodes of both anew in every outer epoch.
         refit: networks to train on training and validation nodes once θ is learned; predictions are their mean; 0 keeps
@@ -126,7 +126,7 @@ class TrainConfig(DataConfig):
         score: with candidates, what the probability of an edge is a function of: free (itself), logit (its logit),
             metric (a learned distance of features), low-rank (free vectors of nodes), or mlp (vectors that a network
             makes of features); see `lds.graph.LearnedPairs`.
-        outer_updater: with candidates, what moves these: sgd, adam or rmsprop, with step size outer_lr.
+        outer_updater: with candidates, the optimizer of the score: sgd, adam or rmsprop, with step size outer_lr.
         pull: with candidates, coefficient of a pull of θ towards where it starts.
         sparsity: with candidates, coefficient of the number of edges.
         smoothness: with candidates, coefficient of the squared distance of features along edges.
@@ -137,7 +137,7 @@ class TrainConfig(DataConfig):
         learn_inner_lr: learn the inner learning rate along with θ.
         inner_lr: inner learning rate.
         weight_decay: coefficient of the L2 penalty on the first layer.
-        decay: first, that penalty, or all, on every layer.
+        decay: where the L2 penalty applies: first (the first layer) or all (every layer).
         hidden: hidden units.
         dropout: dropout after the first layer.
         k: number of neighbours in the kNN graph.

@@ -48,7 +48,7 @@ def export_graph(graph: Data, path: Path, format: str, *, force: bool = False) -
     * pt: a torch_geometric `Data` with edge_index, edge_weight and num_nodes; `torch.load(path, weights_only=False)`.
     * npz: edge_index [2, E], both directions, edge_weight [E] and num_nodes.
     * graphml: undirected, nodes 0 … N−1, `weight` on the edges.
-    * csv: source,target,weight, a line an edge; the source is the node with the lower number.
+    * csv: source,target,weight, a line per edge; the source is the node with the lower number.
 
     Nodes are numbered from 0. Where the graph has `node_names`, pt and npz hold them too, graphml as `name` of a node,
     and csv has them in place of the numbers.

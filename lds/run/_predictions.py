@@ -26,7 +26,7 @@ def names_json(names: list[str]) -> bytes:
 
 
 def predictions_csv(fit: Fit | EstimatorFit, data: Data) -> bytes:
-    """Return a line a node: node, split, label, predicted, and the probability of each class where there are any.
+    """Return a line per node: node, split, label, predicted, and the probability of each class where there are any.
 
     Nodes and classes have their names, or numbers; what is unlabelled, or in no split, has an empty cell.
     """

@@ -1,4 +1,4 @@
-"""What a run shows of itself while it trains: a bar on a terminal, and elsewhere a line an epoch through `logging`."""
+"""What a run shows of itself while it trains: a bar on a terminal, and elsewhere a line per epoch through `logging`."""
 
 from __future__ import annotations
 

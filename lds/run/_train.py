@@ -55,7 +55,7 @@ def train(
     Args:
         config: what to train, on which data.
         out: the run folder; must be new or empty.
-        progress: show a progress bar on a terminal, and elsewhere log a line an outer epoch to `lds.run`.
+        progress: show a progress bar on a terminal, and elsewhere log a line per outer epoch to `lds.run`.
         log: follow the run in another program, too: "tensorboard" (event files in `out`/tensorboard), "csv" (tables
             `out`/steps.csv and epochs.csv), "mlflow" or "wandb"; a baseline of scikit-learn has nothing to follow.
         callbacks: told of the run too, see `lds.learner.Callback`.

@@ -44,7 +44,7 @@ def results_csv(configs: Sequence[TrainConfig | BaselineConfig], outcomes: Mappi
 
 @dataclass(frozen=True)
 class Setting:
-    """The runs of one configuration, one a seed.
+    """The runs of one configuration, one per seed.
 
     Attributes:
         setting: the fields that differ from their defaults, without the seed.

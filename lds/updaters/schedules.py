@@ -29,14 +29,14 @@ _ANY = (-math.inf, math.inf)
 
 @dataclass(frozen=True)
 class PerStep:
-    r"""One value a step, :math:`c_t = v_{\min(t, n-1)}`: the last of n values is held.
+    r"""One value per step, :math:`c_t = v_{\min(t, n-1)}`: the last of n values is held.
 
     So values that are learned have a hypergradient of zero, but for the last, wherever all steps come after the first
     n: as in an outer loop with warm starts. `Restart(PerStep(…), n)` begins again every n steps.
 
     Args:
         values: v; a sequence of numbers, a vector, or a function of the outer variables that returns a vector (so that
-            each step's value is learned) or a pytree like params of tensors with one row a step.
+            each step's value is learned) or a pytree like params of tensors with one row per step.
 
     Raises:
         InputError: there are no values, or they are of another kind.
@@ -259,4 +259,4 @@ def _is_count(value: object) -> bool:
 def _check_rows(x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.ndim == 0 or len(x) == 0:
         found = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"PerStep needs at least one value, a tensor with one row a step, got {found}")
+        raise InputError(f"PerStep needs at least one value, a tensor with one row per step, got {found}")

@@ -15,7 +15,7 @@ from lds.hypergrad import TruncationCurve
 
 
 def ablation(es, *, curve=None):
-    """Rows with these early-stopping accuracies: horizon -> one a seed."""
+    """Rows with these early-stopping accuracies: horizon -> one per seed."""
     rows = [
         Row(h, seed, score=0.5 + h / 100, selection=value, seconds=10.0 * (h + 1), peak_rss_mb=300.0)
         for h, values in es.items()

@@ -53,7 +53,7 @@ ODDITIES = {
     "another negative number": ({"y": np.where(CLASS == 1, -100, CLASS)}, "-100 came"),
     "one class": ({"y": np.zeros(N, dtype=int)}, "at least 2 classes"),
     "no label": ({"y": np.full(N, -1)}, "every (node|row) is .*unlabelled"),
-    "several labels a node": ({"y": np.eye(3)[CLASS] + np.eye(3)[0] * (CLASS == 1)[:, None]}, "several 1s"),
+    "several labels per node": ({"y": np.eye(3)[CLASS] + np.eye(3)[0] * (CLASS == 1)[:, None]}, "several 1s"),
     "integer features": ({"x": np.arange(3 * N).reshape(N, 3) % 7}, ["0", "1", "2"]),
     "truth values as features": ({"x": X > 0}, ["0", "1", "2"]),
     "half precision": ({"x": X.astype(np.float16)}, ["0", "1", "2"]),

@@ -115,12 +115,12 @@ def replaced(key: str, by: Callable[[Data], Any]) -> Callable[[Data], None]:
         (replaced("y", lambda _: None), "data.y must hold the labels [N], but it is missing;"),
         (replaced("y", lambda d: d.y + 0.5), "y must name classes, but measurements came, the first 0.5 in row 0 "),
         (replaced("y", lambda d: d.y > 9), "labels must be of at least 2 classes, but 1 came"),
-        (replaced("y", lambda d: d.y[:-1]), "y must be integer [12], one label a row of x, but int64 [11] came;"),
+        (replaced("y", lambda d: d.y[:-1]), "y must be integer [12], one label per row of x, but int64 [11] came;"),
         (
             replaced("y", lambda d: d.y[:, None, None]),
-            "y must be integer [12], one label a node, but int64 [12, 1, 1] came;",
+            "y must be integer [12], one label per node, but int64 [12, 1, 1] came;",
         ),
-        (replaced("y", lambda d: d.y[:9].tolist()), "y must be integer [12], one label a row of x, but list came;"),
+        (replaced("y", lambda d: d.y[:9].tolist()), "y must be integer [12], one label per row of x, but list came;"),
         (
             changed("y", 4, 9, to=3),
             "y must lie in 0 … 2, or be -1 where unlabelled, but other values came in 2 rows, the first at node 4 with",
@@ -148,11 +148,11 @@ def replaced(key: str, by: Callable[[Data], Any]) -> Callable[[Data], None]:
         ),
         (
             replaced("es_mask", lambda d: d.es_mask[1:]),
-            "es_mask must be bool [12], one entry a row of x, but bool [11]",
+            "es_mask must be bool [12], one entry per row of x, but bool [11]",
         ),
         (
             replaced("es_mask", lambda d: d.es_mask[:, None, None]),
-            "es_mask must be bool [12], one entry a row of x, but bool [12, 1, 1]",
+            "es_mask must be bool [12], one entry per row of x, but bool [12, 1, 1]",
         ),
         (
             replaced("edge_index", lambda d: d.edge_index.float()),

@@ -91,7 +91,7 @@ class TestStep:
     def test_factors_of_another_shape(self, shapes):
         structure = structure_of(theta("random", 23, dtype=torch.float32))
         before = structure.state()
-        with pytest.raises(InputError, match=r"must both be of shape \[23, r\], got .*; give one row a node"):
+        with pytest.raises(InputError, match=r"must both be of shape \[23, r\], got .*; give one row per node"):
             structure.project_(FactorPairs((tuple(map(torch.ones, shapes)),), torch.zeros(23)), 1.0)
         assert torch.equal(structure.state(), before)
 

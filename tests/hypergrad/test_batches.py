@@ -492,7 +492,7 @@ DATASET = TensorDataset(INDEX, X, Y)
         (lambda: Batches(TensorDataset(X[:0]), 4), "batches must hold a batch, but Batches has none"),
         (lambda: Batches(X, 0), "batch_size must be an integer >= 1, got 0"),
         (lambda: Batches(X, 4.0), "batch_size must be an integer >= 1, got 4.0"),
-        (lambda: Batches((X, Y[:5]), 4), "tensors of data must have as many rows, one a sample, got 5, 22"),
+        (lambda: Batches((X, Y[:5]), 4), "tensors of data must have as many rows, one per sample, got 5, 22"),
         (lambda: Batches((X, torch.tensor(1.0)), 4), "data must be a pytree of tensors with rows.* got a scalar"),
         (lambda: Batches(X.numpy(), 4), "data must be a pytree of tensors with rows.* got ndarray"),
         (lambda: Batches([X, X], 4), "got a list, which may be of samples; give DataLoader"),

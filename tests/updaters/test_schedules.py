@@ -191,10 +191,10 @@ def test_a_schedule_of_ones_own():
         (lambda: PerStep([]), r"PerStep needs at least one value.* got \[\]"),
         (lambda: PerStep(0.1), "PerStep needs at least one value.* got 0.1"),
         (lambda: PerStep([0.1, "b"]), r"values\[1\] of PerStep must be a number, got str"),
-        (lambda: PerStep(torch.tensor(0.1)), r"PerStep needs .* one row a step, got shape \(\)"),
-        (lambda: PerStep(torch.ones(0)), r"PerStep needs .* one row a step, got shape \(0,\)"),
-        (lambda: PerStep(lambda o: torch.tensor(0.1)).at(0, ()), r"PerStep needs .* one row a step, got shape \(\)"),
-        (lambda: PerStep(lambda o: 0.1).at(0, ()), "PerStep needs .* one row a step, got float"),
+        (lambda: PerStep(torch.tensor(0.1)), r"PerStep needs .* one row per step, got shape \(\)"),
+        (lambda: PerStep(torch.ones(0)), r"PerStep needs .* one row per step, got shape \(0,\)"),
+        (lambda: PerStep(lambda o: torch.tensor(0.1)).at(0, ()), r"PerStep needs .* one row per step, got shape \(\)"),
+        (lambda: PerStep(lambda o: 0.1).at(0, ()), "PerStep needs .* one row per step, got float"),
     ],
 )
 def test_what_is_no_schedule_is_refused(make, words):

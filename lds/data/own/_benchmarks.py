@@ -103,7 +103,7 @@ def _features(path: Path, rows: list[tuple[int, list[str]]], listed: bool) -> An
         found: Any = scipy.sparse.csr_array((np.ones(len(columns)), columns, starts), shape=(len(cells), width))
         return found
     if len({cell.size for cell in cells}) != 1:
-        raise DataError(f"{path} must have as many features a node, but has {cells[0].size} and others; mend it")
+        raise DataError(f"{path} must have as many features per node, but has {cells[0].size} and others; mend it")
     return scipy.sparse.csr_array(np.stack(cells))
 
 
@@ -115,7 +115,7 @@ def _edges(path: Path, names: dict[str, int], sep: str | None, *, header: bool) 
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; put it beside the file of nodes") from error
     if held and len(held[0][1]) != 2:
-        raise DataError(f"{path} must have two nodes a line, but has {len(held[0][1])} cells; mend it")
+        raise DataError(f"{path} must have two nodes per line, but has {len(held[0][1])} cells; mend it")
     pairs = []
     for number, row in held:
         found = [names.get(cell.strip()) for cell in row]

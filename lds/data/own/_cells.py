@@ -91,7 +91,7 @@ class Cells:
         return bool(words.any())
 
     def _one_hot(self, name: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return a column a category, in the order of the texts; a gap is in none of them."""
+        """Return a column per category, in the order of the texts; a gap is in none of them."""
         found = sorted(set(texts) - {""})
         if not found or len(found) > _CATEGORIES:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Files of edges: texts of two names a line, graphs of networkx, and adjacency matrices."""
+"""Files of edges: texts of two names per line, graphs of networkx, and adjacency matrices."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read_edges(path: Path, nodes: Nodes, sep: str | None, table: Path) -> dict[s
 
 def _of_text(path: Path, rows: list[tuple[int, list[str]]], nodes: Nodes) -> Edges:
     if not rows:
-        raise DataError(f"{path} must hold edges, two nodes a line, but is empty; write it again")
+        raise DataError(f"{path} must hold edges, two nodes per line, but is empty; write it again")
     columns = [cell.strip() for cell in rows[0][1]]
     if len(columns) not in (2, 3):
         raise DataError(

@@ -93,12 +93,12 @@ def read(
         label: tables and graphs: column of the labels, "label" when None.
         id: tables: column of the nodes' names, for `edges`; "id" where there is such a column when None. Without one,
             or with "", the nodes are numbered from 0, in the order of their lines.
-        edges: tables: file of edges, two nodes a line, or an adjacency (.mtx, or .npz of scipy), or a graph of networkx
-            (.gml, .graphml, .edgelist); no edges when None. A third column is a weight.
+        edges: tables: file of edges, two nodes per line, or an adjacency (.mtx, or .npz of scipy), or a graph of
+            networkx (.gml, .graphml, .edgelist); no edges when None. A third column is a weight.
         sep: texts: what separates cells, one character, or "tab" or "space"; found out when None.
         drop: tables and graphs: columns to leave out; in one text, separated by commas.
         one_hot: tables and graphs: columns of categories, in one text separated by commas, or "all" for those that hold
-            a text. Each becomes a column a category, 1 where a row has it; a gap is in none.
+            a text. Each becomes a column per category, 1 where a row has it; a gap is in none.
         impute: tables and graphs: "mean" puts the mean of a column into its gaps, empty cells, NaN, NA and "?".
         unlabelled: see `lds.data.prepare`, as for `features`, `scale`, `weights` and `split`.
         features: which features.

@@ -101,7 +101,7 @@ def read_table(path: Path, header: Sequence[str], rows: Iterable[tuple[int, Sequ
             selected[mask].append(_bit(path, number, mask, row[place]))
         cells.add(number, [row[place] for place in features])
     if not labels:
-        raise DataError(f"{path} must have a line a node, but has only the names of columns; add some")
+        raise DataError(f"{path} must have a line per node, but has only the names of columns; add some")
     found_x = cells.matrix(len(labels))
     x = None if found_x is None else torch.from_numpy(found_x)
     parts: dict[str, Any] = {"x": x, "y": labels, "num_nodes": len(labels)}

@@ -127,7 +127,7 @@ def test_damage(tmp_path, place, line, message):
     [
         (b"", "must begin with a line of column names, but is empty"),
         (b"\n\n", "must begin with a line of column names, but is empty"),
-        (b"label,f\n", "must have a line a node"),
+        (b"label,f\n", "must have a line per node"),
         (b"label\na\nb\n", "must have columns of features, but has none; add some, or make them with features"),
         (b"label,f\n\xff\xfe,1\n", "must be text in UTF-8"),
         (b"label,f\na,1\nb,\0\n", "must be"),
@@ -165,7 +165,7 @@ def test_content(tmp_path, content, message):
         ([("0", "1", "weight"), ("1", "2", "1")], "line 1: weight must be 1, since every edge .* but 'weight' came"),
         ([("source",), ("0",)], "must have two columns"),
         ([("source", "target"), ("0",)], "line 2: a line must have 2 cells"),
-        ([], "must hold edges, two nodes a line, but is empty"),
+        ([], "must hold edges, two nodes per line, but is empty"),
     ],
 )
 def test_edges(tmp_path, rows, message):
