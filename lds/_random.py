@@ -35,7 +35,10 @@ def mix(*numbers: int) -> int:
 
 
 def cuda_devices() -> frozenset[int]:
-    """Return the indices of all CUDA devices once this process uses any: a function may draw on one of its own."""
+    """Return the indices of all CUDA devices once this process uses any: a function may draw on one of its own.
+
+    A function whose first call is also the first use of CUDA comes too late: what it drew in that call is not seeded.
+    """
     return frozenset(range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0))  # type: ignore[no-untyped-call]
 
 
