@@ -34,7 +34,8 @@ def step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float) -> Sums
     full = [pad(group.full, (0, 0, 0, padding)) for group in groups]
     strips = list(tiles.strips())
     bands = [strips[k : k + _BAND] for k in range(0, len(strips), _BAND)]
-    starts = (torch.arange(len(bands) + 1, device=theta.device) * (_BAND * SIDE)).clamp_(max=tiles.padded)
+    starts = torch.arange(len(bands) + 1, device=theta.device) * (_BAND * SIDE)
+    starts.add_(strips[0].start).clamp_(max=strips[-1].start + SIDE)
     # In a band the rows of a thin side are a slice of the sorted rows. Read at once: a device waits for every reading.
     found = [torch.searchsorted(group.rows, starts) for group in groups]
     bounds = torch.stack(found).tolist() if found else []
