@@ -68,7 +68,7 @@ class Task:
     ) -> None:
         self.num_nodes: int = data.num_nodes
         self.device: torch.device = data.x.device
-        self.cuda = cuda_devices([data.x])
+        self.cuda = cuda_devices()
         self.dtype: torch.dtype = data.x.dtype
         self.known = Known.of(data)
         self.nodes = self.known.nodes
