@@ -23,6 +23,19 @@ class StepRecord:
         inner_loss: inner objective, averaged over the window.
         outer_loss: outer objective at the end of the window; None where it is not evaluated.
         expected_edges: expected number of undirected edges after the update.
+
+    Example:
+        >>> import lds
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> from lds.learner import Callback
+        >>> class Steps(Callback):
+        ...     def on_step(self, record):
+        ...         if record.outer_step == 1:
+        ...             print(record.epoch, record.outer_step)
+        >>> learner = lds.StructureLearner(graph=KNNGraph(10), inner_steps=10, max_epochs=1, samples=2)
+        >>> fit = learner.fit(load("wine"), callbacks=[Steps()])
+        1 1
     """
 
     epoch: int
@@ -44,6 +57,15 @@ class EpochRecord:
         es_loss: cross-entropy on the early-stopping nodes.
         expected_edges: expected number of undirected edges.
         improved: whether this is the best epoch so far.
+
+    Example:
+        >>> import lds
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> learner = lds.StructureLearner(graph=KNNGraph(10), inner_steps=10, max_epochs=1, samples=2)
+        >>> fit = learner.fit(load("wine"), seed=0)
+        >>> fit.history[0].epoch, fit.history[0].improved
+        (1, True)
     """
 
     epoch: int
@@ -59,6 +81,19 @@ class Callback:
     """A learner reports to it while it trains; derive from it and override what you need.
 
     An exception ends learning without a result and reaches the caller of `fit`.
+
+    Example:
+        >>> import lds
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> from lds.learner import Callback
+        >>> class Steps(Callback):
+        ...     def on_step(self, record):
+        ...         if record.outer_step == 1:
+        ...             print(record.epoch, record.outer_step)
+        >>> learner = lds.StructureLearner(graph=KNNGraph(10), inner_steps=10, max_epochs=1, samples=2)
+        >>> fit = learner.fit(load("wine"), callbacks=[Steps()])
+        1 1
     """
 
     def on_start(self, history: Sequence[EpochRecord], outer_step: int) -> None:

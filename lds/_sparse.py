@@ -132,6 +132,13 @@ class SparseMatrix:
 
     Args:
         csr: sparse CSR tensor of shape [N, F].
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import SparseMatrix
+        >>> SparseMatrix(torch.eye(2).to_sparse_csr()) @ torch.ones(2, 1)
+        tensor([[1.],
+                [1.]])
     """
 
     def __init__(self, csr: Tensor) -> None:

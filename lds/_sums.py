@@ -1,6 +1,6 @@
-"""Sums that tie files together, so that one that has changed, or comes from elsewhere, is told.
+"""Sums that tie files together, so that one that has changed, or comes from elsewhere, is noticed.
 
-They guard against damage and mix-ups, not against those who reckon the sums anew: nothing is signed.
+They guard against damage and mix-ups, not against forgery: anyone can compute the sums again, and nothing is signed.
 """
 
 from __future__ import annotations

@@ -35,6 +35,13 @@ class State(NamedTuple):
         params: pytree of floating-point tensors, the weights w_t.
         slots: any pytree, what else Φ remembers (momentum, Adam's m and v, counters); () when nothing.
         step: number of steps taken so far. The engine sets it; an updater may read it and need not return it.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import SGD, State
+        >>> w = torch.tensor(1.0)
+        >>> State(w, SGD(0.1, momentum=0.9).init(w))
+        State(step=0, params=1 (float32), slots=0 (float32))
     """
 
     params: PyTree
@@ -52,6 +59,13 @@ class WithBuffers(NamedTuple):
         params: the trainable parameters by name, which the updater trains.
         buffers: the persistent buffers by name, such as BatchNorm's running statistics, which the calls of a step
             renew. Integers, such as `num_batches_tracked`, are float64 here.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import functional
+        >>> params, call = functional(torch.nn.BatchNorm1d(2), buffers=True)
+        >>> sorted(params.params), sorted(params.buffers)
+        (['bias', 'weight'], ['num_batches_tracked', 'running_mean', 'running_var'])
     """
 
     params: dict[str, Tensor]
@@ -68,7 +82,20 @@ def trained(params: PyTree) -> PyTree:
 
 @runtime_checkable
 class Updater(Protocol):
-    """One step of inner optimization, w_{t+1} = Φ(w_t, θ), as two pure methods; no base class is needed."""
+    """One step of inner optimization, w_{t+1} = Φ(w_t, θ), as two pure methods; no base class is needed.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import State, gradient
+        >>> class Descent:
+        ...     def init(self, params):
+        ...         return ()
+        ...     def step(self, state, outer, inner):
+        ...         grads = gradient(inner, state.params, outer)
+        ...         return State(state.params - 0.1 * grads)
+        >>> Descent().step(State(torch.tensor(1.0)), None, lambda w, outer: w**2).params.detach()
+        tensor(0.8000)
+    """
 
     def init(self, params: PyTree) -> PyTree:
         """Return the slots that belong to fresh `params`."""
@@ -99,6 +126,12 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
 
     Raises:
         InputError: the objective depends on none of the params, or its gradient is sparse.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import gradient
+        >>> gradient(lambda w, outer: outer * w**2, torch.tensor(3.0), torch.tensor(2.0)).detach()
+        tensor(12.)
     """
     create_graph = torch.is_grad_enabled()
     leaves, spec = optree.tree_flatten(params)
@@ -130,6 +163,17 @@ class GradientUpdater(ABC):
     """An updater that takes one inner gradient a step, at the params, and works on that.
 
     A subclass writes `init` and `update`, gets `step`, and can stand inside `ClipByNorm` and `ClipByValue`.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import GradientUpdater, State
+        >>> class Signed(GradientUpdater):
+        ...     def init(self, params):
+        ...         return ()
+        ...     def update(self, grads, state, outer):
+        ...         return State(state.params - 0.1 * grads.tanh())
+        >>> Signed().step(State(torch.tensor(9.0)), None, lambda w, outer: w**2).params.detach()
+        tensor(8.9000)
     """
 
     @abstractmethod
@@ -151,6 +195,11 @@ class FunctionalSlots(NamedTuple):
     Attributes:
         slots: those of the optimizer.
         steps: number of steps taken.
+
+    Example:
+        >>> from lds.updaters import FunctionalSlots
+        >>> FunctionalSlots(slots=(), steps=0)
+        FunctionalSlots(slots=(), steps=0)
     """
 
     slots: PyTree
@@ -176,6 +225,11 @@ class Functional(GradientUpdater):
 
     Raises:
         InputError: there is no such pair; or, when it begins, the function fails on the stand-ins.
+
+    Example:
+        >>> import torchopt  # doctest: +SKIP
+        >>> from lds.updaters import Functional
+        >>> updater = Functional(lambda outer: torchopt.adam(outer["lr"]))  # the rate is learned
     """
 
     optimizer: Any
@@ -318,6 +372,11 @@ def as_updater(candidate: object) -> Updater:
 
     Raises:
         InputError: the candidate is neither; it is a class, or an optimizer of torch.optim.
+
+    Example:
+        >>> from lds.updaters import SGD, as_updater
+        >>> as_updater(SGD(0.1)) == SGD(0.1)  # an updater stays as it is; an optimizer of TorchOpt is wrapped
+        True
     """
     name = candidate.__name__ if isinstance(candidate, type) else type(candidate).__name__
     if isinstance(candidate, type):

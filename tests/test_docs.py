@@ -37,11 +37,23 @@ def run(text, name, commands=False):
     return [block for language, block in blocks if language == "python"], namespace
 
 
-def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of the three uses, in an empty folder; the network of the third one trains on the table of the second."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     blocks, namespace = run(README, "README.md")
-    assert len(blocks) >= 6
-    assert namespace["fit"].accuracy("test") > 0.5
-    assert len(capsys.readouterr().out.splitlines()) == 21  # The sweep prints depths 0 to 20.
+    assert len(blocks) == 4
+    assert namespace["fit"].accuracy("test") > 0.8
+    assert list(namespace["graph"])[:2] == ["wine-0", "wine-1"]
+    assert 6 <= len(capsys.readouterr().out.splitlines()) <= 20  # A result and a fit, each in ten lines at most.
+    learner = namespace["lds"].StructureLearner(
+        model=namespace["Residual"], graph=namespace["KNNGraph"](k=10), inner_steps=20, max_epochs=1, samples=2
+    )
+    assert learner.fit(namespace["data"], seed=0).accuracy("test") > 0.5
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 220
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda page: page.name)

@@ -29,6 +29,13 @@ def canonical_edges(edge_index: Tensor, num_nodes: int, weight: Tensor | None = 
     With weights, an edge keeps the largest one that came for it.
 
     Shapes: ``edge_index`` int64 [2, E] → int64 [2, 2·E'], E' the number of undirected edges; ``weight`` [E] → [2·E'].
+
+    Example:
+        >>> import torch
+        >>> from lds.data import canonical_edges
+        >>> canonical_edges(torch.tensor([[0, 1, 2, 2], [1, 0, 2, 0]]), num_nodes=3)  # both directions, no loops
+        tensor([[0, 0, 1, 2],
+                [1, 2, 0, 0]])
     """
     from torch_geometric.utils import remove_self_loops, to_undirected
 
@@ -49,6 +56,12 @@ def retain_edges(edge_index: Tensor, num_nodes: int, retain: float, seed: int) -
 
     Raises:
         InputError: `retain` lies outside of [0, 1] or is NaN.
+
+    Example:
+        >>> import torch
+        >>> from lds.data import retain_edges
+        >>> retain_edges(torch.tensor([[0, 0, 1, 2], [1, 2, 3, 3]]), num_nodes=4, retain=0.5, seed=0).shape  # 2 of 4
+        torch.Size([2, 4])
     """
     check_retain(retain)
     edges = canonical_edges(edge_index, num_nodes)

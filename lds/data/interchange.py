@@ -38,6 +38,14 @@ def from_networkx(
 
     Raises:
         DataError: this is no such graph, or an attribute is missing on a node, or not what it must be.
+
+    Example:
+        >>> import networkx
+        >>> from lds.data import from_networkx, prepare
+        >>> club = from_networkx(networkx.karate_club_graph(), label="club")
+        >>> data = prepare(club, features="identity", weights="drop")
+        >>> data.num_nodes
+        34
     """
     from torch_geometric.data import Data
 
@@ -57,6 +65,10 @@ def from_dgl(graph: Any, *, x: str = "feat", y: str = "label") -> Data:
 
     Raises:
         DataError: this is no such graph.
+
+    Example:
+        >>> from lds.data import from_dgl, prepare
+        >>> data = prepare(from_dgl(graph, x="feat", y="label"))  # doctest: +SKIP
     """
     import torch
     from torch_geometric.data import Data

@@ -156,6 +156,15 @@ def complete_masks(
     Raises:
         DataError: another set of masks came, a size came along with masks, the labels are none, or the labelled nodes
             are too few.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from lds.data import complete_masks
+        >>> data = Data(x=torch.randn(60, 2), y=torch.arange(60) % 2)
+        >>> data = data.update(complete_masks(data, train_size=10, val_size=10, es_size=10))
+        >>> int(data.test_mask.sum())
+        30
     """
     names, classes = data.get("class_names"), data.get("num_classes")
     y = encode(data.get("y"), names=names, num_classes=classes if isinstance(classes, int) else None).numbers

@@ -175,6 +175,10 @@ def validate(data: Data) -> None:
 
     Raises:
         DataError: any of this does not hold; the message names the first fault.
+
+    Example:
+        >>> from lds.data import load, validate
+        >>> validate(load("wine"))  # raises a DataError where something is missing
     """
     ready(data, weights="initial")
 
@@ -184,6 +188,13 @@ def num_classes(data: Data) -> int:
 
     Raises:
         DataError: ``data.num_classes`` is no positive integer, or larger than the number of nodes.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from lds.data import num_classes
+        >>> num_classes(Data(y=torch.tensor([0, 1, -1])))  # -1: not labelled
+        2
     """
     count: int = _labels(data, None, None)["num_classes"]
     return count

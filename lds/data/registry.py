@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """What a registered data set must offer."""
+    """What a registered data set must offer.
+
+    Example:
+        >>> from lds.data import DATASETS
+        >>> "cora" in DATASETS
+        True
+    """
 
     @property
     def nodes(self) -> int:
@@ -75,7 +81,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Listing:
-    """One line of `lds data list`; `edges` counts undirected ones, `homophily` is the share of them within classes."""
+    """One line of `lds data list`; `edges` counts undirected ones, `homophily` is the share of them within classes.
+
+    Example:
+        >>> from lds.data import listing
+        >>> next((row.nodes, row.classes) for row in listing() if row.name == "wine")
+        (178, 3)
+    """
 
     name: str
     nodes: int
@@ -103,7 +115,13 @@ DATASETS: dict[str, Source] = {
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder of the data sets: `root`, else ``$LDS_DATA_ROOT``, else ``data``."""
+    """Return the folder of the data sets: `root`, else ``$LDS_DATA_ROOT``, else ``data``.
+
+    Example:
+        >>> from lds.data import data_root
+        >>> data_root("my/data").name  # without an argument: LDS_DATA_ROOT, or data/
+        'data'
+    """
     return Path(root if root is not None else os.environ.get("LDS_DATA_ROOT") or "data")
 
 
@@ -138,6 +156,11 @@ def load(
         DataError: the name is unknown, or a raw file is missing, altered or of unknown origin.
         InputError: `retain` lies outside of [0, 1], or is not 1 where there are no edges; there is no such split;
             `seed` is no integer in [0, 2³²), the range of scikit-learn.
+
+    Example:
+        >>> from lds.data import load
+        >>> load("wine", seed=0).num_nodes
+        178
     """
     source = _source(name)
     check_features(features)
@@ -157,6 +180,10 @@ def fetch(name: str, root: str | os.PathLike[str] | None = None) -> Verification
 
     Raises:
         DataError: the name is unknown, the source cannot be reached, or a file came with a wrong sum.
+
+    Example:
+        >>> from lds.data import fetch
+        >>> fetch("cora", root="data")  # doctest: +SKIP
     """
     source = _source(name)
     return Verification(name, source.built_in, tuple(source.fetch(data_root(root))), _package(source))
@@ -167,13 +194,25 @@ def verify(name: str, root: str | os.PathLike[str] | None = None) -> Verificatio
 
     Raises:
         DataError: the name is unknown, or a file cannot be read.
+
+    Example:
+        >>> from lds.data import verify
+        >>> found = verify("wine")
+        >>> found.built_in, found.files  # wine is part of scikit-learn; of "cora" there is a FileStatus a file
+        (True, ())
     """
     source = _source(name)
     return Verification(name, source.built_in, tuple(source.verify(data_root(root))), _package(source))
 
 
 def listing(root: str | os.PathLike[str] | None = None) -> list[Listing]:
-    """List the registered data sets, and whether their files are there; no file is opened."""
+    """List the registered data sets, and whether their files are there; no file is opened.
+
+    Example:
+        >>> from lds.data import listing
+        >>> next((row.nodes, row.classes) for row in listing() if row.name == "wine")
+        (178, 3)
+    """
     folder = data_root(root)
     return [
         Listing(

@@ -99,6 +99,16 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_iter_: number of outer epochs run.
         n_features_in_: number of features F.
         feature_names_in_: names of the features, where X has them.
+
+    Example:
+        >>> from sklearn.datasets import load_wine
+        >>> from sklearn.preprocessing import StandardScaler
+        >>> import lds
+        >>> x, y = load_wine(return_X_y=True)
+        >>> x, y[::2] = StandardScaler().fit_transform(x), -1  # -1: not labelled
+        >>> classifier = lds.LDSClassifier(max_epochs=1, inner_steps=10, samples=2, random_state=0).fit(x, y)
+        >>> classifier.transduction_.shape
+        (178,)
     """
 
     def __init__(

@@ -36,6 +36,14 @@ class AllPairs:
 
     Raises:
         InputError: an index is out of range, or θ does not fit into memory.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import AllPairs
+        >>> theta = AllPairs(3, torch.tensor([[0], [1]]))  # three nodes, an edge from 0 to 1
+        >>> theta.edges(threshold=0.5)
+        (tensor([[0],
+                [1]]), tensor([1.]))
     """
 
     def __init__(

@@ -35,6 +35,15 @@ class CandidateGraph(SampledGraph):
 
     Attributes:
         nodes: the nodes of a larger graph that its rows stand for, sorted, int64 of shape [N]; None for a whole graph.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import CandidateGraph
+        >>> graph = CandidateGraph(3, torch.tensor([0, 0]), torch.tensor([1, 2]), torch.tensor([1.0, 0.0]))
+        >>> graph.matmul(torch.tensor([[1.0], [2.0], [3.0]]))  # the pair 0, 2 is a candidate that was not drawn
+        tensor([[2.],
+                [1.],
+                [0.]])
     """
 
     nodes: Tensor | None = None

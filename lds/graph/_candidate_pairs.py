@@ -166,6 +166,16 @@ class CandidatePairs:
 
     Raises:
         InputError: an index is out of range, or there is no candidate at all.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import CandidatePairs
+        >>> theta = CandidatePairs(3, torch.tensor([[0], [1]]), candidates=torch.tensor([[0], [2]]))
+        >>> theta.edges(threshold=0.0)[0]
+        tensor([[0],
+                [1]])
+        >>> theta.expected_edges
+        1.0
     """
 
     def __init__(

@@ -49,6 +49,12 @@ class FactorPairs(Shown):
     Attributes:
         pairs: the (U_k, V_k), each side of shape [N, r_k].
         degree: q, shape [N].
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import FactorPairs
+        >>> u, v = torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [3.0]])
+        >>> gradient = FactorPairs(((u, v),), torch.zeros(2))  # U Vᵀ, never formed
     """
 
     pairs: tuple[tuple[Tensor, Tensor], ...]

@@ -69,6 +69,13 @@ class WeightedPairs(NamedTuple):
     Attributes:
         pairs: int64 of shape [2, E].
         probability: in [0, 1], of shape [E].
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import WeightedPairs
+        >>> start = WeightedPairs(torch.tensor([[0], [1]]), torch.tensor([0.7]))  # what `graph=` may return
+        >>> start.probability
+        tensor([0.7000])
     """
 
     pairs: Tensor
@@ -81,11 +88,19 @@ class GivenGraph:
 
     Args:
         weights: "initial" starts from the weights of the edges, in [0, 1], as probabilities, so that a learned graph
-            can be gone on from; "refuse" has learners refuse data with weights other than 1; "drop" takes the edges
+            can be continued; "refuse" has learners refuse data with weights other than 1; "drop" takes the edges
             alone.
 
     Raises:
         InputError: `weights` is none of these.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from lds.graph import GivenGraph
+        >>> GivenGraph()(Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2))
+        tensor([[0],
+                [1]])
     """
 
     weights: Literal["refuse", "initial", "drop"] = "refuse"
@@ -128,6 +143,14 @@ class KNNGraph:
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from lds.graph import KNNGraph
+        >>> KNNGraph(k=1, metric="minkowski")(Data(x=torch.tensor([[0.0], [1.0], [5.0]])))
+        tensor([[0, 1],
+                [1, 2]])
     """
 
     k: int = 10
@@ -161,7 +184,13 @@ class KNNGraph:
 
 
 def initial_weights(graph: object) -> Literal["refuse", "initial", "drop"]:
-    """Return what becomes of weights of edges under this graph; your own function of the data sees them all."""
+    """Return what becomes of weights of edges under this graph; your own function of the data sees them all.
+
+    Example:
+        >>> from lds.graph import GivenGraph, initial_weights
+        >>> initial_weights(GivenGraph(weights="drop"))
+        'drop'
+    """
     if isinstance(graph, GivenGraph):
         return graph.weights
     return "refuse" if graph is None or isinstance(graph, KNNGraph) else "initial"
@@ -172,6 +201,11 @@ def random_pairs(num_nodes: int, count: int, *, seed: int) -> Tensor:
 
     Raises:
         InputError: count is negative, or more than half of all pairs.
+
+    Example:
+        >>> from lds.graph import random_pairs
+        >>> random_pairs(100, 7, seed=0).shape
+        torch.Size([2, 7])
     """
     if not 0 <= count <= num_nodes * (num_nodes - 1) // 4:
         raise InputError(

@@ -72,6 +72,15 @@ class SampledGraph:
         row: one end i of every edge {i, j}, int64 of shape [E]; each edge appears once.
         col: the other end j.
         weight: edge weights, floating point of shape [E].
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import SampledGraph
+        >>> graph = SampledGraph(3, torch.tensor([0]), torch.tensor([1]), torch.ones(1))
+        >>> graph.matmul(torch.tensor([[1.0], [2.0], [3.0]]))
+        tensor([[2.],
+                [1.],
+                [0.]])
     """
 
     def __init__(self, num_nodes: int, row: Tensor, col: Tensor, weight: Tensor) -> None:
@@ -245,7 +254,18 @@ class GraphTracer:
 
 
 class Structure(Protocol):
-    """Edge probabilities θ: an outer variable of the engine that also knows its projected gradient step."""
+    """Edge probabilities θ: an outer variable of the engine that also knows its projected gradient step.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import CandidatePairs
+        >>> theta = CandidatePairs(3, torch.tensor([[0], [1]]), candidates=torch.tensor([[0], [2]]))
+        >>> theta.edges(threshold=0.0)[0]
+        tensor([[0],
+                [1]])
+        >>> theta.expected_edges
+        1.0
+    """
 
     @property
     def num_nodes(self) -> int:

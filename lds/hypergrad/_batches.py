@@ -63,8 +63,16 @@ class Batches:
             `drop_last`; tensors have different numbers of rows.
 
     Example:
-        >>> batches = Batches((x, y), batch_size=32)
-        >>> hypergradient(lambda w, o, batch: loss(w, o, *batch), F, w, o, updater=SGD(0.1), steps=50, batches=batches)
+        >>> import torch
+        >>> from lds.hypergrad import Batches, hypergradient
+        >>> from lds.updaters import SGD
+        >>> batches = Batches((torch.ones(6), torch.zeros(6)), batch_size=2)
+        >>> def inner(w, theta, batch):
+        ...     x, y = batch
+        ...     return (w * x - y).square().mean() + theta * w**2
+        >>> problem = (inner, lambda w, theta: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=3, batches=batches).grad.shape
+        torch.Size([])
     """
 
     data: Any = field(repr=False)

@@ -1,4 +1,4 @@
-"""A check of hypergradients against central differences, for objectives and updaters of one's own."""
+"""A check of hypergradients against central differences, for the user's own objectives and updaters."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ class LeafCheck(Shown):
         analytic: what the method gave.
         numeric: central differences.
         error: largest difference, relative to the largest of the numeric values.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import check_hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> check = check_hypergradient(*problem, updater=SGD(0.25), steps=2)
+        >>> [(leaf.path, leaf.error < 1e-6) for leaf in check.leaves]
+        [('outer', True)]
     """
 
     path: str
@@ -54,7 +63,17 @@ class LeafCheck(Shown):
 
 @dataclass(frozen=True, repr=False)
 class HypergradientCheck(Shown):
-    """What `check_hypergradient` returns: one entry for every tensor of θ."""
+    """What `check_hypergradient` returns: one entry for every tensor of θ.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import check_hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> check = check_hypergradient(*problem, updater=SGD(0.25), steps=2)
+        >>> [(leaf.path, leaf.error < 1e-6) for leaf in check.leaves]
+        [('outer', True)]
+    """
 
     leaves: tuple[LeafCheck, ...]
 
@@ -115,6 +134,15 @@ def check_hypergradient(
             problem is not the same when it is run again. The message names the tensor of θ and the likely cause.
         UnreachedWarning: a tensor of θ has no effect at all; as a warning.
         InputError: the problem cannot be run in float64, or not at all; or an outer variable draws anew in every step.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import check_hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> check = check_hypergradient(*problem, updater=SGD(0.25), steps=2)
+        >>> [(leaf.path, leaf.error < 1e-6) for leaf in check.leaves]
+        [('outer', True)]
     """
     given = Problem(inner or no_inner, outer_objective, params, outer, updater, steps, seed, batches=batches)
     theta = Theta(outer, "check_hypergradient")

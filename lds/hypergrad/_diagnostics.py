@@ -39,6 +39,15 @@ class HypergradientResult(Shown, Generic[D]):
         outer_loss: F(w_T, θ).
         state: the whole final state; pass it as `state=` for a warm start.
         diagnostics: what the method noticed.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> result = hypergradient(*problem, updater=SGD(0.25), steps=2)
+        >>> result.outer_loss, result.grad, result.params_grad  # F(w_T, θ), dF/dθ, dF/dw_0
+        (0.390625, tensor(0.9375), tensor(0.3125))
     """
 
     grad: PyTree
@@ -67,7 +76,16 @@ class HypergradientResult(Shown, Generic[D]):
 
 
 class Method(Protocol[D]):
-    """A way to differentiate through the inner problem."""
+    """A way to differentiate through the inner problem.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Method, Reverse
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hasattr(Reverse(), "solve")  # whatever has this method may be `method=`
+        True
+    """
 
     def solve(self, problem: Problem) -> HypergradientResult[D]:
         """Run the inner problem and return the hypergradient."""
@@ -88,6 +106,15 @@ class SweepDiagnostics(Diagnostics):
         explodes_at: the first depth at which the costate of the params is more than a million times as large as at
             depth 0; None if there is none. In single precision, what the last steps add to the hypergradient has by
             then one digit left: take a smaller horizon, or smaller steps.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> diagnostics = hypergradient(*problem, updater=SGD(0.25), steps=2).diagnostics
+        >>> diagnostics.steps_swept, diagnostics.costate_norms
+        (2, [1.25, 0.625])
     """
 
     steps_swept: int
@@ -158,6 +185,13 @@ def plot_diagnostics(diagnostics: SweepDiagnostics, ax: Any = None) -> Any:
 
     Raises:
         ImportError: matplotlib is not installed.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient, plot_diagnostics
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> axes = plot_diagnostics(hypergradient(*problem, updater=SGD(0.25), steps=9).diagnostics)  # doctest: +SKIP
     """
     import matplotlib.pyplot as plt
 

@@ -34,6 +34,15 @@ class FiniteDifferenceDiagnostics(Diagnostics):
         runs: number of times that the inner problem was run.
         errors: pytree like `outer` with an estimate for every tensor: the largest difference between the quotient that
             was returned and that of twice the step.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import FiniteDifference, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> result = hypergradient(*problem, updater=SGD(0.25), steps=2, method=FiniteDifference())
+        >>> result.diagnostics.runs
+        5
     """
 
     runs: int
@@ -59,6 +68,15 @@ class FiniteDifference:
 
     Raises:
         InputError: the step is no positive number.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import FiniteDifference, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> result = hypergradient(*problem, updater=SGD(0.25), steps=2, method=FiniteDifference())
+        >>> round(float(result.grad), 3)
+        0.938
     """
 
     step: float | None = None

@@ -51,6 +51,14 @@ class Forward:
     Memory: (number of scalars of θ) × (size of the state), and the graph of one step, whatever the number of steps.
     Time: that of `Reverse`, and for every scalar of θ a third to a half of it again; so `Reverse` is always faster, and
     `Forward` is for trajectories that are too long to record.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Forward, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=2, method=Forward()).grad
+        tensor(0.9375)
     """
 
     def solve(self, problem: Problem) -> HypergradientResult[Diagnostics]:

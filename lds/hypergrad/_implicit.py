@@ -71,6 +71,15 @@ class ImplicitDiagnostics(Diagnostics):
             was none. Of "dense", a bound by rounding and the ratio of the curvatures.
         iterations: number of products with the Hessian, or with ∂Φ/∂w, that the solver took for v.
         converged: whether residual and error are at most `tol`, or what rounding explains at these curvatures.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Implicit, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> result = hypergradient(*problem, updater=SGD(0.25), steps=40, method=Implicit())
+        >>> result.diagnostics.converged
+        True
     """
 
     distance: float
@@ -130,6 +139,15 @@ class Implicit:
 
     Raises:
         InputError: an argument is out of range, or `step_size` is given to another solver.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Implicit, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> result = hypergradient(*problem, updater=SGD(0.25), steps=40, method=Implicit())
+        >>> round(float(result.grad), 4)  # dw/dc = 1 at the minimum w = c
+        1.0
     """
 
     solver: Solver = "cg"

@@ -32,6 +32,16 @@ class JacobianResult(Shown):
         values: F(w_T, θ).
         params: w_T.
         state: the whole final state; pass it as `state=` for a warm start.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import jacobian
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> both = lambda w, c: torch.stack([w, w**2])
+        >>> result = jacobian(problem[0], both, *problem[2:], updater=SGD(0.25), steps=2)
+        >>> result.values, result.jacobian
+        (tensor([0.6250, 0.3906]), tensor([0.7500, 0.9375]))
     """
 
     jacobian: PyTree
@@ -80,6 +90,15 @@ def jacobian(
         InputError: F returns no real tensor, or an empty one; the method is not `Reverse`, or keeps its trajectory on
             disk; an outer variable draws anew in every step; or as for `hypergradient`.
         NumericalError, ReplayError: as for `hypergradient`.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import jacobian
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> both = lambda w, c: torch.stack([w, w**2])
+        >>> jacobian(problem[0], both, *problem[2:], updater=SGD(0.25), steps=2).jacobian
+        tensor([0.7500, 0.9375])
     """
     method = Reverse() if method is None else method
     check_method(method)

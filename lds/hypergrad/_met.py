@@ -23,8 +23,8 @@ def is_due(dynamics: Dynamics) -> bool:
     """Tell whether to look at the graph and at the values of a step of a problem that is solved again and again.
 
     It is at the first, second, fourth, eighth, … time: a slip is in the code, which is met in the first call, and the
-    look would take a good part of the time of a few steps. Problems are told apart by the code of the objective and of
-    the updater, by the flags that they hold, and by the kinds of their tensors.
+    look would take a good part of the time of a few steps. Problems are distinguished by the code of the objective and
+    of the updater, by the flags that they hold, and by the kinds of their tensors.
     """
     look = _look(dynamics)
     if len(_MET) > _MOST:
@@ -71,7 +71,7 @@ _FLAGS = (type(None), bool, int, str)
 
 
 def _trait(value: Any, depth: int) -> Hashable:
-    """Return what a problem is told by of a value that its functions hold."""
+    """Return what identifies a value that the functions of a problem hold."""
     kind: Any = type(value)
     if kind in _FLAGS:
         return (value,)

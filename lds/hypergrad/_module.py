@@ -67,13 +67,19 @@ def functional(
             a buffer in the state is written to under `torch.no_grad()`, or the module checkpoints a part of itself.
 
     Example:
+        >>> import torch
+        >>> from lds.hypergrad import functional, hypergradient
+        >>> from lds.updaters import SGD
+        >>> network, x = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)), torch.randn(8, 3)
         >>> params, call = functional(network, buffers=True)
-        >>> def inner(params, outer, batch):
+        >>> def inner(params, outer):
         ...     network.train()
-        ...     return F.cross_entropy(call(params, batch[0]), batch[1])
+        ...     return (call(params, x) - outer).square().mean()
         >>> def outer_objective(params, outer):
         ...     network.eval()
-        ...     return F.cross_entropy(call(params, x_val), y_val)
+        ...     return call(params, x).square().mean()
+        >>> hypergradient(inner, outer_objective, params, torch.tensor(1.0), updater=SGD(0.1), steps=3).grad.shape
+        torch.Size([])
     """
     call = ModuleCall(module, carries=buffers)
     if not buffers:
@@ -82,7 +88,15 @@ def functional(
 
 
 class ModuleCall:
-    """A module as a function of its params, see `functional`."""
+    """A module as a function of its params, see `functional`.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import functional
+        >>> params, call = functional(torch.nn.Linear(2, 1, bias=False))
+        >>> call({"weight": torch.ones(1, 2)}, torch.tensor([1.0, 2.0]))
+        tensor([3.])
+    """
 
     def __init__(self, module: nn.Module, *, carries: bool) -> None:
         names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}

@@ -44,7 +44,15 @@ def copied(leaves: Sequence[Any]) -> list[Any]:
 
 
 class Tracer(Protocol):
-    """A differentiable stand-in for an outer variable during one step of the sweep."""
+    """A differentiable stand-in for an outer variable during one step of the sweep.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import AllPairs
+        >>> from lds.hypergrad import OuterVariable
+        >>> isinstance(AllPairs(3, torch.tensor([[0], [1]])), OuterVariable)  # its gradient is a list of factors
+        True
+    """
 
     @property
     def value(self) -> Any:
@@ -57,7 +65,15 @@ class Tracer(Protocol):
 
 
 class Accumulator(Protocol):
-    """The running sum G_t of one outer variable."""
+    """The running sum G_t of one outer variable.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import AllPairs
+        >>> from lds.hypergrad import OuterVariable
+        >>> isinstance(AllPairs(3, torch.tensor([[0], [1]])), OuterVariable)  # its gradient is a list of factors
+        True
+    """
 
     def add(self, tracer: Any, cotangents: Sequence[Tensor | None]) -> None:
         """Add the cotangents of `tracer.inputs()`; None stands for zero."""
@@ -70,7 +86,15 @@ class Accumulator(Protocol):
 
 @runtime_checkable
 class OuterVariable(Protocol):
-    """A leaf of `outer` that is not a plain tensor."""
+    """A leaf of `outer` that is not a plain tensor.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import AllPairs
+        >>> from lds.hypergrad import OuterVariable
+        >>> isinstance(AllPairs(3, torch.tensor([[0], [1]])), OuterVariable)  # its gradient is a list of factors
+        True
+    """
 
     def draw(self) -> Any:
         """Return the value for one step; runs in a random scope of its own, so it may sample."""
@@ -136,6 +160,15 @@ class Derived:
     Raises:
         InputError: θ has leaves that are no floating-point tensors; or, when first used, no tensor of h(θ) depends
             on θ.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Derived, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> theta = Derived(torch.exp, torch.tensor(0.0))  # c = exp(θ), derived once
+        >>> hypergradient(*problem[:3], theta, updater=SGD(0.25), steps=2).grad
+        tensor(1.5000)
     """
 
     def __init__(self, function: Callable[[Any], Any], theta: Any) -> None:

@@ -37,6 +37,15 @@ class Problem(Shown):
     """A bilevel problem and how far to run it: the arguments of `hypergradient` but the method.
 
     `attached` says that autograd goes through it, as for `unroll`, so that it may stand in an objective.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Problem, Reverse
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> problem = Problem(*problem, updater=SGD(0.25), steps=2)
+        >>> Reverse().solve(problem).grad
+        tensor(0.9375)
     """
 
     inner: Callable[..., Tensor]
@@ -272,6 +281,15 @@ class Trajectory(Shown):
         begin: the step that this recording began with, 0 where it goes on from no earlier trajectory.
         dynamics: Φ, bound to the problem.
         segments: what was kept, in the order of the steps; empty if the horizon is 0.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import record
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> trajectory = record(problem[0], *problem[2:], updater=SGD(0.25), steps=2)
+        >>> trajectory.final_state.params, trajectory.inner_losses
+        (tensor(0.6250), [0.25, 0.0625])
     """
 
     steps: int
@@ -330,6 +348,15 @@ def record(
         InputError: an argument is out of range, params are no floating-point tensors, the objective is no scalar, Φ
             returns another structure than it was given, or the earlier trajectory has another one, or is on disk.
         NumericalError: the inner objective is NaN or infinite in a step.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import record
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> trajectory = record(problem[0], *problem[2:], updater=SGD(0.25), steps=2)
+        >>> trajectory.final_state.params, trajectory.inner_losses
+        (tensor(0.6250), [0.25, 0.0625])
     """
     problem = Problem(inner or no_inner, no_objective, params, outer, updater, steps, seed, state, batches)
     return problem.record(horizon, memory, after=after)
@@ -427,7 +454,7 @@ def _within_reach(after: Trajectory, dynamics: Dynamics, horizon: int | None) ->
         )
     reach = after.horizon if horizon is None else min(horizon, after.horizon)
     if reach and any(isinstance(segment.tape, ResumableTape) for segment in after.segments):
-        raise InputError("a trajectory on disk cannot be gone on from; record it with another memory policy")
+        raise InputError("a trajectory on disk cannot be continued; record it with another memory policy")
     first = after.steps - reach
     return reach, tuple(replace(s, first=max(s.first, first)) for s in after.segments if s.end > first)
 
@@ -449,6 +476,15 @@ class Diagnostics(Shown):
 
     Attributes:
         inner_losses: values of the inner objective at the last steps, where Φ evaluated it.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> result = hypergradient(*problem, updater=SGD(0.25), steps=2)
+        >>> result.diagnostics.inner_losses
+        [0.25, 0.0625]
     """
 
     inner_losses: list[float]

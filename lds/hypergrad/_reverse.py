@@ -269,7 +269,18 @@ class UsualWatchers(Watchers):
 
 
 class SweepStep(NamedTuple):
-    """What `sweep` yields at t: the costate P_t (a `State` of cotangents) and the accumulator G_t (like `outer`)."""
+    """What `sweep` yields at t: the costate P_t (a `State` of cotangents) and the accumulator G_t (like `outer`).
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import record, sweep
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> trajectory = record(problem[0], *problem[2:], updater=SGD(0.25), steps=2)
+        >>> *_, last = sweep(trajectory, problem[1])
+        >>> last.t, last.costate.params, last.grad
+        (0, tensor(0.3125), tensor(0.9375))
+    """
 
     t: int
     costate: State
@@ -315,6 +326,15 @@ def sweep(
         NumericalError: the outer objective, P_t or G_t is NaN or infinite. P_0 may be, on slots: where they start at
             zero, Φ need not have a derivative in them.
         ReplayError: a recomputed state differs from the recorded one.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import record, sweep
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> trajectory = record(problem[0], *problem[2:], updater=SGD(0.25), steps=2)
+        >>> [(t, float(grad)) for t, costate, grad in sweep(trajectory, problem[1])]
+        [(2, 0.0), (1, 0.625), (0, 0.9375)]
     """
     check_noise(noise)
     dynamics, final = trajectory.dynamics, trajectory.final_state
@@ -359,6 +379,14 @@ class Reverse:
     Raises:
         InputError: the horizon is no integer ≥ 0, tol is negative, `memory` is no memory policy, or `noise` is neither
             "replay" nor "resample".
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Reverse, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=2, method=Reverse(horizon=1)).grad  # the last step alone
+        tensor(0.6250)
     """
 
     horizon: int | None = None
@@ -510,6 +538,15 @@ def hypergradient(
         NumericalError: an objective, a costate or the hypergradient is NaN or infinite; the message names the step, the
             variable, and the last norms that were finite.
         ReplayError: a recomputed inner step differs from the recorded one.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> result = hypergradient(*problem, updater=SGD(0.25), steps=2)  # w ← (w + c) / 2
+        >>> result.params, result.grad
+        (tensor(0.6250), tensor(0.9375))
     """
     if method is None:
         method = Reverse()

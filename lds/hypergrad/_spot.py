@@ -229,7 +229,7 @@ class _Probe:
         if not (math.isfinite(slope) and math.isfinite(derivative)):
             return None
         gap, size = abs(slope - derivative), max(abs(slope), abs(derivative))
-        # What rounding makes is reckoned only where it matters.
+        # The effect of rounding is computed only where it matters.
         agrees = gap <= self._tolerance * size or gap <= self._tolerance * size + self._noise() / abs(epsilon)
         return _Comparison(slope, derivative, epsilon, agrees)
 

@@ -52,8 +52,13 @@ class Traced(GradientUpdater):
             `.item()`), or cannot be traced. In the sweep: an eager step differs; or it is differentiated twice.
 
     Example:
-        >>> hypergradient(inner, outer_objective, params, outer, updater=Traced(Adam(1e-3)), steps=400,
-        ...               method=Reverse(memory=KeepGradients()))
+        >>> import torch
+        >>> from lds.hypergrad import KeepGradients, Reverse, Traced, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> method = Reverse(memory=KeepGradients())
+        >>> hypergradient(*problem, updater=Traced(SGD(0.25)), steps=2, method=method).grad
+        tensor(0.9375)
     """
 
     updater: Any

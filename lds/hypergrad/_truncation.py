@@ -32,6 +32,15 @@ class TruncationCurve(Shown):
         relative_error: :math:`\|G_{T-k} - G_0\| / \|G_0\|`.
         cosine: cosine of the angle between G_{T-k} and G_0; NaN where G_{T-k} is zero.
         costate_norm: :math:`\|P_{T-k}\|` over the whole state.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import record, truncation_curve
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> trajectory = record(problem[0], *problem[2:], updater=SGD(0.25), steps=9)
+        >>> truncation_curve(trajectory, problem[1]).horizon(tol=0.05)
+        5
     """
 
     relative_error: list[float]
@@ -75,6 +84,15 @@ def truncation_curve(trajectory: Trajectory, outer_objective: Objective, *, nois
         InputError: an outer variable draws but has no `gram`; or as for `sweep`.
         NumericalError: the full hypergradient is zero; or as for `sweep`.
         ReplayError: as for `sweep`.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import record, truncation_curve
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> trajectory = record(problem[0], *problem[2:], updater=SGD(0.25), steps=9)
+        >>> truncation_curve(trajectory, problem[1]).horizon(tol=0.05)
+        5
     """
     check_noise(noise)
     outer = trajectory.dynamics.outer

@@ -119,6 +119,17 @@ def unroll(
             trainable tensor besides its arguments.
         NumericalError: a number is NaN or infinite, in the run or in the backward.
         ReplayError: in the backward, as for `sweep`.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import unroll
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> c = torch.tensor(0.5, requires_grad=True)
+        >>> w = unroll(problem[0], torch.tensor(1.0), c, updater=SGD(0.25), steps=2)
+        >>> (w**2).backward()
+        >>> c.grad
+        tensor(0.9375)
     """
     method = Reverse() if method is None else method
     check_count("steps", steps)

@@ -40,6 +40,13 @@ class Score:
         loss: mean cross-entropy.
         excess: mean loss less that of the best learner, node by node.
         error: standard error of that difference, over the nodes.
+
+    Example:
+        >>> from lds.data import load
+        >>> from lds.learner import FixedGraphLearner, choose
+        >>> choice = choose(load("wine"), {"no graph": FixedGraphLearner(None, steps=20)}, folds=2)
+        >>> choice.name, sorted(vars(choice.scores["no graph"]))
+        ('no graph', ['accuracy', 'error', 'excess', 'loss'])
     """
 
     accuracy: float
@@ -57,6 +64,13 @@ class Choice:
         scores: of each learner by its name, from the simplest on.
         nodes: number of held-out nodes, over all folds.
         reason: a sentence that says why.
+
+    Example:
+        >>> from lds.data import load
+        >>> from lds.learner import FixedGraphLearner, choose
+        >>> choice = choose(load("wine"), {"no graph": FixedGraphLearner(None, steps=20)}, folds=2)
+        >>> choice.name, sorted(vars(choice.scores["no graph"]))
+        ('no graph', ['accuracy', 'error', 'excess', 'loss'])
     """
 
     name: str

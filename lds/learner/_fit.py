@@ -40,6 +40,17 @@ class Fit(Shown):
         logits: mean logits over sampled graphs, shape [N, C].
         history: one record an outer epoch.
         outer_steps: number of outer steps run, over all epochs.
+
+    Example:
+        >>> import lds
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> learner = lds.StructureLearner(graph=KNNGraph(10), inner_steps=10, max_epochs=1, samples=2)
+        >>> fit = learner.fit(load("wine"), seed=0)
+        >>> fit.predict_proba().shape  # also predict(), accuracy("test"), to_frame(), to_networkx(), save("fit.pt")
+        torch.Size([178, 3])
+        >>> fit.graph(top_k=5).edge_index.shape[0]
+        2
     """
 
     structure: Structure
@@ -192,7 +203,16 @@ class Fit(Shown):
 def extract(
     structure: Structure, threshold: float | None = None, *, top_k: int | None = None, sample: int | None = None
 ) -> Data:
-    """Return a graph of a structure; arguments, result and errors as for `Fit.graph`."""
+    """Return a graph of a structure; arguments, result and errors as for `Fit.graph`.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import AllPairs
+        >>> from lds.learner import extract
+        >>> extract(AllPairs(3, torch.tensor([[0], [1]])), top_k=1).edge_index
+        tensor([[0, 1],
+                [1, 0]])
+    """
     from torch_geometric.data import Data
 
     check_criterion(threshold, top_k=top_k, sample=sample)
@@ -214,6 +234,13 @@ def check_criterion(threshold: float | None, *, top_k: int | None = None, sample
 
     Raises:
         InputError: more than one argument came, or one is out of range.
+
+    Example:
+        >>> from lds.learner import check_criterion
+        >>> check_criterion(0.5)
+        >>> check_criterion(0.5, top_k=3)
+        Traceback (most recent call last):
+        lds.errors.InputError: a graph needs one of threshold, top_k and sample, but threshold and top_k came; drop one
     """
     given = {"threshold": threshold, "top_k": top_k, "sample": sample}
     given = {name: value for name, value in given.items() if value is not None}

@@ -60,6 +60,14 @@ class FixedGraphLearner:
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> import lds
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> fit = lds.FixedGraphLearner(KNNGraph(10), train_on="train+val", steps=50).fit(load("wine"), seed=0)
+        >>> fit.accuracy("test") > 0.5
+        True
     """
 
     graph: Callable[[Data], Tensor | WeightedPairs] | None = field(default_factory=GivenGraph)

@@ -1,4 +1,4 @@
-"""Where a training stands: to be saved, to be gone on from, and to be handed over where a number is not finite."""
+"""Where a training stands: to save it, to go on from it, and to keep it where a number is not finite."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Progress:
 
 
 class Resumable:
-    """What a callback is told that learning can be resumed from: called, it returns numbers, texts and tensors.
+    """What learning can be resumed from, for callbacks: called, it returns numbers, texts and tensors.
 
     Args:
         live: returns the same with a θ that is no copy, and further ones as `Kept`.

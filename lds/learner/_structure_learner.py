@@ -84,6 +84,15 @@ class StructureLearner:
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> import lds
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> learner = lds.StructureLearner(graph=KNNGraph(10), inner_steps=10, max_epochs=1, samples=2)
+        >>> fit = learner.fit(load("wine"), seed=0)
+        >>> fit.accuracy("test") > 0.5
+        True
     """
 
     tau: int = 5

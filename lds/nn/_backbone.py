@@ -26,6 +26,16 @@ class Backbone(nn.Module):
 
     Raises:
         InputError: a part of the model ignores edge weights, or keeps the first graph that it sees.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.nn import GraphConv
+        >>> from lds.nn import Backbone
+        >>> model = Backbone.factory(GraphConv)  # for StructureLearner(model=model, edges=…)
+        >>> model(4, 2)
+        Backbone(
+          (model): GraphConv(4, 2)
+        )
     """
 
     def __init__(self, model: nn.Module) -> None:

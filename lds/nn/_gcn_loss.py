@@ -82,6 +82,12 @@ class GCNLoss:
         labels: their classes, int64 of shape [n].
         num_classes: number of classes C.
         decay: λ.
+
+    Example:
+        >>> import torch
+        >>> from lds.nn import GCNLoss
+        >>> x, train, y = torch.randn(5, 3), torch.tensor([0, 1]), torch.tensor([0, 1])
+        >>> loss = GCNLoss(x, train, y, num_classes=2, decay=5e-4)  # loss(…) is then the inner objective of a GCN
     """
 
     x: Tensor | SparseMatrix

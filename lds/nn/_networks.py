@@ -28,6 +28,14 @@ class GCN(nn.Module):
 
     Raises:
         InputError: num_layers, hidden_channels or dropout out of range.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import SampledGraph
+        >>> from lds.nn import GCN
+        >>> graph = SampledGraph(3, torch.tensor([0]), torch.tensor([1]), torch.ones(1))
+        >>> GCN(4, 2)(torch.randn(3, 4), graph).shape
+        torch.Size([3, 2])
     """  # noqa: D205
 
     accepts_sparse = True
@@ -90,6 +98,14 @@ class SAGE(nn.Module):
 
     Raises:
         InputError: num_layers, hidden_channels or dropout out of range.
+
+    Example:
+        >>> import torch
+        >>> from lds.graph import SampledGraph
+        >>> from lds.nn import SAGE
+        >>> graph = SampledGraph(3, torch.tensor([0]), torch.tensor([1]), torch.ones(1))
+        >>> SAGE(4, 2)(torch.randn(3, 4), graph).shape
+        torch.Size([3, 2])
     """  # noqa: D205
 
     def __init__(

@@ -24,6 +24,13 @@ class WeightedGATConv(GATConv):  # type: ignore[misc]
         in_channels: number of input features.
         out_channels: number of output features a head.
         **options: further arguments of `GATConv`, such as `heads` and `concat`.
+
+    Example:
+        >>> import torch
+        >>> from lds.nn.gat import WeightedGATConv
+        >>> edges, weight = torch.tensor([[0, 1], [1, 0]]), torch.ones(2)
+        >>> WeightedGATConv(4, 2)(torch.randn(3, 4), edges, weight).shape
+        torch.Size([3, 2])
     """
 
     def __init__(self, in_channels: int, out_channels: int, **options: Any) -> None:

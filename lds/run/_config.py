@@ -26,7 +26,7 @@ _OF_ALL_DATA = ("dataset", "data_root", "split", "features", "scale")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The part of a run's configuration that names its data: a data set, or else a file of one's own.
+    """The part of a run's configuration that names its data: a data set, or else the user's own file.
 
     Args:
         dataset: name of a data set, see `lds data list`; or else give data.
@@ -35,9 +35,9 @@ class DataConfig:
         id: data in a table: column of the nodes' names, "" for none; id, where there is such a column, when not given.
         edges: data in a table: file of edges; no edges when not given.
         sep: data in a text: what separates cells, one character, tab or space; found out when not given.
-        drop: data in a table: columns to leave out, apart by commas.
-        one_hot: data in a table: columns of categories, apart by commas, which become columns of 0 and 1; all for those
-            that hold texts.
+        drop: data in a table: columns to leave out, separated by commas.
+        one_hot: data in a table: columns of categories, separated by commas, which become columns of 0 and 1; all for
+            those that hold texts.
         impute: data in a table: none, or mean, which puts the mean of a column into its gaps.
         unlabelled: data: a text that marks unlabelled nodes, beside -1 and what is missing.
         features: given, tfidf (rare words weighted more), identity (a column a node) or degree (a column for each
@@ -118,7 +118,7 @@ class TrainConfig(DataConfig):
         train_on: train, or train+val to train on the validation nodes too, as the fair control of structure learning,
             which spends their labels on θ; not for lds and knn-lds.
         candidates: pairs that θ is learned on, in place of all pairs: knn:K (the K nearest of each node), random:R (R
-            random ones a node), given (the edges of the data), apart by commas; memory grows with their number.
+            random ones a node), given (the edges of the data), separated by commas; memory grows with their number.
         folds: fixed trains the weights on the training nodes and chooses θ on the validation nodes; rotating shares
             out the nodes of both anew in every outer epoch.
         refit: networks to train on training and validation nodes once θ is learned; predictions are their mean; 0 keeps
@@ -369,7 +369,7 @@ def parse_candidates(text: str) -> list[tuple[str, int]]:
     """Return kinds of candidate pairs and their numbers a node, 0 for the given edges.
 
     Raises:
-        InputError: the text is none of knn:K, random:R and given, apart by commas.
+        InputError: the text is none of knn:K, random:R and given, separated by commas.
     """
     found: list[tuple[str, int]] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -382,7 +382,7 @@ def parse_candidates(text: str) -> list[tuple[str, int]]:
             or (colon and not whole)
         ):
             raise InputError(
-                "candidates must be some of knn:K, random:R and given, each once and apart by commas, got "
+                "candidates must be some of knn:K, random:R and given, each once and separated by commas, got "
                 f"{part!r:.80}; write e.g. knn:20,random:5,given"
             )
         found.append((kind, int(number or 0)))

@@ -284,7 +284,7 @@ def read_run(folder: Path, files: Sequence[str] = _TIED) -> Run:
 
 
 def check_config(config: Any, where: str) -> Mapping[str, Any]:
-    """Return the configuration if it names a data set, or a file of one's own, and its seed is an integer.
+    """Return the configuration if it names a data set, or the user's own file, and its seed is an integer.
 
     Raises:
         DataError: it does not.

@@ -50,7 +50,7 @@ def train(
     accuracy of the most frequent class alone; `seconds` is the wall time of the training, `peak_rss_mb` that of the
     whole process; `versions` and the number of `threads` are what the last digits depend on, as does the
     `kernel`, native or torch; `data_fingerprint` tells
-    what a file of one's own held.
+    what the user's own file held.
 
     Args:
         config: what to train, on which data.
@@ -211,7 +211,7 @@ def _progress_bar(config: TrainConfig | BaselineConfig, learner: Any, *, hide: b
     from lds.learner import StructureLearner
 
     label = f"{config.method} on {Path(config.source).name}"
-    if not isinstance(learner, StructureLearner):  # One epoch, whose steps nobody is told of.
+    if not isinstance(learner, StructureLearner):  # One epoch, whose steps are not reported.
         return ProgressBar(label, hide=hide)
     interval = learner.tau if learner.interval is None else learner.interval
     return ProgressBar(label, learner.inner_steps, interval, learner.max_epochs, hide=hide)

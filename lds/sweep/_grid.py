@@ -49,7 +49,7 @@ def run_sweep(
 
     Raises:
         InputError: the folder holds something else or another grid, or another process runs this one; or a file of
-            one's own has changed since a run on it, or runs would be added to those of another version of the package.
+            the user has changed since a run on it, or runs would be added to those of another version of the package.
         StorageError: a file cannot be written.
     """
     out = Path(out).absolute()

@@ -33,6 +33,15 @@ class LearnStructure(BaseTransform):  # type: ignore[misc]  # torch_geometric ha
 
     Raises:
         InputError: both `threshold` and `top_k` are given, or one is out of range.
+
+    Example:
+        >>> import lds
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> from lds.transforms import LearnStructure
+        >>> learner = lds.StructureLearner(graph=KNNGraph(10), inner_steps=10, max_epochs=1, samples=2)
+        >>> LearnStructure(learner, top_k=5)(load("wine")).edge_weight.ndim
+        1
     """
 
     def __init__(

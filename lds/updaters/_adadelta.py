@@ -25,7 +25,14 @@ from lds.updaters._coefficient import (
 
 
 class AdadeltaSlots(NamedTuple):
-    """Slots of `Adadelta`: mean squares of the gradients and of the steps, pytrees like params."""
+    """Slots of `Adadelta`: mean squares of the gradients and of the steps, pytrees like params.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import Adadelta
+        >>> Adadelta().init(torch.zeros(2))
+        AdadeltaSlots(v=tensor([0., 0.]), u=tensor([0., 0.]))
+    """
 
     v: PyTree
     u: PyTree
@@ -44,13 +51,21 @@ class Adadelta(Descent):
 
     Args:
         lr: η, given as for `SGD`.
-        rho: decay rate ρ, given likewise.
+        rho: decay rate ρ, given as `lr` is.
         eps: ε, at least 1e-36.
         weight_decay: λ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Adadelta
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Adadelta(lr=0.1), steps=2).grad
+        tensor(4.1467e-07)
     """
 
     lr: Coefficient = 1.0

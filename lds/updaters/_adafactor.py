@@ -30,6 +30,12 @@ class AdafactorSlots(NamedTuple):
         column: mean squares of the columns, likewise.
         v: mean squares of vectors and scalars, likewise; None for matrices.
         steps: number of steps taken.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import Adafactor
+        >>> Adafactor().init(torch.zeros(2))
+        AdafactorSlots(row=None, column=None, v=tensor([0., 0.]), steps=0)
     """
 
     row: PyTree
@@ -54,7 +60,7 @@ class Adafactor(Descent):
 
     Args:
         lr: η, given as for `SGD`.
-        beta2_decay: exponent τ, given likewise, but as a scalar for each matrix; at most 0.
+        beta2_decay: exponent τ, given as `lr` is, but as a scalar for each matrix; at most 0.
         eps: (ε₁, ε₂), numbers of at least 1e-18; ε₁ = None is the rounding unit of the dtype.
         d: largest root mean square of a step before its scale, given as `lr` is; at least 1.
         weight_decay: λ, given as `lr` is.
@@ -62,6 +68,14 @@ class Adafactor(Descent):
 
     Raises:
         InputError: a constant outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Adafactor
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Adafactor(lr=0.1), steps=2).grad
+        tensor(0.0355)
     """
 
     lr: Coefficient = 1e-2

@@ -24,7 +24,14 @@ from lds.updaters._coefficient import (
 
 
 class AdagradSlots(NamedTuple):
-    """Slots of `Adagrad`: sums of squares, a pytree like params, and the number of steps taken."""
+    """Slots of `Adagrad`: sums of squares, a pytree like params, and the number of steps taken.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import Adagrad
+        >>> Adagrad().init(torch.zeros(2))
+        AdagradSlots(v=tensor([0., 0.]), steps=0)
+    """
 
     v: PyTree
     steps: int
@@ -45,14 +52,22 @@ class Adagrad(Descent):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        lr_decay: δ, given likewise.
-        weight_decay: λ, given likewise.
+        lr_decay: δ, given as `lr` is.
+        weight_decay: λ, given as `lr` is.
         initial_accumulator_value: v_0, a number.
         eps: ε, at least 1e-18 (its square must be a normal float32).
         maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Adagrad
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Adagrad(lr=0.1), steps=2).grad
+        tensor(0.0319)
     """
 
     lr: Coefficient = 1e-2

@@ -35,6 +35,12 @@ class AdamSlots(NamedTuple):
         v: second moments; of `Adamax`, decayed largest gradients.
         steps: number of steps taken.
         largest: largest second moments so far, with `amsgrad`; () without.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import Adam
+        >>> Adam().init(torch.zeros(2))
+        AdamSlots(m=tensor([0., 0.]), v=tensor([0., 0.]), steps=0, largest=())
     """
 
     m: PyTree
@@ -110,7 +116,7 @@ class Adam(Moments):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        betas: decay rates (β₁, β₂), each given likewise.
+        betas: decay rates (β₁, β₂), each given as `lr` is.
         eps: ε, at least 1e-18 (its square must be a normal float32).
         weight_decay: λ of the penalty λ/2 ‖w‖², given as `lr` is.
         amsgrad: put the largest v so far in the place of v (Reddi et al., `On the Convergence of Adam and Beyond
@@ -120,6 +126,14 @@ class Adam(Moments):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Adam
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Adam(lr=0.1), steps=2).grad
+        tensor(0.0063)
     """
 
     amsgrad: bool = False

@@ -26,13 +26,21 @@ class Adamax(Moments):
 
     Args:
         lr: step size η, given as for `Adam`.
-        betas: decay rates (β₁, β₂), given likewise.
+        betas: decay rates (β₁, β₂), given as `lr` is.
         eps: ε, at least 1e-18.
         weight_decay: λ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Adamax
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Adamax(lr=0.1), steps=2).grad
+        tensor(0.0342)
     """
 
     lr: Coefficient = 2e-3

@@ -19,7 +19,7 @@ class AdamW(Adam):
 
     Args:
         lr: step size η, given as for `Adam`.
-        betas: decay rates (β₁, β₂), given likewise.
+        betas: decay rates (β₁, β₂), given as `lr` is.
         eps: ε, at least 1e-18.
         weight_decay: λ, given as `lr` is.
         amsgrad: as for `Adam`.
@@ -27,6 +27,14 @@ class AdamW(Adam):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import AdamW
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=AdamW(lr=0.1, weight_decay=0.01), steps=2).grad
+        tensor(0.0065)
     """
 
     weight_decay: Coefficient = 1e-2

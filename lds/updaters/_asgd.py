@@ -22,7 +22,14 @@ from lds.updaters._coefficient import (
 
 
 class ASGDSlots(NamedTuple):
-    """Slots of `ASGD`: the average of the weights, a pytree like params, and the number of steps taken."""
+    """Slots of `ASGD`: the average of the weights, a pytree like params, and the number of steps taken.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import ASGD
+        >>> ASGD().init(torch.zeros(2))
+        ASGDSlots(mean=tensor([0., 0.]), steps=0)
+    """
 
     mean: PyTree
     steps: int
@@ -43,14 +50,22 @@ class ASGD(Descent):
 
     Args:
         lr: η, given as for `SGD`.
-        lambd: λ, given likewise.
-        alpha: exponent α, given likewise.
+        lambd: λ, given as `lr` is.
+        alpha: exponent α, given as `lr` is.
         t0: t₀, a number: the step from which on the average is one.
         weight_decay: κ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import ASGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=ASGD(lr=0.1), steps=2).grad
+        tensor(0.5904)
     """  # noqa: D205 (The title of the paper does not fit on a line.)
 
     lr: Coefficient = 1e-2

@@ -62,6 +62,10 @@ def check_updater(
     Raises:
         ContractError: the updater breaks a clause; the message says which, and by how much.
         InputError: no updater, or an incomplete problem.
+
+    Example:
+        >>> from lds.updaters import SGD, check_updater
+        >>> check_updater(SGD(0.1, momentum=0.9))
     """
     problem = _problem(as_updater(updater), steps, inner, outer_objective, params, outer)
     name = type(problem.updater).__name__

@@ -29,6 +29,14 @@ class ClipByNorm(GradientUpdater):
 
     Raises:
         InputError: the updater takes no gradient, or the constant is negative.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import SGD, ClipByNorm, State
+        >>> updater, w = ClipByNorm(SGD(0.1), max_norm=1.0), torch.tensor(5.0)
+        >>> state = updater.step(State(w, updater.init(w)), None, lambda w, outer: w**2)
+        >>> state.params.detach()  # the gradient 10 becomes 1
+        tensor(4.9000)
     """
 
     updater: GradientUpdater
@@ -68,6 +76,14 @@ class ClipByValue(GradientUpdater):
 
     Raises:
         InputError: the updater takes no gradient, or the constant is negative.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import SGD, ClipByValue, State
+        >>> updater, w = ClipByValue(SGD(0.1), max_value=1.0), torch.tensor(5.0)
+        >>> state = updater.step(State(w, updater.init(w)), None, lambda w, outer: w**2)
+        >>> state.params.detach()  # the gradient 10 becomes 1
+        tensor(4.9000)
     """
 
     updater: GradientUpdater

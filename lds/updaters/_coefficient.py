@@ -20,7 +20,16 @@ from lds.errors import InputError
 
 
 class Schedule(Protocol):
-    """A coefficient that changes from step to step; those of the package are in `lds.updaters.schedules`."""
+    """A coefficient that changes from step to step; those of the package are in `lds.updaters.schedules`.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import SGD
+        >>> class Halving:
+        ...     def at(self, outer, step):
+        ...         return outer["lr"] * 0.5**step
+        >>> updater = SGD(lr=Halving())
+    """
 
     def at(self, step: int, outer: PyTree) -> PyTree:
         """Return the value in the step that comes after `step` others."""

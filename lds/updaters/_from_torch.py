@@ -65,7 +65,7 @@ def from_torch(optimizer: torch.optim.Optimizer, module: nn.Module | PyTree, **c
         >>> from lds.updaters import from_torch
         >>> net = torch.nn.Linear(3, 1)
         >>> from_torch(torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), net)
-        SGD(maximize=False, lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0, dampening=0.0)
+        SGD(maximize=False, lr=0.1, momentum=0.9, nesterov=False, weight_decay=0, dampening=0)
     """
     name = _check(optimizer, coefficients)
     params = _params(module)

@@ -48,8 +48,8 @@ class Muon(Descent):
 
     Args:
         lr: step size η, given as for `SGD`.
-        weight_decay: λ, given likewise.
-        momentum: μ, given likewise.
+        weight_decay: λ, given as `lr` is.
+        momentum: μ, given as `lr` is.
         nesterov: look ahead along the momentum.
         ns_coefficients: (a, b, c), numbers.
         eps: ε, at least 1e-18.

@@ -21,6 +21,12 @@ class NAdamSlots(NamedTuple):
         v: second moments, likewise.
         steps: number of steps taken.
         product: μ₁μ₂⋯; a number where it depends on numbers alone, else a pytree like params.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import NAdam
+        >>> NAdam().init(torch.zeros(2))
+        NAdamSlots(m=tensor([0., 0.]), v=tensor([0., 0.]), steps=0, product=1.0)
     """
 
     m: PyTree
@@ -44,7 +50,7 @@ class NAdam(Moments):
 
     Args:
         lr: step size η, given as for `Adam`.
-        betas: decay rates (β₁, β₂), given likewise.
+        betas: decay rates (β₁, β₂), given as `lr` is.
         eps: ε, at least 1e-18.
         weight_decay: λ, given as `lr` is.
         momentum_decay: ψ, given as `lr` is.
@@ -53,6 +59,14 @@ class NAdam(Moments):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import NAdam
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=NAdam(lr=0.1), steps=2).grad
+        tensor(0.0336)
     """  # noqa: D205 (The title of the paper does not fit on a line.)
 
     lr: Coefficient = 2e-3

@@ -30,7 +30,7 @@ class RAdam(Moments):
 
     Args:
         lr: step size η, given as for `Adam`.
-        betas: decay rates (β₁, β₂), given likewise.
+        betas: decay rates (β₁, β₂), given as `lr` is.
         eps: ε, at least 1e-18.
         weight_decay: λ, given as `lr` is.
         decoupled_weight_decay: shrink the weights by 1 − ηλ, as `AdamW` does, in place of the penalty of `Adam`.
@@ -38,6 +38,14 @@ class RAdam(Moments):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import RAdam
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=RAdam(lr=0.1), steps=2).grad
+        tensor(0.6143)
     """
 
     decoupled_weight_decay: bool = False

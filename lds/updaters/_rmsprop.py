@@ -29,7 +29,14 @@ from lds.updaters._coefficient import (
 
 
 class RMSpropSlots(NamedTuple):
-    """Slots of `RMSprop`: mean square and mean of the gradients, momentum; pytrees like params, () where not kept."""
+    """Slots of `RMSprop`: mean square and mean of the gradients, momentum; pytrees like params, () where not kept.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import RMSprop
+        >>> RMSprop().init(torch.zeros(2))
+        RMSpropSlots(v=tensor([0., 0.]), mean=(), b=())
+    """
 
     v: PyTree
     mean: PyTree
@@ -52,7 +59,7 @@ class RMSprop(Descent):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        alpha: decay rate α, given likewise.
+        alpha: decay rate α, given as `lr` is.
         eps: ε, at least 1e-18 (its square must be a normal float32).
         weight_decay: λ, given as `lr` is.
         momentum: μ, given as `lr` is; the constant 0 keeps no slots for it.
@@ -61,6 +68,14 @@ class RMSprop(Descent):
 
     Raises:
         InputError: a constant coefficient outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import RMSprop
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=RMSprop(lr=0.1), steps=2).grad
+        tensor(1.9999)
     """
 
     lr: Coefficient = 1e-2

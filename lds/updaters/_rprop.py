@@ -30,6 +30,12 @@ class RpropSlots(NamedTuple):
         previous: gradients of the step before, 0 where a sign changed; a pytree like params.
         size: step sizes, likewise.
         steps: number of steps taken.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import Rprop
+        >>> Rprop().init(torch.zeros(2))
+        RpropSlots(previous=tensor([0., 0.]), size=tensor([0., 0.]), steps=0)
     """
 
     previous: PyTree
@@ -53,12 +59,20 @@ class Rprop(Descent):
 
     Args:
         lr: initial step size η, given as for `SGD`; only its value in the first step counts.
-        etas: (η₋, η₊), each given likewise.
+        etas: (η₋, η₊), each given as `lr` is.
         step_sizes: (s₋, s₊), numbers.
         maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant outside its range.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import Rprop
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=Rprop(lr=0.1), steps=2).grad
+        tensor(0.)
     """
 
     lr: Coefficient = 1e-2

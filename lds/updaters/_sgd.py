@@ -24,7 +24,14 @@ from lds.updaters._coefficient import (
 
 
 class DampenedSlots(NamedTuple):
-    """Slots of `SGD` with dampening: momentum buffers, and the number of steps taken."""
+    """Slots of `SGD` with dampening: momentum buffers, and the number of steps taken.
+
+    Example:
+        >>> import torch
+        >>> from lds.updaters import SGD
+        >>> SGD(0.1, momentum=0.9, dampening=0.1).init(torch.zeros(2))
+        DampenedSlots(b=tensor([0., 0.]), steps=0)
+    """
 
     b: PyTree
     steps: int
@@ -44,14 +51,22 @@ class SGD(Descent):
         lr: step size η; a constant (number or tensor), a function of the outer variables such as
             `lambda outer: outer["lr"]`, or a schedule. Its value is a scalar for all params, or a pytree like params or
             like their upper part.
-        momentum: μ, given likewise; the constant 0 keeps no slots.
+        momentum: μ, given as `lr` is; the constant 0 keeps no slots.
         nesterov: look ahead along the momentum.
-        weight_decay: λ, given likewise.
-        dampening: τ, given likewise.
+        weight_decay: λ, given as `lr` is.
+        dampening: τ, given as `lr` is.
         maximize: go up the inner objective: −∇L stands in for ∇L.
 
     Raises:
         InputError: a constant coefficient outside its range, or `nesterov` without momentum or with dampening.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.1, momentum=0.9), steps=2).grad
+        tensor(0.7884)
     """
 
     lr: Coefficient

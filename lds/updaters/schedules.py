@@ -40,6 +40,11 @@ class PerStep:
 
     Raises:
         InputError: there are no values, or they are of another kind.
+
+    Example:
+        >>> from lds.updaters import SGD
+        >>> from lds.updaters.schedules import PerStep
+        >>> updater = SGD(lr=PerStep([0.3, 0.2, 0.1]))
     """
 
     values: Sequence[float] | Tensor | Callable[[PyTree], PyTree]
@@ -79,6 +84,11 @@ class Linear:
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> from lds.updaters import SGD
+        >>> from lds.updaters.schedules import Linear
+        >>> updater = SGD(lr=Linear(0.1, 0.0, steps=10))
     """
 
     start: Coefficient
@@ -106,6 +116,11 @@ class Cosine:
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> from lds.updaters import SGD
+        >>> from lds.updaters.schedules import Cosine
+        >>> updater = SGD(lr=Cosine(0.1, 0.0, steps=10))
     """
 
     start: Coefficient
@@ -130,6 +145,11 @@ class Exponential:
 
     Raises:
         InputError: an argument is no coefficient.
+
+    Example:
+        >>> from lds.updaters import SGD
+        >>> from lds.updaters.schedules import Exponential
+        >>> updater = SGD(lr=Exponential(0.1, 0.5))
     """
 
     start: Coefficient
@@ -157,6 +177,11 @@ class Piecewise:
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> from lds.updaters import SGD
+        >>> from lds.updaters.schedules import Piecewise
+        >>> updater = SGD(lr=Piecewise([0.1, 0.01], boundaries=[5]))
     """
 
     pieces: Sequence[Coefficient]
@@ -194,6 +219,11 @@ class Restart:
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> from lds.updaters import SGD
+        >>> from lds.updaters.schedules import PerStep, Restart
+        >>> updater = SGD(lr=Restart(PerStep([0.3, 0.1]), every=2))
     """
 
     schedule: Coefficient

@@ -139,7 +139,7 @@ class TestErrors:
     def test_a_trajectory_on_disk(self, tmp_path):
         problem = regression()
         first = chain(problem, SGD(0.05), [3], memory=Disk(tmp_path / "tape"))
-        with pytest.raises(InputError, match="a trajectory on disk cannot be gone on from"):
+        with pytest.raises(InputError, match="a trajectory on disk cannot be continued"):
             record(problem.inner, problem.params, problem.outer, updater=SGD(0.05), steps=2, after=first)
 
     def test_theta_changed_in_place_between_the_windows(self):

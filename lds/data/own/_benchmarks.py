@@ -24,8 +24,8 @@ _SPLIT = re.compile(r".*_split_0\.6_0\.2_(\d+)\.npz")
 def read_geom_gcn(path: Path, split: int | None) -> dict[str, Any]:
     """Return the parts of a data set of geom-gcn: nodes, and the edges and splits that lie beside them.
 
-    A line is a node's number, its features, and its label, apart by tabs. The features are 0 and 1, or, where the name
-    of their column says feature_amount, the numbers of those that are 1.
+    A line is a node's number, its features, and its label, separated by tabs. The features are 0 and 1, or, where the
+    name of their column says feature_amount, the numbers of those that are 1.
 
     Args:
         path: the file of nodes.
@@ -72,7 +72,9 @@ def read_content(path: Path) -> dict[str, Any]:
     with closing(lines(path, "\t")) as rows:
         held = list(rows)
     if not held or len(held[0][1]) < 3:
-        raise DataError(f"{path} must have lines of a name, words and a class, apart by tabs, but has none; mend it")
+        raise DataError(
+            f"{path} must have lines of a name, words and a class, separated by tabs, but has none; mend it"
+        )
     names = [row[0].strip() for _, row in held]
     edges, left_out = _edges(path.with_suffix(".cites"), {n: i for i, n in enumerate(names)}, None, header=False)
     x = np.array([[_number(path, number, cell) for cell in row[1:-1]] for number, row in held], dtype=np.float64)

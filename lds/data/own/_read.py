@@ -86,7 +86,7 @@ def read(
     * .content: papers of LINQS, with .cites beside it; out1_node_feature_label.txt of geom-gcn, or its folder, with
       edges and splits beside it.
 
-    What was read is told to the logger "lds.data", level INFO, in a line, with how nodes are matched.
+    The logger "lds.data" gets a line, level INFO, that says what was read and how nodes are matched.
 
     Args:
         path: the file.
@@ -96,9 +96,9 @@ def read(
         edges: tables: file of edges, two nodes a line, or an adjacency (.mtx, or .npz of scipy), or a graph of networkx
             (.gml, .graphml, .edgelist); no edges when None. A third column is a weight.
         sep: texts: what separates cells, one character, or "tab" or "space"; found out when None.
-        drop: tables and graphs: columns to leave out; in one text, apart by commas.
-        one_hot: tables and graphs: columns of categories, in one text apart by commas, or "all" for those that hold a
-            text. Each becomes a column a category, 1 where a row has it; a gap is in none.
+        drop: tables and graphs: columns to leave out; in one text, separated by commas.
+        one_hot: tables and graphs: columns of categories, in one text separated by commas, or "all" for those that hold
+            a text. Each becomes a column a category, 1 where a row has it; a gap is in none.
         impute: tables and graphs: "mean" puts the mean of a column into its gaps, empty cells, NaN, NA and "?".
         unlabelled: see `lds.data.prepare`, as for `features`, `scale`, `weights` and `split`.
         features: which features.
@@ -114,6 +114,15 @@ def read(
     Raises:
         DataError: a file is missing, malformed or inconsistent; the message names it.
         InputError: an argument is out of range, or belongs to another format.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas
+        >>> from lds.data import read
+        >>> path = f"{tempfile.mkdtemp()}/my.csv"
+        >>> pandas.DataFrame({"kind": list("ab") * 20, "size": range(40)}).to_csv(path, index_label="id")
+        >>> read(path, label="kind", seed=0).class_names
+        ['a', 'b']
     """
     path = Path(path)
     if path.is_dir() and (path / GEOM_GCN).exists():
@@ -175,7 +184,7 @@ def read(
 
 
 def _columns(names: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return names of columns, in one text apart by commas."""
+    """Return names of columns, in one text separated by commas."""
     return tuple(part.strip() for part in names.split(",")) if isinstance(names, str) else tuple(names or ())
 
 

@@ -26,6 +26,14 @@ class Checkpoint:
 
     Raises:
         InputError: `every` is no integer ≥ 1.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Checkpoint, Reverse, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=2, method=Reverse(memory=Checkpoint())).grad
+        tensor(0.9375)
     """
 
     every: int | None = None
@@ -94,6 +102,14 @@ class Binomial:
 
     Raises:
         InputError: `snapshots` is no integer ≥ 1.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Binomial, Reverse, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=2, method=Reverse(memory=Binomial(snapshots=2))).grad
+        tensor(0.9375)
     """
 
     snapshots: int

@@ -55,6 +55,16 @@ class Disk:
             every step.
         DataError: a file in the folder is damaged.
         StorageError: a file in the folder cannot be written.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Disk, Reverse, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     hypergradient(*problem, updater=SGD(0.25), steps=2, method=Reverse(memory=Disk(folder))).grad
+        tensor(0.9375)
     """
 
     folder: str | os.PathLike[str]

@@ -40,6 +40,14 @@ class KeepGradients:
     Raises:
         InputError: `every` is no integer ≥ 1. When it begins: the updater is no `GradientUpdater` or has a `step` of
             its own, the params carry buffers, or `update` gives another state when it is called again.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import KeepGradients, Reverse, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=2, method=Reverse(memory=KeepGradients())).grad
+        tensor(0.9375)
     """
 
     every: int | None = None

@@ -44,6 +44,14 @@ class KeepGraphs:
 
     Raises:
         InputError: the budget is negative.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import KeepGraphs, Reverse, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=2, method=Reverse(memory=KeepGraphs())).grad
+        tensor(0.9375)
     """
 
     budget: float | None = None

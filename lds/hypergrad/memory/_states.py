@@ -86,6 +86,14 @@ class KeepStates:
     """Keep every iterate; the sweep runs each step once more.
 
     Memory: horizon × (size of the state). Time: one more run of Φ than a plain unroll.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import KeepStates, Reverse, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=2, method=Reverse(memory=KeepStates())).grad
+        tensor(0.9375)
     """
 
     def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> StatesTape:
@@ -103,6 +111,14 @@ class Offload:
 
     Args:
         device: where the iterates are kept.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import Offload, Reverse, hypergradient
+        >>> from lds.updaters import SGD
+        >>> problem = (lambda w, c: (w - c) ** 2, lambda w, c: w**2, torch.tensor(1.0), torch.tensor(0.5))
+        >>> hypergradient(*problem, updater=SGD(0.25), steps=2, method=Reverse(memory=Offload("cpu"))).grad
+        tensor(0.9375)
     """
 
     device: torch.device | str = "cpu"

@@ -73,7 +73,12 @@ class ResumableTape(Tape, ABC):
 
 
 class Memory(Protocol):
-    """A memory policy, handed to `record` or to `Reverse` as `memory=`."""
+    """A memory policy, handed to `record` or to `Reverse` as `memory=`.
+
+    Example:
+        >>> from lds.hypergrad import Checkpoint, Reverse
+        >>> method = Reverse(memory=Checkpoint(every=10))  # whatever has the methods of a `Memory`
+    """
 
     def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> Tape:
         """Return an empty tape for the steps `first` ≤ t < `last` from states with leaves like `leaves`."""
