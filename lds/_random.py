@@ -10,12 +10,10 @@ import ctypes
 import random
 import sys
 import threading
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 # Streams keep draws apart: what Φ is shown in a step and what it draws itself, the same for a sweep that resamples and
 # for the outer objective, initial values, evaluation, the spot check of a step, what a dataset draws for a batch, and
@@ -36,9 +34,12 @@ def mix(*numbers: int) -> int:
     return h >> 1
 
 
-def cuda_devices(leaves: Iterable[object]) -> frozenset[int]:
-    """Return the indices of the CUDA devices that the tensors among the leaves live on."""
-    return frozenset(x.device.index for x in leaves if isinstance(x, Tensor) and x.device.type == "cuda")
+def cuda_devices() -> frozenset[int]:
+    """Return the indices of all CUDA devices once this process uses any: a function may draw on one of its own.
+
+    A function whose first call is also the first use of CUDA comes too late: what it drew in that call is not seeded.
+    """
+    return frozenset(range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0))  # type: ignore[no-untyped-call]
 
 
 def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:

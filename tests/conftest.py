@@ -22,6 +22,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
+def device() -> torch.device:
+    """The device of LDS_TEST_DEVICE, such as cuda; the CPU without it. Skips where this machine has no such device."""
+    name = os.environ.get("LDS_TEST_DEVICE") or "cpu"
+    try:
+        device = torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        pytest.skip(f"LDS_TEST_DEVICE={name}: {str(error).strip().splitlines()[0]}")
+    return device
+
+
+@pytest.fixture
 def data_root() -> Path:
     """The folder of the real Cora and CiteSeer."""
     beside = Path(__file__).parents[2] / "shared" / "datasets"

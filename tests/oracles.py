@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import optree
 import torch
 
-from lds._random import DRAW, INIT, OUTER_DRAW, OUTER_STEP, STEP, forked, reseed
+from lds._random import DRAW, INIT, OUTER_DRAW, OUTER_STEP, STEP, cuda_devices, forked, reseed
 from lds.updaters import State
 
 DOUBLE = torch.float64
@@ -29,20 +29,23 @@ class Unrolled(NamedTuple):
     state: State
 
 
-def regression(*, dropout=0.0, dtype=DOUBLE, seed=0):
+def regression(*, dropout=0.0, dtype=DOUBLE, seed=0, device="cpu"):
     """A small network in nested containers, and outer variables of every kind: weights, penalties, coefficients."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=DOUBLE).to(dtype)
+        return torch.randn(shape, generator=generator, dtype=DOUBLE).to(device, dtype)
+
+    def number(x):
+        return torch.tensor(x, dtype=dtype, device=device)
 
     x, y, x_val, y_val = normal(8, 3), normal(8, 2), normal(6, 3), normal(6, 2)
     params = {"layers": [{"w": normal(3, 4), "b": normal(4)}, (normal(4, 2),)], "scale": normal().exp()}
     outer = {
-        "lr": torch.tensor(0.05, dtype=dtype),
-        "momentum": torch.tensor(0.7, dtype=dtype),
-        "betas": (torch.tensor(0.8, dtype=dtype), torch.tensor(0.9, dtype=dtype)),
-        "log_penalty": [torch.tensor(-3.0, dtype=dtype), normal(4, 2) - 3],
+        "lr": number(0.05),
+        "momentum": number(0.7),
+        "betas": (number(0.8), number(0.9)),
+        "log_penalty": [number(-3.0), normal(4, 2) - 3],
         "sample_weights": 0.2 * normal(8).exp(),
     }
 
@@ -78,13 +81,15 @@ def unroll(problem, updater, steps, *, horizon=None, seed=0, state=None, show=No
     outer = optree.tree_unflatten(spec, leaves)
     cut = max(steps - (steps if horizon is None else horizon), 0)
 
+    cuda = cuda_devices()
+
     def shown(step, stream=DRAW):
-        reseed(seed, step, stream)
+        reseed(seed, step, stream, cuda=cuda)
         return outer if show is None else show(outer)
 
-    with forked(), torch.enable_grad():
+    with forked(cuda), torch.enable_grad():
         if state is None:
-            reseed(seed, INIT)
+            reseed(seed, INIT, cuda=cuda)
             params = detach(problem.params)
             state = State(params, updater.init(params))
         start, carried = state.step, leaf((state.params, state.slots))
@@ -92,13 +97,13 @@ def unroll(problem, updater, steps, *, horizon=None, seed=0, state=None, show=No
             if t == cut:
                 carried = leaf(carried)
             values = shown(start + t)
-            reseed(seed, start + t, STEP)
+            reseed(seed, start + t, STEP, cuda=cuda)
             new = updater.step(State(*carried, start + t), values, problem.inner)
             carried = (new[0], new[1])
         if cut == steps:
             carried = detach(carried)
         values = shown(start + steps, OUTER_DRAW)
-        reseed(seed, start + steps, OUTER_STEP)
+        reseed(seed, start + steps, OUTER_STEP, cuda=cuda)
         loss = problem.outer_objective(carried[0], values)
         grads = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
     return Unrolled(optree.tree_unflatten(spec, grads), loss.item(), State(*detach(carried), start + steps))

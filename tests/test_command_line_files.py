@@ -95,6 +95,7 @@ def test_a_good_configuration_is_taken(tmp_path, monkeypatch):
         "lds.cli._train.train",
         lambda config, *_, **__: taken.append(config) or {"test_accuracy": 0.0, "outer_epochs": 0},
     )
+    monkeypatch.setattr("lds.cli._train._print_result", lambda *_: None)
     path = tmp_path / "config.yaml"
     path.write_text("dataset: wine\nmethod: knn-lds\ninner_lr: 1e-3\nmax_epochs: 3\nlearn_inner_lr: true\nretain: 1\n")
     assert run("train", "--config", path, "--k", 4, "--out", tmp_path / "o") == 0

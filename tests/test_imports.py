@@ -58,7 +58,8 @@ for module, names in (
         if hasattr(module, name):
             delattr(module, name)
 import lds
-found = [module.name for module in pkgutil.walk_packages(lds.__path__, "lds.")]
+# _native is no module of Python.
+found = [m.name for m in pkgutil.walk_packages(lds.__path__, "lds.") if m.name != "lds._native"]
 for name in found:
     if name != "lds.__main__":
         importlib.import_module(name)

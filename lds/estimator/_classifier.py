@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+import torch
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lds._checks import check, check_integer
+from lds._device import usable
 from lds.errors import InputError
 from lds.estimator._arrays import classes_of, edge_index, make_data, masks, split_for_refit, split_labels
 from lds.estimator._extension import Extension
@@ -85,6 +87,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         refit: train on all labels once θ is learned.
         graph_threshold: `graph_` has the edges with probability above it, in [0, 1).
         random_state: seed of the split, the initial weights, dropout and the graphs.
+        device: where to train, such as "cpu" or "cuda:0"; results come back to the CPU. Not yet run on a GPU.
 
     Attributes:
         classes_: the distinct labels, shape [C].
@@ -130,6 +133,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         refit: bool = True,
         graph_threshold: float = 0.01,
         random_state: int | np.random.RandomState | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.structure = structure
         self.features = features
@@ -150,6 +154,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.refit = refit
         self.graph_threshold = graph_threshold
         self.random_state = random_state
+        self.device = device
 
     def fit(self, X: Any, y: Any, graph: Any = None) -> LDSClassifier:
         """Learn a graph on the rows of X, and the labels of those that have none.
@@ -165,6 +170,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: too few labels or classes.
         """
         arguments = self._arguments()
+        device = usable(arguments["device"])
         if y is None:  # scikit-learn says so in its own words.
             validate_data(self, X, y)
         classes, target = classes_of(y)
@@ -189,6 +195,7 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             data.edge_index = KNNGraph(arguments["n_neighbors"], self.metric)(data)
         else:
             data.edge_index = edge_index(graph, X.shape[0])
+        data = data.to(device)
         plain: dict[str, Any] = {
             "model": learner.model,
             "lr": learner.inner_lr,
@@ -213,14 +220,15 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             again = replace(learner, edges=lambda *_, **__: learned, learn_structure=False, max_epochs=1)
             data = copy(data)
             data.update(masks(split_for_refit(split, target), len(target)))
+            data = data.to(device)
             fit = again.fit(data, seed=seed)
 
-        self.label_distributions_ = softmax(fit.logits.double().numpy(), axis=1)
+        self.label_distributions_ = softmax(fit.logits.double().cpu().numpy(), axis=1)
         self.transduction_ = self.classes_[self.label_distributions_.argmax(1)]
         found = fit.graph(arguments["graph_threshold"])
-        row, col = found.edge_index.numpy()
-        self.graph_ = scipy.sparse.csr_array((found.edge_weight.numpy(), (row, col)), shape=(X.shape[0],) * 2)
-        first, second = (fit.params[f"weights.{layer}"].double().numpy() for layer in (0, 1))
+        row, col = found.edge_index.cpu().numpy()
+        self.graph_ = scipy.sparse.csr_array((found.edge_weight.cpu().numpy(), (row, col)), shape=(X.shape[0],) * 2)
+        first, second = (fit.params[f"weights.{layer}"].double().cpu().numpy() for layer in (0, 1))
         self._extension = Extension(
             X,
             (first, second),

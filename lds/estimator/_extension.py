@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.extmath import safe_sparse_dot
 
-from lds._random import EVALUATE, forked, reseed
+from lds._random import EVALUATE, cuda_devices, forked, reseed
 from lds._sparse import of_safe_size
 from lds.graph import Structure
 
@@ -59,12 +59,13 @@ class Extension:
             self.nearest = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(self._of_safe_size(X))
         self.first: Array = safe_sparse_dot(X, weights[0])  # x_j W_0, shape [N, H]
         self.graphs: list[tuple[Array, Array]] = []  # d_j^{-1/2} of shape [N], and h_j W_1 of shape [N, C]
-        with forked():
-            reseed(seed, EVALUATE)
+        cuda = cuda_devices()
+        with forked(cuda):
+            reseed(seed, EVALUATE, cuda=cuda)
             for _ in range(samples):
                 graph = structure.draw()
-                scale = graph.scale.numpy().astype(np.float64)
-                row, col, weight = graph.row.numpy(), graph.col.numpy(), graph.weight.numpy()
+                scale = graph.scale.cpu().numpy().astype(np.float64)
+                row, col, weight = (x.cpu().numpy() for x in (graph.row, graph.col, graph.weight))
                 a: Any = scipy.sparse.csr_array((weight, (row, col)), shape=(len(scale), len(scale)))
                 inner = scale[:, None] * self.first
                 hidden = np.maximum(scale[:, None] * (a @ inner + a.T @ inner + inner), 0)

@@ -278,5 +278,5 @@ class CandidatePairs:
 def _in_units(theta: Tensor) -> int:
     """Return the sum of probabilities, each rounded to a multiple of `_UNIT`."""
     parts: Sequence[Tensor] = torch.split(theta, 1 << 20)
-    units = [int((part.double() / _UNIT).round_().long().sum()) for part in parts]
-    return sum(units)
+    # Added on their device: a reading waits for it.
+    return int(torch.stack([(part.double() / _UNIT).round_().long().sum() for part in parts]).sum())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,36 +121,48 @@ class FactorPairs(Shown):
         """
         ones = torch.ones_like(self.degree)
         dense = [(self.degree[:, None], ones[:, None]), (ones[:, None], self.degree[:, None])]
-        bound = 2 * float(self.degree.abs().max())
-        thin: list[tuple[Tensor, Tensor, Tensor]] = []
-        for left, right in self.pairs:
-            sizes = [side.abs().sum(1) for side in (left, right)]
+        sizes = [side.abs().sum(1) for pair in self.pairs for side in pair]
+        masks = [size != 0 for size in sizes]
+        # All figures are read at once, then all masks that are needed: a device waits for every reading.
+        figures = [self.degree.abs().max(), *(size.max() for size in sizes), *(mask.sum() for mask in masks)]
+        largest, *read = torch.stack([x.double() for x in figures]).tolist()
+        bound, count = 2 * largest, len(sizes)
+        thin: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        for place, (left, right) in enumerate(self.pairs):
+            first, second = 2 * place, 2 * place + 1
             # |(U Vᵀ)_ij| is at most the sum of |U_i·| times that of |V_j·|; NaN if a side holds one.
-            bound += 2 * float(sizes[0].max()) * float(sizes[1].max())
-            masks = [size != 0 for size in sizes]
-            counts = [int(mask.sum()) for mask in masks]
+            bound += 2 * read[first] * read[second]
+            counts = [read[count + first], read[count + second]]
             if min(counts) > _DENSE * left.shape[0]:
                 dense += [(left, right), (right, left)]
             elif counts[0] <= counts[1]:
-                thin.append((masks[0], left, right))
+                thin.append((int(counts[0]), masks[first], left, right))
             else:
-                thin.append((masks[1], right, left))
+                thin.append((int(counts[1]), masks[second], right, left))
         if not math.isfinite(bound):
             raise not_finite()
-        thin.sort(key=lambda item: int(item[0].sum()))
-        merged: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
-        for mask, side, other in thin:
-            if merged and int((merged[-1][0] | mask).sum()) <= _MERGE * int(mask.sum()):
-                last = merged[-1]
-                merged[-1] = (last[0] | mask, [*last[1], side], [*last[2], other])
-            elif bool(mask.any()):
-                merged.append((mask, [side], [other]))
-        groups = []
-        for mask, sides, others in merged:
-            rows = mask.nonzero().flatten()
-            groups.append(RowGroup(rows, torch.cat([side[rows] for side in sides], 1), torch.cat(others, 1)))
+        groups = _grouped(sorted((item for item in thin if item[0]), key=lambda item: item[0]))
         sides = [torch.cat(side, 1) for side in zip(*dense, strict=True)]
         return groups, sides[0], sides[1], bound
+
+
+def _grouped(thin: Sequence[tuple[int, Tensor, Tensor, Tensor]]) -> list[RowGroup]:
+    """Return (number of rows, their mask, thin side, other side) in groups; by their number of rows, ascending."""
+    if not thin:
+        return []
+    masks = torch.stack([mask for _, mask, _, _ in thin]).cpu().numpy()
+    merged: list[tuple[Any, list[Tensor], list[Tensor]]] = []
+    for (count, _, side, other), mask in zip(thin, masks, strict=True):
+        union = merged[-1][0] | mask if merged else mask
+        if merged and np.count_nonzero(union) <= _MERGE * count:
+            merged[-1] = (union, [*merged[-1][1], side], [*merged[-1][2], other])
+        else:
+            merged.append((mask, [side], [other]))
+    groups = []
+    for mask, sides, others in merged:
+        rows = torch.from_numpy(np.flatnonzero(mask)).to(sides[0].device, non_blocking=True)
+        groups.append(RowGroup(rows, torch.cat([side[rows] for side in sides], 1), torch.cat(others, 1)))
+    return groups
 
 
 def check_step(largest: float, lr: float, dtype: torch.dtype) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lds.graph._factors import FactorPairs, check_step
-from lds.graph._thinning import Sums, sums_of
+from lds.graph._thinning import Scan, Sums, scan, sums_of
 from lds.graph._tiles import SIDE, Strip, Tiles
 
 # Strips that one product is for: few enough that it stays in the cache through all that is done to it, and many enough
@@ -34,10 +34,12 @@ def step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float) -> Sums
     full = [pad(group.full, (0, 0, 0, padding)) for group in groups]
     strips = list(tiles.strips())
     bands = [strips[k : k + _BAND] for k in range(0, len(strips), _BAND)]
-    starts = torch.tensor([band[0].start for band in bands] + [strips[-1].start + SIDE], device=theta.device)
-    # In a band the rows of a thin side are a slice of the sorted rows.
-    bounds = [torch.searchsorted(group.rows, starts).tolist() for group in groups]
-    found = []
+    starts = torch.arange(len(bands) + 1, device=theta.device) * (_BAND * SIDE)
+    starts.add_(strips[0].start).clamp_(max=strips[-1].start + SIDE)
+    # In a band the rows of a thin side are a slice of the sorted rows. Read at once: a device waits for every reading.
+    found = [torch.searchsorted(group.rows, starts) for group in groups]
+    bounds = torch.stack(found).tolist() if found else []
+    scans = []
     for index, band in enumerate(bands):
         start, stop = band[0].start, band[-1].start + SIDE
         step = left[start:stop] @ right[:, start:]
@@ -51,24 +53,17 @@ def step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float) -> Sums
                 step.index_add_(1, group.rows[low:] - start, other[start:stop] @ group.thin[low:].T)
         for strip in band:
             inside = strip.start - start
-            found.append(_subtract(theta, strip, step[inside : inside + SIDE, inside:], lr))
-    return _joined(found, strips)
+            scans.append(_subtract(theta, strip, step[inside : inside + SIDE, inside:], lr))
+    return sums_of(theta, scans)
 
 
-def _subtract(theta: Tensor, strip: Strip, step: Tensor, lr: float) -> Sums:
+def _subtract(theta: Tensor, strip: Strip, step: Tensor, lr: float) -> Scan:
     segments = theta[strip.segments]
     segments.view(-1, SIDE, SIDE).sub_(step.reshape(SIDE, -1, SIDE).transpose(0, 1), alpha=lr).clamp_(0, 1)
     segments[:SIDE].triu_(1)
-    return sums_of(segments)
+    return scan(segments)
 
 
 def all_sums(theta: Tensor, tiles: Tiles) -> Sums:
     """Return the sums of θ in segments, shape [S, SIDE], strip by strip, so that nothing else is as large."""
-    strips = list(tiles.strips())
-    return _joined([sums_of(theta[strip.segments]) for strip in strips], strips)
-
-
-def _joined(found: list[Sums], strips: list[Strip]) -> Sums:
-    """Return the sums of all strips."""
-    large = [part.large + strip.segments.start * SIDE for part, strip in zip(found, strips, strict=True)]
-    return Sums(torch.cat([part.small for part in found]), torch.cat(large), sum(part.total for part in found))
+    return sums_of(theta, [scan(theta[strip.segments]) for strip in tiles.strips()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 CUT = 0.25
 # Points of the Poisson process for each unit of probability: κ p ≥ λ_p = −log(1 − p) for p ≤ CUT, equal at CUT.
 INTENSITY = -math.log1p(-CUT) / CUT
+# Segments with an entry above CUT that are copied at once.
+_ROWS = 1 << 16
 
 
 class Sums(NamedTuple):
@@ -28,16 +31,42 @@ class Sums(NamedTuple):
     total: float
 
 
-def sums_of(segments: Tensor) -> Sums:
-    """Return the sums of segments, shape [S, C]."""
-    small = segments.sum(1)
-    hot = (segments.amax(1) > CUT).nonzero().flatten()
-    rows = segments[hot]
-    above = rows > CUT
-    row, col = above.nonzero(as_tuple=True)
-    small[hot] = rows.masked_fill(above, 0).sum(1)
-    large = rows[row, col].sum(dtype=torch.float64)
-    return Sums(small, hot[row] * segments.shape[1] + col, float(small.sum(dtype=torch.float64) + large))
+class Scan(NamedTuple):
+    """What a look at segments, shape [S, C], finds without the host having to wait for it.
+
+    Attributes:
+        all: sum of each segment, shape [S].
+        hot: whether an entry is > CUT, shape [S].
+    """
+
+    all: Tensor
+    hot: Tensor
+
+
+def scan(segments: Tensor) -> Scan:
+    """Look at segments, shape [S, C]."""
+    return Scan(segments.sum(1), segments.amax(1) > CUT)
+
+
+def sums_of(segments: Tensor, scans: Sequence[Scan] = ()) -> Sums:
+    """Return the sums of segments, shape [S, C].
+
+    Args:
+        segments: the probabilities.
+        scans: what `scan` found in all of them, part by part, where that is known.
+    """
+    small, hot = (torch.cat(parts) for parts in zip(*(scans or [scan(segments)]), strict=True))
+    length = segments.shape[1]
+    large, totals = [], []
+    for numbers in torch.split(hot.nonzero().flatten(), _ROWS):
+        rows = segments[numbers]
+        above = rows > CUT
+        row, col = above.nonzero(as_tuple=True)
+        small[numbers] = rows.masked_fill(above, 0).sum(1)
+        large.append(numbers[row] * length + col)
+        totals.append(rows[row, col].sum(dtype=torch.float64))
+    total = small.sum(dtype=torch.float64) + torch.stack(totals).sum()
+    return Sums(small, torch.cat(large), float(total))
 
 
 class Numbers(NamedTuple):
@@ -106,5 +135,8 @@ class ThinningSampler:
         place = (ends <= entry[:, None] * ends[:, -1:]).sum(1, keepdim=True).clamp_(max=last)
         p = p.gather(1, place).flatten()
         hit = accept * INTENSITY * p < -torch.log1p(-p)
-        small = torch.unique((segment * (last + 1) + place.flatten())[hit])
-        return torch.cat([self._large[one_by_one < self._large_p], small])
+        # Sorted, the same place lies side by side; what no point hits lies in front. One selection, for a device waits
+        # in each.
+        small = (segment * (last + 1) + place.flatten()).masked_fill_(~hit, -1).sort().values
+        first = torch.diff(small, prepend=small.new_full((1,), -1)) > 0
+        return torch.cat([self._large, small])[torch.cat([one_by_one < self._large_p, first])]

@@ -38,6 +38,7 @@ class Tiles:
     def __init__(self, num_nodes: int) -> None:
         self.num_nodes = num_nodes
         self.per_side = -(-num_nodes // SIDE)
+        self._first: dict[torch.device, Tensor] = {}
 
     @property
     def padded(self) -> int:
@@ -49,11 +50,12 @@ class Tiles:
         """Length of the flat vector."""
         return self.per_side * (self.per_side + 1) // 2 * _AREA
 
-    @cached_property
-    def _first(self) -> Tensor:
-        """Number of the diagonal tile of every strip, int64."""
-        strip = torch.arange(self.per_side)
-        return strip * self.per_side - strip * (strip - 1) // 2
+    def _first_on(self, device: torch.device) -> Tensor:
+        """Return the number of the diagonal tile of every strip, int64."""
+        if device not in self._first:
+            strip = torch.arange(self.per_side, device=device)
+            self._first[device] = strip * self.per_side - strip * (strip - 1) // 2
+        return self._first[device]
 
     def strips(self) -> Iterator[Strip]:
         """Return the strips from the top on."""
@@ -66,12 +68,12 @@ class Tiles:
     def positions(self, row: Tensor, col: Tensor) -> Tensor:
         """Return the places of the entries row < col, int64."""
         strip, column = row // SIDE, col // SIDE
-        tile = self._first.to(row.device)[strip] + column - strip
+        tile = self._first_on(row.device)[strip] + column - strip
         return tile * _AREA + row % SIDE * SIDE + col % SIDE
 
     def pairs(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the entries row < col at these places."""
-        first, tile = self._first.to(positions.device), positions // _AREA
+        first, tile = self._first_on(positions.device), positions // _AREA
         strip = torch.searchsorted(first, tile, right=True) - 1
         column = tile - first[strip] + strip
         return strip * SIDE + positions // SIDE % SIDE, column * SIDE + positions % SIDE

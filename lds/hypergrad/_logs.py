@@ -110,7 +110,7 @@ class NormLog:
         self._values: Tensor | None = None
         self._count = 0
         self._waiting: list[Sequence[Tensor | None]] = []
-        self._patience = 0
+        self._bytes = 0.0  # Of what waits.
         self._device = torch.device("cpu")
         self._totals: dict[int | None, list[float]] = {}  # What was read since the last row came.
 
@@ -120,10 +120,9 @@ class NormLog:
         They may be read later: they must not be written to.
         """
         self._device = like.device
-        if not self._waiting:
-            self._patience = _patience(tensors)
         self._waiting.append(tensors)
-        if len(self._waiting) >= self._patience:
+        self._bytes += _size(tensors)
+        if self._bytes > _BYTES or len(self._waiting) == _STEPS:
             self._note()
 
     def _note(self) -> None:
@@ -132,7 +131,7 @@ class NormLog:
             return
         if self._values is None:
             self._values = torch.zeros(self._shape, dtype=torch.float64, device=self._device)
-        rows, self._waiting = self._waiting, []
+        rows, self._waiting, self._bytes = self._waiting, [], 0
         self._totals = {}
         place = self._values[self._count : self._count + len(rows)]
         self._count += len(rows)
@@ -185,7 +184,7 @@ class NormLog:
     def restore(self, rows: Sequence[Sequence[float]], like: Tensor) -> None:
         """Go on from what `rows` returned."""
         self._values = torch.zeros(self._shape, dtype=torch.float64, device=like.device)
-        self._waiting, self._count = [], len(rows)
+        self._waiting, self._bytes, self._count = [], 0, len(rows)
         self._totals = {}
         if rows:
             self._values[: self._count] = torch.tensor(rows, dtype=torch.float64)
@@ -243,12 +242,12 @@ def _real(x: Tensor) -> Tensor:
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
-def _patience(tensors: Sequence[Tensor | None]) -> int:
-    """Return how many steps such tensors may wait for; none where they are no plain memory."""
+def _size(tensors: Sequence[Tensor | None]) -> float:
+    """Return the bytes that tensors keep; infinite where they are no plain memory."""
     size = 0
     for x in tensors:
         if x is not None:
             if x.layout != torch.strided:
-                return 1
+                return math.inf
             size += x.untyped_storage().nbytes()
-    return min(_STEPS, _BYTES // size) if size else _STEPS
+    return size

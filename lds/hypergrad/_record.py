@@ -68,7 +68,7 @@ class Problem(Shown):
     @cached_property
     def cuda(self) -> frozenset[int]:
         """The CUDA devices whose generators are seeded."""
-        return cuda_devices(chain.from_iterable(self.given))
+        return cuda_devices()
 
     def bind(self, begin: int = 0) -> tuple[Dynamics, list[Any]]:
         """Check the arguments; return Φ bound to the problem, and the leaves of the state before step `begin`.

@@ -294,7 +294,7 @@ def _among_the_first(pairs: npt.NDArray[np.int64], weight: npt.NDArray[np.floati
 
 def _sample(structure: Structure, seed: int) -> tuple[Tensor, Tensor]:
     """Return the pairs i < j of a draw, sorted, and weights 1."""
-    cuda = cuda_devices([structure.edges(0.999)[1]])
+    cuda = cuda_devices()
     with forked(cuda):
         reseed(seed, EVALUATE, cuda=cuda)
         graph = structure.draw()

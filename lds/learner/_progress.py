@@ -17,6 +17,7 @@ from lds._callbacks import EpochRecord
 from lds._frames import frames_of_ours
 from lds._kernel import VARIABLE
 from lds.errors import InputError, NumericalError, OuterStepError, PremiseWarning
+from lds.graph import LearnedPairs
 from lds.hypergrad import SweepDiagnostics, Trajectory
 from lds.learner._kept import Kept, stored
 from lds.learner._task import Params
@@ -129,7 +130,8 @@ class Progress:
         like = cls(outer).live()
         found = _mapping("the whole", values, like)
         _check_kernel(found["kernel"], like["kernel"])
-        theta = _theta(found["theta"], like["theta"])
+        learned = isinstance(outer["structure"], LearnedPairs)
+        theta = _theta(found["theta"], like["theta"], probabilities=not learned)
         if "inner_lr" in outer:
             outer["inner_lr"] = _like("inner_lr", found["inner_lr"], outer["inner_lr"]).to(outer["inner_lr"])
         best, state = found["best"], found["state"]
@@ -137,7 +139,7 @@ class Progress:
             outer,
             outer_step=_count("outer_step", found["outer_step"]),
             history=[_epoch_record(record) for record in _list("history", found["history"])],
-            best=None if best is None else _best(best, params, like["theta"]),
+            best=None if best is None else _best(best, params, like["theta"], probabilities=not learned),
             stale=_count("stale", found["stale"]),
             state=None if state is None else _state(state, params, updater),
             inner_loss=_like("inner_loss", found["inner_loss"], 0.0),
@@ -231,27 +233,29 @@ def _state(value: object, params: Params, updater: Updater) -> State:
     return State(tree[0], tree[1], _count("step", found["step"]))
 
 
-def _best(value: object, params: Params, theta: Tensor) -> Best:
+def _best(value: object, params: Params, theta: Tensor, *, probabilities: bool) -> Best:
     found = _mapping("the best epoch", value, [part.name for part in fields(Best)])
     weights = _mapping("its weights", found["params"], params)
     return Best(
         params={name: _like(name, weights[name], like) for name, like in params.items()},
-        theta=_theta(found["theta"], theta),
+        theta=_theta(found["theta"], theta, probabilities=probabilities),
         es_accuracy=_like("es_accuracy", found["es_accuracy"], 0.0),
         es_loss=_like("es_loss", found["es_loss"], 0.0),
     )
 
 
-def _theta(value: object, like: Tensor) -> Kept:
-    """Return a copy of θ that came as a tensor, or as a file of one."""
+def _theta(value: object, like: Tensor, *, probabilities: bool) -> Kept:
+    """Return a copy of θ, or of what it is a function of, that came as a tensor, or as a file of one."""
     if not isinstance(value, Kept):
         _like("theta", value, like)
         assert isinstance(value, Tensor)
         value = Kept(like.numel(), like.dtype, like.device, torch.split(value.flatten(), like.numel()))
     elif (value.numel, value.dtype) != (like.numel(), like.dtype):
         raise no_fit(f"theta has {value.numel} numbers of {value.dtype}, not {like.numel()} of {like.dtype}")
-    if not all(bool(((part >= 0) & (part <= 1)).all()) for part in value.parts()):
+    if probabilities and not all(bool(((part >= 0) & (part <= 1)).all()) for part in value.parts()):
         raise no_fit("theta holds what is no probability")
+    if not all(bool(part.isfinite().all()) for part in value.parts()):
+        raise no_fit("theta holds NaN or infinity")
     return value
 
 

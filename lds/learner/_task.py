@@ -68,7 +68,7 @@ class Task:
     ) -> None:
         self.num_nodes: int = data.num_nodes
         self.device: torch.device = data.x.device
-        self.cuda = cuda_devices([data.x])
+        self.cuda = cuda_devices()
         self.dtype: torch.dtype = data.x.dtype
         self.known = Known.of(data)
         self.nodes = self.known.nodes
@@ -236,7 +236,8 @@ class Task:
             InputError: the model returns something else.
         """
         result: Tensor = functional_call(self.module, params, (self._features_of(graph), graph))
-        shape = (graph.num_nodes, self.num_classes)
+        rows = graph.num_nodes if isinstance(graph, CandidateGraph) else self.num_nodes  # A draw may be of any kind.
+        shape = (rows, self.num_classes)
         if getattr(result, "shape", None) != shape:
             came = f"shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
             raise InputError(

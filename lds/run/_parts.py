@@ -135,17 +135,9 @@ def on_device(config: TrainConfig | BaselineConfig, data: Data) -> Data:
     """
     if not isinstance(config, TrainConfig) or config.device == TrainConfig.device:
         return data
-    import torch
+    from lds._device import usable
 
-    try:
-        device = torch.device(config.device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"device must be one that torch can use here, such as cpu, got {config.device!r:.80}: {reason}"
-        ) from error
-    return data.to(device)
+    return data.to(usable(config.device))
 
 
 def _parameters(made: Callable[..., Any]) -> dict[str, inspect.Parameter]:

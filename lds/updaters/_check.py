@@ -264,7 +264,7 @@ def unroll(problem: Problem, *, depth: int | None = None) -> Unrolled:
     steps = problem.steps
     leaves, spec = optree.tree_flatten(as_leaves(problem.outer))
     asked = replace(problem, outer=optree.tree_unflatten(spec, leaves))
-    cuda = cuda_devices([*leaves, *optree.tree_leaves(problem.params)])
+    cuda = cuda_devices()
     start = 0 if depth is None else max(steps - depth, 0)
     with forked(cuda):
         reseed(0, INIT, cuda=cuda)
@@ -290,7 +290,7 @@ def run_step(problem: Problem, state: State) -> State:
         with torch.enable_grad():
             return problem.inner(params, outer)
 
-    cuda = cuda_devices([*optree.tree_leaves(state.params), *optree.tree_leaves(problem.outer)])
+    cuda = cuda_devices()
     with forked(cuda):
         reseed(0, state.step, STEP, cuda=cuda)
         result: Any = problem.updater.step(state, problem.outer, inner)

@@ -324,6 +324,8 @@ def test_feature_names():
         ({"validation_fraction": 0}, r"validation_fraction must be a number in \(0, 1\), got 0"),
         ({"graph_threshold": 1.0}, r"graph_threshold must be a number in \[0, 1\), got 1.0"),
         ({"random_state": "x"}, "random_state|seed"),
+        ({"device": "gpu"}, "device must be one that torch can use here, such as cpu, got 'gpu'"),
+        ({"device": None}, "device must be one that torch can use here, such as cpu, got None"),
     ],
 )
 def test_bad_arguments_are_named_when_fitted(options, message):

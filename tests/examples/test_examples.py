@@ -17,7 +17,7 @@ SMALLER = {
     "minibatch_cleaning": ["--epochs=25"],
     "own_data": ["--seeds=2", "--epochs=1"],
     "semi_supervised": ["--datasets", "wine", "iris", "--seeds=1", "--epochs=1"],
-    "tune": ["--trials=4", "--epochs=2"],
+    "tune": ["--trials=8", "--epochs=2"],
     "weight_decay_per_parameter": ["--outer-steps=12"],
     "darts_cell": ["--search-steps=10", "--steps=30", "--seeds=1"],
     "dataset_distillation": ["--outer-steps=40", "--seeds=1", "--starts=3"],
@@ -112,9 +112,9 @@ def check_learned_optimizer(found):
 
 def check_tune(found):
     assert found["best"] >= 0.9
-    assert found["trials"] == 4
+    assert found["trials"] == 8
     assert found["ended early"] >= 1
-    assert found["epochs"] < 4 * 2  # Those of a grid without an end that comes early.
+    assert found["epochs"] < 8 * 2  # Those of a grid without an end that comes early.
 
 
 def test_every_example_has_its_claim_and_its_row():

@@ -48,7 +48,8 @@ COMMAND = TrainConfig("wine", "knn-lds", interval=2, max_epochs=1, samples=2, k=
 
 def read_command(folder: Path, name: str = "config.yaml") -> None:
     """The options of `lds train --config`, up to the training."""
-    with mock.patch("lds.cli._train.train", return_value={"test_accuracy": 0.0, "outer_epochs": 0}):
+    result = {"test_accuracy": 0.0, "outer_epochs": 0}
+    with mock.patch("lds.cli._train.train", return_value=result), mock.patch("lds.cli._train._print_result"):
         code = main(["train", "--config", str(folder / name), "--out", str(folder / "out")])
     if code:
         raise SystemExit(code)

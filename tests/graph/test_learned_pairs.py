@@ -34,6 +34,9 @@ class Gradient:
     def at(self, row, col):
         return self.values
 
+    def entries(self):
+        return None, self.values
+
 
 def some_gradient(seed=1):
     return torch.randn(7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -146,7 +146,7 @@ def peak(steps, horizon):
     return max(seen)
 
 torch.set_num_threads(1)
-peak(2, 1)
+peak(40, 40)  # What is made once a process.
 print(*(peak(*asked) for asked in ((20, 20), (2000, 20), (40, 40))))
 """
 

@@ -61,7 +61,7 @@ def test_of_equals_the_lower_neighbour_comes_first():
 def test_threshold(structure):
     p = theta()
     assert torch.equal(dense(extract(structure, 0.2)), torch.where(p > 0.2, p, 0.0))
-    assert torch.equal(dense(extract(structure)), torch.where(p > 0.5, p, 0.0))
+    assert torch.equal(dense(extract(structure, 0.5)), torch.where(p > 0.5, p, 0.0))
 
 
 def test_sample(structure):

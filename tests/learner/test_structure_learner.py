@@ -247,7 +247,7 @@ class TestStructure:
         assert abs(fit.structure.expected_edges - fit.history[1].expected_edges) < 1e-3
         # Those of the early-stopping nodes came with the epoch, and at last those of all nodes on the same graphs.
         params, logits = evaluated[1]
-        nodes = fit._task.nodes["es"]
+        nodes = fit._known.nodes["es"]
         assert same_bits((fit.params, fit.logits[nodes]), (params, logits[nodes]))
         assert not torch.equal(fit.logits[nodes], evaluated[3][1][nodes])
         assert int(logits.isnan().any(1).sum()) == 48 - nodes.numel()
@@ -406,8 +406,8 @@ class TestData:
         with pytest.raises(DataError, match="finite"):
             learner().fit(data)
         data = blocks()
-        data.es_mask = None
-        with pytest.raises(DataError, match="es_mask"):
+        data.train_mask = None
+        with pytest.raises(DataError, match="train_mask"):
             learner().fit(data)
 
     def test_no_edges(self):

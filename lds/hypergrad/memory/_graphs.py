@@ -19,6 +19,9 @@ from lds.hypergrad.memory._states import Slab
 MEASURED = 2
 
 
+# Bytes for graphs and iterates where nobody says how many, and the share of a CUDA device's free memory.
+BUDGET, SHARE = 3e8, 0.5
+
 # A trajectory of so many steps is looked at in the first one.
 LONG = 10
 
@@ -30,10 +33,14 @@ class KeepGraphs:
     Graphs are kept of as many of the last steps as fit into the budget beside all iterates of the window. Their size is
     measured in the first two steps; if later graphs are larger, the budget is exceeded.
 
+    Without a budget it is 300 MB on the CPU. On a CUDA device it is half of the memory that is free there, what torch
+    holds in reserve included, and at least 300 MB: a step that is run again takes time that a large card can save. This
+    has not been run on such a device.
+
     Memory: the budget, or that of `KeepStates` where this is more. Time: that of a plain unroll where all graphs fit.
 
     Args:
-        budget: bytes for graphs and iterates.
+        budget: bytes for graphs and iterates; None chooses as above.
 
     Raises:
         InputError: the budget is negative.
@@ -47,15 +54,28 @@ class KeepGraphs:
         tensor(0.9375)
     """
 
-    budget: float = 3e8
+    budget: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.budget >= 0:
+        if self.budget is not None and not self.budget >= 0:
             raise InputError(f"budget must be a number of bytes >= 0, got {self.budget!r}")
 
     def tape(self, dynamics: Dynamics, leaves: Sequence[Any], first: int, last: int) -> GraphsTape:
         """Return an empty tape."""
-        return GraphsTape(dynamics, leaves, first, last, self.budget)
+        budget = _budget(leaves) if self.budget is None else self.budget
+        return GraphsTape(dynamics, leaves, first, last, budget)
+
+
+def _budget(leaves: Sequence[Any]) -> float:
+    """Return the budget where none is given: what the device that has the least room for the leaves affords."""
+    devices = {x.device for x in leaves if isinstance(x, Tensor) and x.device.type == "cuda"}
+    return max(min((SHARE * _free(device) for device in devices), default=BUDGET), BUDGET)
+
+
+def _free(device: torch.device) -> int:
+    """Return the free bytes of a CUDA device, and those that torch holds there and does not use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 class GraphsTape:

@@ -17,30 +17,59 @@ class Slab:
 
     Slabs rather than a list of tensors: many small allocations of mixed lifetime fragment the heap, which costs
     more memory than the states themselves. Each leaf keeps its strides (see `dense_strides`).
+
+    What CUDA devices are to keep on the CPU lies in pinned memory: copies then run beside the computation. They are in
+    the order of a device's stream, so that only another stream has to wait for them, by an event.
     """
 
     def __init__(self, rows: int, leaves: Sequence[Any], device: torch.device | str | None = None) -> None:
         self._kinds = [(x.shape, x.numel(), x.device) if isinstance(x, Tensor) else None for x in leaves]
+        self._pinned = [_to_pin(x, device) for x in leaves]
         self._columns: list[Any] = [
-            x.new_empty(rows * x.numel(), device=device) if isinstance(x, Tensor) else [None] * rows for x in leaves
+            x.new_empty(rows * x.numel(), device=device, pin_memory=pinned) if isinstance(x, Tensor) else [None] * rows
+            for x, pinned in zip(leaves, self._pinned, strict=True)
         ]
+        self._stored: dict[torch.device, torch.cuda.Event] = {}  # The last copy from each device.
         self._strides: list[list[Sequence[int]]] = [[()] * rows for _ in leaves]
 
     def store(self, row: int, leaves: Sequence[Any]) -> None:
         """Copy leaves into a row."""
-        for column, kind, strides, leaf in zip(self._columns, self._kinds, self._strides, leaves, strict=True):
+        columns = zip(self._columns, self._kinds, self._strides, self._pinned, leaves, strict=True)
+        for column, kind, strides, pinned, leaf in columns:
             if kind is None:
                 column[row] = leaf
             else:
                 strides[row] = dense_strides(leaf)
-                column.as_strided(kind[0], strides[row], row * kind[1]).copy_(leaf)
+                column.as_strided(kind[0], strides[row], row * kind[1]).copy_(leaf, non_blocking=pinned)
+        for device in self._async_devices():
+            self._stored.setdefault(device, _event()).record(torch.cuda.current_stream(device))
 
     def load(self, row: int) -> list[Any]:
         """Return the leaves of a row, on the device they came from; views of the slab where that is its own."""
+        for device, event in self._stored.items():
+            torch.cuda.current_stream(device).wait_event(event)
+        columns = zip(self._columns, self._kinds, self._strides, self._pinned, strict=True)
         return [
-            column[row] if kind is None else column.as_strided(kind[0], strides[row], row * kind[1]).to(kind[2])
-            for column, kind, strides in zip(self._columns, self._kinds, self._strides, strict=True)
+            column[row]
+            if kind is None
+            else column.as_strided(kind[0], strides[row], row * kind[1]).to(kind[2], non_blocking=pinned)
+            for column, kind, strides, pinned in columns
         ]
+
+    def _async_devices(self) -> set[torch.device]:
+        """Return the devices whose copies the host does not wait for."""
+        return {kind[2] for kind, pinned in zip(self._kinds, self._pinned, strict=True) if kind is not None and pinned}
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
+def _to_pin(leaf: Any, device: torch.device | str | None) -> bool:
+    """Tell whether a leaf is of a CUDA device, and to be kept on the CPU."""
+    if not isinstance(leaf, Tensor) or device is None:
+        return False
+    return leaf.device.type == "cuda" and torch.device(device).type == "cpu"
 
 
 def dense_strides(leaf: Tensor) -> Sequence[int]:
@@ -75,6 +104,8 @@ class KeepStates:
 @dataclass(frozen=True)
 class Offload:
     """Keep every iterate on another device, by default in the memory of the CPU.
+
+    From a CUDA device the iterates go to pinned memory, and nobody waits for the copies; not yet run on such a device.
 
     Memory: horizon × (size of the state) over there, one state on the device that computes.
 
