@@ -64,14 +64,14 @@ class CandidateGradient:
         touched: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
         self._index = index
-        self._factors, self._weights = factors, weights
+        self.factors, self.weights = factors, weights
         self._touched = tuple(touched)
 
     def __add__(self, other: CandidateGradient) -> CandidateGradient:
         """Return the sum."""
-        factors = _sum(self._factors, other._factors)
+        factors = _sum(self.factors, other.factors)
         return CandidateGradient(
-            self._index, factors, _sum(self._weights, other._weights), self._touched + other._touched
+            self._index, factors, _sum(self.weights, other.weights), self._touched + other._touched
         )
 
     def at(self, row: Tensor, col: Tensor) -> Tensor:
@@ -86,12 +86,12 @@ class CandidateGradient:
 
     def entries(self) -> tuple[Tensor | None, Tensor]:
         """Return the places of all candidates with a gradient, sorted, and the gradients; None are all places."""
-        if self._factors is None and self._weights is None and self._touched:
+        if self.factors is None and self.weights is None and self._touched:
             places, position = torch.unique(torch.cat([places for places, _ in self._touched]), return_inverse=True)
             values = torch.cat([values for _, values in self._touched])
             return places, values.new_zeros(places.shape).index_add_(0, position, values)
-        total = None if self._factors is None else self._factors.at(self._index.row, self._index.col)
-        total = _sum(total, self._weights)
+        total = None if self.factors is None else self.factors.at(self._index.row, self._index.col)
+        total = _sum(total, self.weights)
         assert total is not None
         for places, values in self._touched:
             total = total.index_add(0, places, values)
