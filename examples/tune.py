@@ -8,6 +8,8 @@ the better half at the same epoch. Settings are chosen on the early-stopping nod
     python examples/tune.py --trials 10 --epochs 8
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
