@@ -11,15 +11,21 @@ import pytest
 import lds
 
 # They are told by a type alone.
-ALIASES = {"Coefficient", "Noise", "Objective", "PyTree"}
+ALIASES = {"Coefficient", "LogName", "Noise", "Objective", "PyTree"}
 PACKAGES = [
     "lds",
+    "lds.ablate",
     "lds.data",
+    "lds.distributed",
+    "lds.estimator",
     "lds.graph",
     "lds.hypergrad",
     "lds.learner",
     "lds.nn",
     "lds.nn.gat",
+    "lds.report",
+    "lds.run",
+    "lds.sweep",
     "lds.transforms",
     "lds.updaters",
     "lds.updaters.schedules",

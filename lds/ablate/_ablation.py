@@ -43,6 +43,11 @@ class AblationConfig:
 
     Raises:
         InputError: a list is empty or holds a value twice, a number is out of range, or the method learns no structure.
+
+    Example:
+        >>> config = AblationConfig(TrainConfig("wine", "knn-lds"), horizons=[0, 5, 20], seeds=[0, 1])
+        >>> config.as_dict()["horizons"]
+        [0, 5, 20]
     """
 
     train: TrainConfig
@@ -93,6 +98,11 @@ class Row:
             nodes. None where `score` is for both.
         seconds: wall time.
         peak_rss_mb: largest resident memory of the run's process, MiB.
+
+    Example:
+        >>> row = Row(horizon=5, seed=0, score=0.9, selection=None, seconds=1.5, peak_rss_mb=300.0)
+        >>> row.chosen_by
+        0.9
     """
 
     horizon: int
@@ -120,7 +130,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A horizon, and why."""
+    """A horizon, and why.
+
+    Example:
+        >>> rows = (Row(0, 0, 0.7, None, 1.0, 300.0), Row(5, 0, 0.9, None, 1.0, 300.0))
+        >>> isinstance(Ablation(rows).recommendation(), Recommendation)
+        True
+    """
 
     horizon: int
     reason: str

@@ -52,6 +52,14 @@ def fidelity(
     Raises:
         DataError, InputError: as for `StructureLearner.fit`.
         NumericalError: the full hypergradient is zero, NaN or infinite.
+
+    Example:
+        >>> import lds
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> curve = fidelity(lds.StructureLearner(graph=KNNGraph(5)), load("iris"), steps=3)
+        >>> round(curve.cosine[-1], 4)  # The deepest is the full hypergradient.
+        1.0
     """
     from lds.hypergrad import truncation_curve
 

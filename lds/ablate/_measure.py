@@ -60,6 +60,14 @@ def ablate(
             work in it; or the data or the version is another than before, see `run_sweep`.
         DataError: the data set is unknown, missing or corrupt.
         StorageError: a file cannot be written.
+
+    Example:
+        >>> from lds.run import TrainConfig
+        >>> short = TrainConfig("iris", "knn-lds", max_epochs=1, interval=2, candidates="knn:3", samples=1)
+        >>> config = AblationConfig(short, horizons=[1], seeds=[0], fidelity_steps=2)
+        >>> ablation, outcomes = ablate(config, "depths", progress=False)
+        >>> ablation.horizons, len(ablation.curve.cosine)
+        ([1], 3)
     """
     out = Path(out)
     data_root = None if data_root is None else os.fspath(data_root)
@@ -125,13 +133,12 @@ def measure(
         LDSError: a training failed, or returned no finite score of that name; the message has its traceback.
 
     Example:
-        With `train(horizon, seed)` in a module of your own::
+        `max` stands here for your own `train(horizon, seed)`:
 
-            found = measure(
-                train, horizons=[0, 5, 20], seeds=[0, 1], score="validation loss", lower_is_better=True
-            )
-            print(found.table())
-            found.write("runs/horizons")
+        >>> found = measure(max, horizons=[0, 5], seeds=[1], score="depth", progress=False)
+        >>> found.recommendation().horizon
+        5
+        >>> found.write("horizons")
     """
     check_lists(horizons, seeds)
     check_score(score)

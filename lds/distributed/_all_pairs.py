@@ -78,6 +78,16 @@ class ShardedAllPairs(AllPairs):
 
     Raises:
         InputError: an index is out of range, or there are more ranks than strips of 64 rows.
+
+    Example:
+        One process, where `torchrun` starts several:
+
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> edges = torch.tensor([[0, 1], [1, 2]])
+        >>> ShardedAllPairs(3, edges, ranks=Ranks()).expected_edges
+        2.0
+        >>> dist.destroy_process_group()
     """
 
     def __init__(

@@ -138,6 +138,16 @@ class ShardedCandidatePairs(CandidatePairs):
 
     Raises:
         InputError: an index is out of range, or a rank is left without candidates.
+
+    Example:
+        One process, where `torchrun` starts several:
+
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> edges = torch.tensor([[0, 1], [1, 2]])
+        >>> ShardedCandidatePairs(3, edges, ranks=Ranks(), candidates=torch.tensor([[0], [2]])).pairs.tolist()
+        [[0, 0, 1], [1, 2, 2]]
+        >>> dist.destroy_process_group()
     """
 
     def __init__(

@@ -45,6 +45,16 @@ class ShardedFeatures:
         x: all rows, of which this rank copies its own: a tensor or `SparseMatrix` [N, F], the former perhaps over a
             memory-mapped file, of which only these rows are read.
         ranks: the processes.
+
+    Example:
+        One process, where `torchrun` starts several:
+
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> x = ShardedFeatures(torch.eye(3), Ranks())
+        >>> (x @ torch.ones(3, 1)).flatten().tolist()
+        [1.0, 1.0, 1.0]
+        >>> dist.destroy_process_group()
     """
 
     def __init__(self, x: Tensor | SparseMatrix, ranks: Ranks) -> None:

@@ -22,9 +22,14 @@ class Ranks:
         InputError: `torch.distributed` was not started.
 
     Example:
+        One process, where `torchrun` starts several:
+
         >>> import torch.distributed as dist
-        >>> dist.init_process_group("gloo")  # doctest: +SKIP
-        >>> ranks = Ranks()  # doctest: +SKIP
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> ranks = Ranks()
+        >>> ranks.sum(torch.ones(2)).tolist(), ranks.size
+        ([1.0, 1.0], 1)
+        >>> dist.destroy_process_group()
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:

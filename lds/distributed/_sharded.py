@@ -30,7 +30,19 @@ class Sharded:
         InputError: it is another structure, or no processes were started.
 
     Example:
-        >>> learner = StructureLearner(edges=Sharded(CandidatePairs, candidates=pairs))  # doctest: +SKIP
+        One process, where `torchrun` starts several:
+
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> from lds.data import load
+        >>> from lds.graph import KNNGraph
+        >>> from lds.learner import StructureLearner
+        >>> learner = StructureLearner(
+        ...     graph=KNNGraph(3), edges=Sharded(CandidatePairs), inner_steps=2, max_epochs=1, samples=1
+        ... )
+        >>> learner.fit(load("iris")).logits.shape
+        torch.Size([150, 3])
+        >>> dist.destroy_process_group()
     """
 
     def __init__(self, structure: Any, ranks: Ranks | None = None, **arguments: Any) -> None:

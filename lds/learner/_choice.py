@@ -39,7 +39,7 @@ class Score:
         accuracy: share of them that is classified correctly.
         loss: mean cross-entropy.
         excess: mean loss less that of the best learner, node by node.
-        error: standard error of that difference, over the nodes.
+        error: standard error of that difference, over the nodes; each with its mean over the repeats.
 
     Example:
         >>> from lds.data import load
@@ -62,7 +62,7 @@ class Choice:
     Attributes:
         name: the learner to trust.
         scores: of each learner by its name, from the simplest on.
-        nodes: number of held-out nodes, over all folds.
+        nodes: number of held-out nodes, over all folds; each counts once, however often it is repeated.
         reason: a sentence that says why.
 
     Example:
@@ -92,7 +92,7 @@ def choose(data: Data, learners: Mapping[str, Learner], *, folds: int = 5, repea
         data: as for `StructureLearner.fit`.
         learners: learners by their names, the simplest first.
         folds: number of folds.
-        repeats: how often to share out anew.
+        repeats: how often to share out anew; a node's loss is its mean over them.
         seed: seed of the folds and of all training.
 
     Raises:
@@ -116,8 +116,9 @@ def choose(data: Data, learners: Mapping[str, Learner], *, folds: int = 5, repea
     check_integer("repeats", repeats)
     data = ready(data, weights="initial")
     splits = [split for repeat in range(repeats) for split in _folds(data, folds, mix(seed, repeat))]
-    losses: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in learners}
-    right: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in learners}
+    # Node by node: repeats hold out the same nodes again, and tell nothing of other ones.
+    losses = {name: data.y.new_zeros(data.num_nodes, dtype=torch.float64) for name in learners}
+    right = {name: torch.zeros_like(loss) for name, loss in losses.items()}
     for number, masks in enumerate(splits):
         part = copy(data)
         part.update(masks)
@@ -125,15 +126,17 @@ def choose(data: Data, learners: Mapping[str, Learner], *, folds: int = 5, repea
         for name, learner in learners.items():
             logits = learner.fit(part, seed=mix(seed, number) % 2**31).logits.detach().double()
             loss = torch.nn.functional.cross_entropy(logits[held], data.y[held], reduction="none")
-            losses[name].append(loss.cpu().numpy())
-            right[name].append((logits[held].argmax(1) == data.y[held]).cpu().numpy())
+            losses[name][held] += loss / repeats
+            right[name][held] += (logits[held].argmax(1) == data.y[held]) / repeats
+    labelled = data.train_mask | data.val_mask | data.es_mask
     return _chosen(
-        {name: np.concatenate(found) for name, found in losses.items()},
-        {name: np.concatenate(found) for name, found in right.items()},
+        {name: found[labelled].cpu().numpy() for name, found in losses.items()},
+        {name: found[labelled].cpu().numpy() for name, found in right.items()},
     )
 
 
-def _chosen(losses: Mapping[str, npt.NDArray[np.float64]], right: Mapping[str, npt.NDArray[np.bool_]]) -> Choice:
+def _chosen(losses: Mapping[str, npt.NDArray[np.float64]], right: Mapping[str, npt.NDArray[np.float64]]) -> Choice:
+    """Return the choice by the mean loss, and share of right classes, of every node."""
     best = min(losses, key=lambda name: float(losses[name].mean()))
     scores = {}
     for name, loss in losses.items():

@@ -41,6 +41,12 @@ def write_report(
             matplotlib or Jinja2 is not installed.
         DataError: a file of a folder is malformed.
         StorageError: a file cannot be written: the disk is full, or the folder read-only.
+
+    Example:
+        >>> from lds.run import BaselineConfig, train
+        >>> result = train(BaselineConfig("iris", "logreg"), Path("iris"), progress=False)
+        >>> write_report("iris").name
+        'report.html'
     """
     _need("matplotlib", "jinja2")
     from lds.report._page import render_page
@@ -77,6 +83,12 @@ def score_table(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     Raises:
         InputError: there is no such style, no run that has ended, or a folder is not what it must be.
         DataError: a file of a folder is malformed.
+
+    Example:
+        >>> from lds.run import BaselineConfig, train
+        >>> result = train(BaselineConfig("iris", "logreg"), Path("scores"), progress=False)
+        >>> "logreg" in score_table("scores", "csv")
+        True
     """
     _need("matplotlib", "jinja2")
     from lds.report._sections import read_folder, score_tables

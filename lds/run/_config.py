@@ -148,15 +148,20 @@ class TrainConfig(DataConfig):
         max_epochs: outer epochs, at most; unlimited when not given.
         samples: graphs averaged for a prediction.
         noise: replay or resample the draws of the inner steps in the sweep.
-        model: your own network in place of the GCN, package.module:Class, made with the numbers of features and classes
-            and called with (x, graph), or, on candidates, with (x, edge_index, edge_weight) as those of
-            torch_geometric.
+        model: network in place of the GCN of the paper: gcn, sage, sgc or appnp of lds.nn, or your own,
+            package.module:Class, made with the numbers of features and classes and called with (x, graph), or, on
+            candidates, with (x, edge_index, edge_weight) as those of torch_geometric.
         init_args: further arguments of the model, e.g. "{hidden_channels: 32, num_layers: 2}".
         updater: inner updater, a name of lds.updaters such as SGD or AdamW, or package.module:Class; Adam when not
             given.
         updater_args: arguments of the updater, e.g. "{momentum: 0.9}"; lr is inner-lr when not given.
         device: where to train, such as cpu or cuda:0.
         seed: seed of the split, the deleted edges and the training.
+
+    Example:
+        >>> config = TrainConfig("wine", "knn-lds", k=20, tau=10)
+        >>> config.source, config.seed
+        ('wine', 0)
     """
 
     method: NetworkMethod = "lds"
@@ -222,8 +227,13 @@ class TrainConfig(DataConfig):
     def _check_parts(self) -> None:
         for name, arguments in (("model", "init_args"), ("updater", "updater_args")):
             path, values = getattr(self, name), getattr(self, arguments)
-            if path is not None and (name == "model" or ":" in path) and not _IMPORT_PATH.fullmatch(path):
-                raise InputError(f"{name} must be package.module:Class, got {path!r:.80}; put a colon before the class")
+            if name == "model" and path is not None and path.lower() in NETWORKS:
+                object.__setattr__(self, name, path.lower())
+            elif path is not None and (name == "model" or ":" in path) and not _IMPORT_PATH.fullmatch(path):
+                known = NETWORKS if name == "model" else ()
+                advice = meant(path, known) or "; put a colon before the class"
+                needed = ", ".join((*known, "or package.module:Class")) if known else "package.module:Class"
+                raise InputError(f"{name} must be {needed}, got {path!r:.80}{advice}")
             if values is None:
                 continue
             if path is None:
@@ -232,11 +242,19 @@ class TrainConfig(DataConfig):
             text = json.dumps(parse_arguments(arguments, values), sort_keys=True, ensure_ascii=False)
             object.__setattr__(self, arguments, text)
         if self.model is not None:
+            taken = NETWORKS.get(self.model, {})
             for name, default in (("hidden", TrainConfig.hidden), ("dropout", TrainConfig.dropout)):
-                if getattr(self, name) != default:
+                if getattr(self, name) == default:
+                    continue
+                if name not in taken:
+                    takers = [network for network, options in NETWORKS.items() if name in options]
                     raise InputError(
-                        f"{name} belongs to the network of the package, but model {self.model} came; give what it "
-                        "takes in init_args"
+                        f"{name} belongs to {', '.join(takers)} of the package, but model {self.model} came; give what "
+                        "it takes in init_args"
+                    )
+                if taken[name] in parse_arguments("init_args", self.init_args):
+                    raise InputError(
+                        f"{name} and {taken[name]} of init_args are the same, but both came; give one of them"
                     )
 
     def without_effect(self, *, has_edges: bool) -> list[str]:
@@ -280,6 +298,10 @@ class BaselineConfig(DataConfig):
 
     Raises:
         InputError: an unknown method, a hyperparameter that the method does not use, or one out of range.
+
+    Example:
+        >>> BaselineConfig("iris", "svm", C=10.0).hyperparameters
+        {'C': 10.0}
     """
 
     method: EstimatorMethod = "logreg"
@@ -329,6 +351,9 @@ _OF_STRUCTURES = (
 # Of structures on candidate pairs.
 OF_CANDIDATES = ("score", "outer_updater", "pull", "sparsity", "smoothness")
 _CANDIDATES = ("knn", "random", "given")
+# Networks of lds.nn by their short names, and the options that they take, by what they call them.
+_SIZES = {"hidden": "hidden_channels", "dropout": "dropout"}
+NETWORKS: Mapping[str, Mapping[str, str]] = {"gcn": _SIZES, "sage": _SIZES, "sgc": {}, "appnp": _SIZES}
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Arguments of the parts that a configuration names, which files may hold as mappings.
 _ARGUMENTS = ("init_args", "updater_args")
@@ -405,6 +430,12 @@ def make_config(mapping: Mapping[str, Any]) -> TrainConfig | BaselineConfig:
 
     Raises:
         InputError: no mapping, an unknown method or field, no data, or a value of the wrong type or out of range.
+
+    Example:
+        >>> make_config({"dataset": "wine", "method": "svm", "C": 1}).C
+        1.0
+        >>> type(make_config({"dataset": "wine", "method": "knn-lds"})).__name__
+        'TrainConfig'
     """
     if not isinstance(mapping, Mapping):
         raise InputError(f"a configuration must be fields and their values, got {mapping!r:.80}")

@@ -18,6 +18,11 @@ def load_data(config: TrainConfig | BaselineConfig) -> Data:
     Raises:
         InputError: an option does not go with the data.
         DataError: the data set is unknown, missing or corrupt, or the file is missing, malformed or inconsistent.
+
+    Example:
+        >>> from lds.run import TrainConfig, load_data
+        >>> load_data(TrainConfig("iris", "ffnn")).num_classes
+        3
     """
     # Here, and not above: the command line must answer without torch.
     from lds.data import load, read

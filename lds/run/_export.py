@@ -62,6 +62,16 @@ def export_graph(graph: Data, path: Path, format: str, *, force: bool = False) -
     Raises:
         InputError: the format is unknown, or the file is there, or is one that a run, a sweep or an ablation wrote.
         StorageError: the file cannot be written.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> pairs = torch.tensor([[0, 1], [1, 0]])
+        >>> graph = Data(edge_index=pairs, edge_weight=torch.tensor([0.75, 0.75]), num_nodes=2)
+        >>> export_graph(graph, Path("graph.csv"), "csv")
+        >>> print(Path("graph.csv").read_text(), end="")
+        source,target,weight
+        0,1,0.75
     """
     if format not in EXPORT_FORMATS:
         raise InputError(f"format must be one of {', '.join(EXPORT_FORMATS)}, got {format!r}")

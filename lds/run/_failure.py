@@ -43,6 +43,16 @@ def replay_failure(out: Path, *, config: TrainConfig | BaselineConfig | None = N
         InputError: there is no failure in the folder, or one of another configuration, version or data set, or of
             another number of threads.
         DataError: as for `train`; also where failure.pt is damaged.
+
+    Example:
+        >>> from lds.run import TrainConfig, train
+        >>> config = TrainConfig("iris", "knn-lds", inner_lr=1e38, weight_decay=0.0)
+        >>> train(config, Path("failed"), progress=False)
+        Traceback (most recent call last):
+        lds.errors.NumericalError: in outer step 1, ...
+        >>> replay_failure(Path("failed"))
+        Traceback (most recent call last):
+        lds.errors.OuterStepError: in outer step 1, ...
     """
     with stops_later():
         from lds.learner import StructureLearner

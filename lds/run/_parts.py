@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lds._checks import meant
 from lds.errors import InputError
-from lds.run._config import BaselineConfig, TrainConfig, parse_arguments
+from lds.run._config import NETWORKS, BaselineConfig, TrainConfig, parse_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def make_model(config: TrainConfig) -> Callable[[int, int], nn.Module]:
-    """Return the factory of the network that a configuration names: the GCN of the paper, or `package.module:Class`.
+    """Return the factory of the network that a configuration names: one of `lds.nn`, or `package.module:Class`.
 
+    None is the GCN of the paper. One of `lds.nn` takes hidden and dropout of the configuration, where it has them.
     The class, or function, is called with the number of features, the number of classes and init_args; where it takes
     in_channels and out_channels, as models of torch_geometric do, with these names. A module whose forward takes an
     edge_index becomes a `lds.nn.Backbone`; others are called with (x, graph).
@@ -29,12 +30,17 @@ def make_model(config: TrainConfig) -> Callable[[int, int], nn.Module]:
     Raises:
         InputError: it cannot be imported, or takes other arguments.
     """
-    from lds.nn import GCN
+    from lds.nn import APPNP, GCN, SAGE, SGC
 
     if config.model is None:
         return partial(GCN, hidden_channels=config.hidden, dropout=config.dropout)
-    made = import_object("model", config.model)
     arguments = parse_arguments("init_args", config.init_args)
+    if config.model in NETWORKS:
+        made: Callable[..., Any] = {"gcn": GCN, "sage": SAGE, "sgc": SGC, "appnp": APPNP}[config.model]
+        taken = NETWORKS[config.model]
+        arguments = {argument: getattr(config, option) for option, argument in taken.items()} | arguments
+    else:
+        made = import_object("model", config.model)
     by_name = {"in_channels", "out_channels"} <= _parameters(made).keys()
     sizes: dict[str, int] = {"in_channels": 1, "out_channels": 1} if by_name else {}
     _check_call("model", config.model, made, () if by_name else (1, 1), sizes | arguments, "init_args")

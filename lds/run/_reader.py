@@ -389,6 +389,13 @@ def read_structure(folder: Path) -> Structure:
     Raises:
         InputError: there is no run in the folder, or it has not ended, or its method has no graph.
         DataError: a file of the run is missing or damaged.
+
+    Example:
+        >>> from lds.run import TrainConfig, train
+        >>> config = TrainConfig("iris", "knn-gcn", k=5)
+        >>> result = train(config, Path("iris"), progress=False)
+        >>> read_structure(Path("iris")).num_nodes
+        150
     """
     config = read_config(folder)
     method = METHOD[config.method]
@@ -490,6 +497,14 @@ def read_node_names(folder: Path, num_nodes: int) -> list[str] | None:
 
     Raises:
         DataError: the file is damaged, or that of another run.
+
+    Example:
+        >>> from lds.run import BaselineConfig, train
+        >>> rows = ["id,size,label", *(f"n{i},{i % 2},{i % 2}" for i in range(40))]
+        >>> _ = Path("nodes.csv").write_text(chr(10).join(rows))
+        >>> result = train(BaselineConfig(data="nodes.csv"), Path("named"), progress=False)
+        >>> read_node_names(Path("named"), 40)[:2]
+        ['n0', 'n1']
     """
     return _read_names(folder, NODE_NAMES, "nodes", partial(_check_names, num_nodes=num_nodes))
 

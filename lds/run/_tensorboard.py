@@ -31,6 +31,10 @@ class TensorBoard(Callback):
 
     Raises:
         InputError: TensorBoard is not installed.
+
+    Example:
+        >>> from lds.run import TensorBoard  # doctest: +SKIP
+        >>> log = TensorBoard(Path("events"))  # doctest: +SKIP
     """
 
     def __init__(self, folder: Path) -> None:

@@ -67,6 +67,12 @@ def train(
         NumericalError: a number is NaN or infinite; what it takes to run into it again is saved.
         Interrupted: SIGINT or SIGTERM came, while a structure was learned; where learning stood is saved.
         StorageError: a file cannot be written.
+
+    Example:
+        >>> from lds.run import BaselineConfig, train
+        >>> result = train(BaselineConfig("iris", "logreg"), Path("iris"), progress=False)
+        >>> result["test_accuracy"] > 0.8
+        True
     """
     with RunFolder(out, config.as_dict()) as folder:
         return _run(config, folder, progress=progress, log=log, further=callbacks)
@@ -94,6 +100,12 @@ def resume(
             process is at work in it.
         DataError, NumericalError, Interrupted, StorageError: as for `train`; DataError also where a file of the run is
             damaged.
+
+    Example:
+        >>> from lds.run import BaselineConfig, resume, train
+        >>> first = train(BaselineConfig("iris", "logreg"), Path("once"), progress=False)
+        >>> resume(Path("once"), progress=False) == first  # It has ended.
+        True
     """
     config = config_of(out, config)
     if (out / RESULT).exists():  # Before the folder is locked, for which its disk must be writable.
@@ -116,6 +128,13 @@ def train_once(
 
     Raises:
         InputError, DataError, NumericalError, Interrupted, StorageError: as for `train` and `resume`.
+
+    Example:
+        >>> from lds.run import BaselineConfig, train_once
+        >>> config = BaselineConfig("iris", "logreg")
+        >>> first = train_once(config, Path("again"), progress=False)
+        >>> train_once(config, Path("again"), progress=False) == first
+        True
     """
     if (out / CONFIG).exists():
         return resume(out, config=config, progress=progress, callbacks=callbacks)

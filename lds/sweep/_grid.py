@@ -51,6 +51,13 @@ def run_sweep(
         InputError: the folder holds something else or another grid, or another process runs this one; or a file of
             the user has changed since a run on it, or runs would be added to those of another version of the package.
         StorageError: a file cannot be written.
+
+    Example:
+        >>> from lds.sweep import ProcessEngine
+        >>> grid = {"dataset": "iris", "method": "logreg", "seed": 0}
+        >>> spec = Spec.make({"name": "first", "runs": [grid]})
+        >>> [outcome.status for outcome in run_sweep(spec, "first", ProcessEngine(1), progress=False)]
+        ['done']
     """
     out = Path(out).absolute()
     claim(spec, out)

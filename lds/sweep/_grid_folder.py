@@ -46,6 +46,13 @@ def read_results(path: Path | str) -> list[Outcome]:
 
     Raises:
         InputError: there is no ledger, or a line of it is no outcome.
+
+    Example:
+        >>> from lds.sweep import ProcessEngine, run_sweep
+        >>> spec = Spec.make({"name": "first", "runs": [{"dataset": "iris", "method": "logreg"}]})
+        >>> outcomes = run_sweep(spec, "first", ProcessEngine(1), progress=False)
+        >>> read_results("first") == outcomes
+        True
     """
     path = Path(path)
     if not path.is_dir():

@@ -33,6 +33,11 @@ class Outcome:
         status: done or failed.
         result: what the run's result.json holds; None for a failed run.
         error: type, message and traceback; None for a run that is done.
+
+    Example:
+        >>> outcome = Outcome({"dataset": "iris", "method": "svm", "seed": 0}, "done", {"test_accuracy": 0.9})
+        >>> outcome.key
+        '{"dataset":"iris","method":"svm","seed":0}'
     """
 
     config: dict[str, Any]

@@ -34,6 +34,11 @@ class ProcessEngine:
     Args:
         jobs: how many at a time.
         threads: threads of each.
+
+    Example:
+        >>> from lds.sweep import Job, ProcessEngine
+        >>> [reply.result for job, reply in ProcessEngine(1).run([Job("two to the third", pow, (2, 3))])]
+        [8]
     """
 
     def __init__(self, jobs: int, threads: int = 1) -> None:

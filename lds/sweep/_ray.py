@@ -23,6 +23,10 @@ class RayEngine:
 
     Raises:
         InputError: Ray is not installed.
+
+    Example:
+        >>> from lds.sweep import RayEngine  # doctest: +SKIP
+        >>> engine = RayEngine("auto", jobs=8)  # doctest: +SKIP
     """
 
     def __init__(self, address: str = "auto", jobs: int | None = None, threads: int = 1) -> None:

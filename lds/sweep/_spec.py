@@ -35,6 +35,12 @@ class Spec:
         description: what the runs are for.
         runs: the grids as they were given; a list among the values is an axis.
         configs: a configuration for every run, in the order of the grids, the last axis fastest.
+
+    Example:
+        >>> grid = {"dataset": "iris", "method": "svm", "C": [0.1, 1.0], "seed": [1, 2]}
+        >>> spec = Spec.make({"name": "svm", "runs": [grid]})
+        >>> [(config.C, config.seed) for config in spec.configs]
+        [(0.1, 1), (0.1, 2), (1.0, 1), (1.0, 2)]
     """
 
     name: str

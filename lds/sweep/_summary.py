@@ -51,6 +51,12 @@ class Setting:
         seeds: the seeds of the runs that are done.
         results: what their result.json holds, seed for seed.
         failed: number of runs that failed.
+
+    Example:
+        >>> results = [{"test_accuracy": 0.9}, {"test_accuracy": 0.8}]
+        >>> setting = Setting({"dataset": "iris", "method": "svm"}, seeds=[0, 1], results=results, failed=0)
+        >>> setting.test, round(setting.mean("test_accuracy").mean, 2)
+        ([0.9, 0.8], 0.85)
     """
 
     setting: dict[str, Any]
@@ -82,7 +88,16 @@ class Setting:
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[Setting]:
-    """Group outcomes over seeds; settings in the order of their first run, seeds in ascending order."""
+    """Group outcomes over seeds; settings in the order of their first run, seeds in ascending order.
+
+    Example:
+        >>> outcomes = [  # As `run_sweep` and `read_results` return them.
+        ...     Outcome({"dataset": "iris", "method": "svm", "C": C, "seed": seed}, "done", {"es_accuracy": es})
+        ...     for C, seed, es in [(1.0, 0, 0.9), (1.0, 1, 0.8), (10.0, 0, 1.0), (10.0, 1, 0.9)]
+        ... ]
+        >>> [(setting.setting["C"], setting.seeds, setting.es) for setting in summary(outcomes)]
+        [(1.0, [0, 1], [0.9, 0.8]), (10.0, [0, 1], [1.0, 0.9])]
+    """
     settings: dict[str, Setting] = {}
     for outcome in sorted(outcomes, key=lambda outcome: int(outcome.config["seed"])):
         fixed = {name: value for name, value in outcome.config.items() if name != "seed"}
@@ -108,6 +123,14 @@ def select(outcomes: Sequence[Outcome], by: Sequence[str] = ("dataset", "data", 
 
     Raises:
         InputError: a name in `by` is no field of a run.
+
+    Example:
+        >>> outcomes = [  # As `run_sweep` and `read_results` return them.
+        ...     Outcome({"dataset": "iris", "method": "svm", "C": C, "seed": seed}, "done", {"es_accuracy": es})
+        ...     for C, seed, es in [(1.0, 0, 0.9), (1.0, 1, 0.8), (10.0, 0, 1.0), (10.0, 1, 0.9)]
+        ... ]
+        >>> [setting.setting["C"] for setting in select(outcomes)]
+        [10.0]
     """
     known = {field.name: field.default for kind in (BaselineConfig, TrainConfig) for field in fields(kind)}
     if unknown := [name for name in by if name not in known or name == "seed"]:

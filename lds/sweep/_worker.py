@@ -16,6 +16,10 @@ class Job:
         name: what to call it by in messages.
         function: a function that can be pickled, as those at the top of a module can.
         arguments: its arguments.
+
+    Example:
+        >>> Job("two to the third", pow, (2, 3)).arguments
+        (2, 3)
     """
 
     name: str
@@ -31,6 +35,11 @@ class Failure:
         type: name of the exception's class.
         message: its message.
         traceback: the lines that Python would have printed; "" where the process ended without a word.
+
+    Example:
+        >>> from lds.sweep import ProcessEngine
+        >>> [reply.error.type for job, reply in ProcessEngine(1).run([Job("no number", int, ("x",))])]
+        ['ValueError']
     """
 
     type: str
@@ -45,6 +54,11 @@ class Reply:
     Attributes:
         result: what the function returned; None on failure.
         error: why there is no result; None on success.
+
+    Example:
+        >>> from lds.sweep import ProcessEngine
+        >>> [reply for job, reply in ProcessEngine(1).run([Job("two to the third", pow, (2, 3))])]
+        [Reply(result=8, error=None)]
     """
 
     result: Any = None
@@ -52,7 +66,20 @@ class Reply:
 
 
 class Engine(Protocol):
-    """Runs jobs somewhere."""
+    """Runs jobs somewhere.
+
+    Example:
+        An engine of your own, for `lds.sweep.run_sweep` and `lds.ablate.ablate`, that says what it runs:
+
+        >>> class Here:
+        ...     def run(self, jobs):
+        ...         for job in jobs:
+        ...             print(job.name)
+        ...             yield job, Reply(job.function(*job.arguments))
+        >>> [reply.result for job, reply in Here().run([Job("two to the third", pow, (2, 3))])]
+        two to the third
+        [8]
+    """
 
     def run(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Reply], None, None]:
         """Run all jobs, each in a fresh process, and yield each with its reply as it ends, in any order.

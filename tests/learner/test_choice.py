@@ -1,5 +1,7 @@
 """Learners compared on held-out folds: what they see, what is chosen, and why."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -46,8 +48,32 @@ def test_a_graph_is_chosen_where_it_helps_and_none_where_it_does_not():
     assert good.reason.startswith("graph is chosen: it has the lowest loss on")
     bad = choose(blocks(n=96, wrong=1.0, noise=0.3), learners)
     assert bad.name == "none"
-    twice = choose(blocks(n=96), {"none": learners["none"]}, folds=3, repeats=2)
-    assert twice.nodes == 2 * good.nodes
+
+
+class Constant:
+    """Gives the logits of a table, whatever the folds; every fit may add noise of its own."""
+
+    def __init__(self, logits, noise=0.0):
+        self.logits, self.noise = logits, noise
+
+    def fit(self, data, *, seed=0):
+        drawn = torch.randn(self.logits.shape, generator=torch.Generator().manual_seed(seed))
+        return SimpleNamespace(logits=self.logits + self.noise * drawn)
+
+
+def test_repeats_of_the_same_nodes_are_not_more_nodes():
+    data = blocks(n=96)
+    first, second = torch.randn(2, 96, 2, generator=torch.Generator().manual_seed(0))
+    learners = {"one": Constant(first), "other": Constant(second)}
+    once, often = (choose(data, learners, folds=3, repeats=repeats) for repeats in (1, 4))
+    assert often.nodes == once.nodes == int((~data.test_mask).sum())
+    for name in learners:
+        # What does not change from repeat to repeat is known no better after four.
+        assert vars(often.scores[name]) == pytest.approx(vars(once.scores[name]))
+    # What does is averaged away.
+    noisy = {"one": Constant(first), "other": Constant(first, noise=0.1)}
+    errors = [max(s.error for s in choose(data, noisy, folds=3, repeats=r).scores.values()) for r in (1, 16)]
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_the_simplest_of_those_that_cannot_be_told_apart():

@@ -8,8 +8,9 @@ import torch
 from lds.cli import main
 from lds.errors import InputError
 from lds.learner import FixedGraphLearner, StructureLearner
-from lds.nn import GCN, SAGE, Backbone
+from lds.nn import APPNP, GCN, SAGE, SGC, Backbone
 from lds.run import TrainConfig, load_data, make_config, read_structure, resume, train
+from lds.run._config import NETWORKS
 from lds.run._learner import make_learner
 from lds.run._parts import make_model, make_updater, on_device
 from lds.updaters import SGD, Adam, AdamW
@@ -63,6 +64,21 @@ class TestModel:
     def test_one_of_the_package(self):
         assert isinstance(make_model(TrainConfig("wine", model="lds.nn:SAGE"))(5, 3), SAGE)
 
+    @pytest.mark.parametrize(("name", "kind"), [("gcn", GCN), ("sage", SAGE), ("sgc", SGC), ("appnp", APPNP)])
+    def test_short_names(self, name, kind):
+        assert NETWORKS.keys() == {"gcn", "sage", "sgc", "appnp"}
+        config = TrainConfig("wine", model=name.upper())
+        assert config == TrainConfig("wine", model=name)
+        assert isinstance(make_model(config)(5, 3), kind)
+
+    def test_short_names_take_the_options_of_the_configuration(self):
+        config = TrainConfig("wine", model="appnp", hidden=7, dropout=0.1, init_args="{steps: 3}")
+        found = make_model(config)(5, 3)
+        assert {7, 5} in [set(value.shape) for value in found.parameters()]
+        assert (found.steps, found.dropout) == (3, 0.1)
+        shallow = make_model(TrainConfig("wine", model="sgc", init_args="{steps: 4}"))(5, 3)
+        assert shallow.steps == 4
+
     def test_needs_candidates_to_be_called_with_weights(self):
         config = TrainConfig("cora", model="torch_geometric.nn:GCN", init_args="{hidden_channels: 6, num_layers: 2}")
         with pytest.raises(
@@ -107,15 +123,21 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"model": "package.Net"}, "model must be package.module:Class, got 'package.Net'; put a colon"),
-            ({"model": "a:b; import os"}, "model must be package.module:Class"),
+            ({"model": "package.Net"}, "or package.module:Class, got 'package.Net'; put a colon"),
+            ({"model": "a:b; import os"}, "model must be .*, or package.module:Class"),
             ({"init_args": "{a: 1}"}, "init_args belongs to model, but .* came without it"),
             ({"updater_args": "{a: 1}"}, "updater_args belongs to updater, but .* came without it"),
             ({"model": NET, "init_args": "[1, 2]"}, "init_args must be names and values such as {layers: 2}"),
             ({"model": NET, "init_args": "{a: {b: 1}}"}, "init_args must hold numbers, texts and lists of these"),
             ({"model": NET, "init_args": "{a: .nan}"}, "init_args must hold finite numbers, got nan"),
             ({"model": NET, "init_args": "{a: ["}, "init_args must be YAML such as"),
-            ({"model": NET, "hidden": 8}, "hidden belongs to the network of the package, but model"),
+            ({"model": NET, "hidden": 8}, "hidden belongs to gcn, sage, appnp of the package, but model"),
+            ({"model": "sgc", "dropout": 0.1}, "dropout belongs to gcn, sage, appnp of the package, but model sgc"),
+            ({"model": "apnp"}, "be gcn, sage, sgc, appnp, or package.module:Class, got 'apnp'; did you mean appnp"),
+            (
+                {"model": "gcn", "hidden": 8, "init_args": "{hidden_channels: 4}"},
+                "hidden and hidden_channels of init_args are the same, but both came; give one",
+            ),
         ],
     )
     def test_refused(self, values, message):
