@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch_geometric.data import Data
 
 from lds.data import load, num_classes
-from lds.graph import AllPairs, SparseMatrix, Structure
+from lds.graph import AllPairs, SampledGraph, SparseMatrix, Structure
 from lds.hypergrad import KeepStates, Reverse, hypergradient
 from lds.nn import GCN, GCNLoss
 from lds.updaters import Adam, State
@@ -31,8 +31,7 @@ class DenseGraph:
     def propagate(self, m: Tensor) -> Tensor:
         return self.normalised @ m
 
-    def uniform(self, like: Tensor) -> Tensor:
-        return torch.rand_like(like)
+    dropout_mask = SampledGraph.dropout_mask
 
 
 class DenseTracer:

@@ -21,7 +21,7 @@ DOUBLE = torch.float64
 def in_ranks(size, work, tmp_path, *args):
     """Return what `work(ranks, *args)` gives in each of so many processes."""
     mp.spawn(_started, (size, str(tmp_path), work, args), nprocs=size)
-    return [torch.load(tmp_path / f"{rank}.pt") for rank in range(size)]
+    return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 
 def _started(rank, size, folder, work, args):
