@@ -34,7 +34,7 @@ class StateSpec:
         self.params = optree.tree_structure(state.params)
         self.num_params = self.params.num_leaves  # The leaves that are params come first.
         self.differentiable = [is_differentiable(x) for x in leaves]
-        self._kinds = list(map(_kind, leaves))
+        self.kinds = list(map(_kind, leaves))
 
     @cached_property
     def paths(self) -> list[str]:
@@ -53,7 +53,7 @@ class StateSpec:
                 "an updater's step must return a state of the structure it was given; "
                 f"needed (params, slots) = {self.spec}, got {spec}"
             )
-        for place, (leaf, kind) in enumerate(zip(leaves, self._kinds, strict=True)):
+        for place, (leaf, kind) in enumerate(zip(leaves, self.kinds, strict=True)):
             found = _kind(leaf)
             if found != kind:
                 raise InputError(

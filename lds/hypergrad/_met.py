@@ -64,7 +64,12 @@ def _look(dynamics: Dynamics) -> Hashable:
 
 
 def _new_look(dynamics: Dynamics) -> Hashable:
-    return _trait(inspect.unwrap(dynamics.inner), 3), _trait(dynamics.updater, 3), dynamics.spec.spec
+    return (
+        _trait(inspect.unwrap(dynamics.inner), 3),
+        _trait(dynamics.updater, 3),
+        dynamics.spec.spec,
+        *dynamics.spec.kinds,
+    )
 
 
 _FLAGS = (type(None), bool, int, str)

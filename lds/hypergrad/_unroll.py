@@ -143,12 +143,11 @@ def unroll(
         inner or no_inner, no_objective, params, outer, updater, steps, seed, state, batches, attached=True
     )
     asked = torch.is_grad_enabled() and _asked(problem, method)
-    ran: Trajectory | Connected | None = None
-    if asked and may_connect(problem, method):
-        ran = connect(problem)
+    connectable = asked and may_connect(problem, method)
+    ran: Trajectory | Connected | None = connect(problem) if connectable else None
     if ran is None:
         ran = problem.record(*_to_record(method) if asked else (0,))
-        if asked and may_connect(problem, method):
+        if connectable:
             tape = ran.segments[-1].tape
             know(ran.dynamics, steps, kept=isinstance(tape, GraphsTape) and tape.kept_all)
     final = ran.final_state

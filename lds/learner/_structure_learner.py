@@ -17,6 +17,7 @@ from lds._keywords import explained
 from lds._memory import ROOM, too_large
 from lds._random import EVALUATE, INIT, forked, mix, reseed
 from lds.data.prepare import ready
+from lds.distributed import Sharded
 from lds.errors import InputError
 from lds.graph import AllPairs, GivenGraph, LearnedPairs, Structure, WeightedPairs, initial_weights
 from lds.hypergrad import Noise, Problem, Reverse, record
@@ -174,8 +175,7 @@ class StructureLearner:
         """
         listeners = Callbacks(callbacks)
         data = ready(data, weights=initial_weights(self.graph), seed=seed)
-        shard = getattr(self.edges, "features", None)
-        task = Task(data, self.model, self.weight_decay, self.decay, shard=shard)
+        task = self._task(data)
         outer = self._outer(task, data)
         if resume is None:
             progress = Progress(outer)
@@ -281,8 +281,7 @@ class StructureLearner:
             DataError, InputError: as for `fit`.
         """
         data = ready(data, weights=initial_weights(self.graph), seed=seed)
-        shard = getattr(self.edges, "features", None)
-        task = Task(data, self.model, self.weight_decay, self.decay, shard=shard)
+        task = self._task(data)
         outer = self._outer(task, data)
         if theta is not None:
             if isinstance(outer["structure"], LearnedPairs):
@@ -292,6 +291,10 @@ class StructureLearner:
         params = _initial_params(task, seed)
         inner, outer_objective = _objectives(task)
         return Problem(inner, outer_objective, params, outer, self._updater(), steps, seed)
+
+    def _task(self, data: Data) -> Task:
+        shard = self.edges.features if isinstance(self.edges, Sharded) else None
+        return Task(data, self.model, self.weight_decay, self.decay, shard=shard)
 
     def _outer(self, task: Task, data: Data) -> dict[str, Any]:
         """Return the outer variables at their initial values."""

@@ -101,6 +101,11 @@ def make_updater(config: TrainConfig) -> Updater | None:
         made = known[config.updater.lower()]
     arguments = parse_arguments("updater_args", config.updater_args)
     arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+    if "lr" in arguments and config.inner_lr != TrainConfig.inner_lr:
+        raise InputError(
+            f"inner_lr and the lr of updater_args are the same, but {config.inner_lr:g} and {arguments['lr']!r:.80} "
+            "came; drop one"
+        )
     if "lr" in _parameters(made):
         arguments = {"lr": config.inner_lr} | arguments
     _check_call("updater", config.updater, made, (), arguments, "updater_args")

@@ -125,6 +125,26 @@ def test_only_where_it_takes_as_much_memory(connected):
     assert not any(connected)
 
 
+def test_larger_params_are_another_problem(connected):
+    """Whether their graphs fit is not known from smaller ones of the same code."""
+
+    def inner(w, o):
+        return (w.square() * o).sum()
+
+    def solve(size):
+        outer = torch.ones((), dtype=DOUBLE, requires_grad=True)
+        w = unroll(inner, torch.ones(size, dtype=DOUBLE), outer, updater=SGD(0.1), steps=2, method=method)
+        w.sum().backward()
+
+    method = Reverse(memory=KeepGraphs(budget=1e5))
+    for _ in range(3):
+        solve(4)
+    assert connected == [False, False, True]
+    for _ in range(3):
+        solve(40_000)
+    assert not any(connected[3:])
+
+
 def test_the_step_that_is_not_finite_is_named(connected):
     inner, w, outer, _ = problem()
     scale = [0.0]

@@ -36,7 +36,7 @@ def test_pieces_equal_the_whole(horizon, memory):
     assert [t for t, *_ in found] == [t for t, *_ in expected]
     for (_, grad, costate), (_, other, other_costate) in zip(found, expected, strict=True):
         # Sums are added up a segment at a time, so the last digits may differ.
-        assert relative_error(grad, other) <= 1e-13
+        assert relative_error(grad, other) <= 2e-14  # 1.8e-14 on torch 2.4.
         assert same_bits(costate.params, other_costate.params)
 
 

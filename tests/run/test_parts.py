@@ -164,6 +164,11 @@ class TestUpdater:
         assert isinstance(found, AdamW)
         assert found.lr == 0.1
 
+    def test_two_rates(self):
+        config = TrainConfig("wine", updater="sgd", updater_args="{lr: 0.1}", inner_lr=0.5)
+        with pytest.raises(InputError, match=r"inner_lr and the lr of updater_args are the same, but 0.5 and 0.1 came"):
+            make_updater(config)
+
     def test_by_path(self):
         assert isinstance(make_updater(TrainConfig("wine", updater="lds.updaters:Adam")), Adam)
 
