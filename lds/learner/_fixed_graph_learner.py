@@ -11,24 +11,21 @@ import torch
 from torch import Tensor
 
 from lds._callbacks import Callback, Callbacks, EpochRecord
-from lds._checks import check_integers, check_sizes
+from lds._checks import check, check_integers, check_sizes
 from lds._keywords import explained
-from lds._random import INIT, forked, mix, reseed
+from lds._random import forked, mix
 from lds.data.prepare import ready
 from lds.errors import InputError
 from lds.graph import CandidatePairs, GivenGraph, SampledGraph, WeightedPairs, initial_weights
 from lds.graph._pairs import canonical_pairs
-from lds.hypergrad import record
 from lds.learner._fit import Fit
+from lds.learner._networks import Networks
 from lds.learner._task import Decay, ModelFactory, Params, Task, TrainOn, check_decay, check_train_on
 from lds.nn import GCN
-from lds.updaters import Adam, State, Updater
+from lds.updaters import Adam, Updater
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
-
-# Inner steps between two looks at the selection nodes.
-_WINDOW = 10
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,11 @@ class FixedGraphLearner:
         patience: steps without improvement on the selection nodes before training ends.
         random_edges: expected number of edges added in a step, as a share of the graph's.
         train_on: "train", or "train+val" to train on the validation nodes too.
+        networks: networks to train, each from initial weights of its own; the logits of the fit are their mean, its
+            weights those of the best.
+        self_training: share of the nodes predicted to be of a class, the most confident first, on which all networks
+            are trained once more as if that was their label; kept where the nodes that stop say that it is better. 0
+            does not try.
 
     Raises:
         InputError: an argument is out of range.
@@ -80,10 +82,13 @@ class FixedGraphLearner:
     patience: int = 100
     random_edges: float = 0.0
     train_on: TrainOn = "train"
+    networks: int = 1
+    self_training: float = 0.0
 
     def __post_init__(self) -> None:
-        check_integers(self, "steps", "patience")
+        check_integers(self, "steps", "patience", "networks")
         check_sizes(self, "random_edges", "lr", "weight_decay")
+        check("self_training", self.self_training, "in [0, 1]", lambda x: 0 <= x <= 1)
         check_train_on(self.train_on)
         check_decay(self.decay)
 
@@ -111,36 +116,29 @@ class FixedGraphLearner:
     def _train_on_nodes(self, data: Data, task: Task, seed: int) -> Fit:
         structure = self._structure(data, task)
         task.check_structure(structure)
-        seed = mix(seed, 1)
         with forked(task.cuda):
-            reseed(seed, INIT, cuda=task.cuda)
-            params = task.initial_params()
             graph = structure.draw().without_candidates()  # All probabilities are 0 or 1.
-
         rate = self._rate(graph)
 
         def inner(params: Params, outer: Any) -> Tensor:
             return task.inner_loss(params, _with_random_edges(graph, rate) if rate else graph)
 
-        updater = Adam(self.lr, eps=1e-5) if self.updater is None else self.updater
-        state: State | None = None
-        best: tuple[Params, Tensor, float] | None = None
-        score = (-math.inf, -math.inf)
-        step = stale = 0
-        while step < self.steps and stale < self.patience:
-            steps = min(_WINDOW, self.steps - step)
-            trajectory = record(inner, params, (), updater=updater, steps=steps, horizon=0, seed=seed, state=state)
-            state, step, stale = trajectory.final_state, step + steps, stale + steps
-            logits = task.mean_logits(state.params, lambda: graph, 1)
-            found = (task.accuracy(logits, "selection"), -task.loss(logits, "selection").item())
-            if found > score:
-                score, stale = found, 0
-                best = (state.params, logits, float(trajectory.inner_losses[-1]))
-        assert best is not None
-        params, logits, inner_loss = best
-        accuracy, loss = task.early_stopping(logits)
-        epoch = EpochRecord(1, 0, inner_loss, accuracy, loss, structure.expected_edges, improved=True)
-        return Fit(structure, params, logits, (epoch,), 0, task.known)
+        networks = Networks(
+            task,
+            outer=(),
+            inner=inner,
+            updater=Adam(self.lr, eps=1e-5) if self.updater is None else self.updater,
+            draw=lambda: graph,
+            selection="selection",
+            steps=self.steps,
+            patience=self.patience,
+            samples=1,
+        )
+        seeds = [mix(seed, number) for number in range(1, self.networks + 1)]
+        trained = networks.train(seeds, self_training=self.self_training)
+        accuracy, loss = task.judged(trained.logits)
+        epoch = EpochRecord(1, 0, trained.inner_loss, accuracy, loss, structure.expected_edges, improved=True)
+        return Fit(structure, trained.params, trained.logits, (epoch,), 0, task.known)
 
     def _structure(self, data: Data, task: Task) -> CandidatePairs:
         if self.graph is not None:

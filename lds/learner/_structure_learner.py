@@ -23,8 +23,8 @@ from lds.graph import AllPairs, GivenGraph, LearnedPairs, Structure, WeightedPai
 from lds.hypergrad import Noise, Problem, Reverse, record
 from lds.learner._fit import Fit
 from lds.learner._kept import Kept
+from lds.learner._networks import Networks, Trained
 from lds.learner._progress import Best, Progress, Resumable, no_fit, report_explosion, reproducible
-from lds.learner._refit import refit
 from lds.learner._task import Decay, ModelFactory, Params, Task, TrainOn, check_decay, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 # Range of a learned inner learning rate, a + (b − a)·sigmoid(λ).
 _LR_RANGE = (1e-4, 0.05)
+# Tells the draws of a refit from those of an epoch, whose numbers are small.
+_REFIT = 1 << 30
+# Steps without improvement before the training of a network on the learned structure ends, as on a fixed graph.
+_REFIT_PATIENCE = 100
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class StructureLearner:
         refit: networks to train from scratch on training and validation nodes once θ is learned, each stopped on the
             early-stopping nodes; the logits of the fit are their mean, its weights those of the best. 0 keeps the
             network of the best epoch.
+        self_training: with refit, share of the nodes predicted to be of a class, the most confident first, on which
+            those networks are trained once more as if that was their label; kept where the early-stopping nodes say
+            that it is better. 0 does not try.
         graph: the initial graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; it returns
             pairs, which start with probability 1, or `WeightedPairs`.
         edges: the structure, (num_nodes, initial edges, dtype=) -> structure; `AllPairs` by default.
@@ -105,6 +112,7 @@ class StructureLearner:
     train_on: TrainOn = "train"
     folds: Literal["fixed", "rotating"] = "fixed"
     refit: int = 0
+    self_training: float = 0.0
     graph: Callable[[Data], Tensor | WeightedPairs] = field(default_factory=GivenGraph)
     edges: Callable[..., Structure] = AllPairs
     model: ModelFactory = GCN
@@ -128,6 +136,11 @@ class StructureLearner:
             if getattr(self, name) is not None:
                 check_integers(self, name)
         check("refit", self.refit, "an integer >= 0", lambda x: isinstance(x, int) and x is not True and x >= 0)
+        check("self_training", self.self_training, "in [0, 1]", lambda x: 0 <= x <= 1)
+        if self.self_training and not self.refit:
+            raise InputError(
+                "self_training needs refit, networks to train on pseudo-labels, but refit is 0; give refit=5"
+            )
         if self.folds not in ("fixed", "rotating"):
             raise InputError(f'folds must be "fixed" or "rotating", got {self.folds!r:.80}')
         if self.folds == "rotating" and not self.learn_structure:
@@ -197,22 +210,31 @@ class StructureLearner:
         progress.best.theta.restore_(structure)
         best, history = progress.best, tuple(progress.history)
         if self.refit:
-            params, logits = refit(
-                task,
-                progress.outer,
-                _objectives(task)[0],
-                self._updater(),
-                networks=self.refit,
-                steps=self.inner_steps,
-                samples=self.samples,
-                seed=seed,
-            )
+            trained = self._refit(task, progress.outer, seed)
+            params, logits = trained.params, trained.logits
         else:
             number = max(epoch.epoch for epoch in history if epoch.improved)
             params, logits = best.params, self._mean_logits(task, best.params, structure, mix(seed, number))
         if isinstance(structure, LearnedPairs):
             structure = structure.pairs_alone()
         return Fit(structure, params, logits, history, progress.outer_step, task.known)
+
+    def _refit(self, task: Task, outer: dict[str, Any], seed: int) -> Trained:
+        """Train new networks on the labels that weights and θ have used, θ held."""
+        networks = Networks(
+            task,
+            outer=outer,
+            inner=_objectives(task)[0],
+            updater=self._updater(),
+            draw=outer["structure"].draw,
+            selection="es",
+            steps=self.inner_steps,
+            patience=_REFIT_PATIENCE,
+            samples=self.samples,
+        )
+        seeds = [mix(seed, _REFIT, number) for number in range(self.refit)]
+        with task.nodes_as(train=task.train_nodes("train+val")):
+            return networks.train(seeds, self_training=self.self_training)
 
     def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""
@@ -251,7 +273,7 @@ class StructureLearner:
         weights = progress.state.params
         logits = self._mean_logits(task, weights, structure, seed, task.nodes["es"])
         with reproducible(progress, start):
-            accuracy, loss = task.early_stopping(logits)
+            accuracy, loss = task.judged(logits)
         best = progress.best
         # Of equal accuracies the lower loss wins, but only a higher accuracy renews the patience: a loss can go on
         # falling for ever.

@@ -72,6 +72,7 @@ class Task:
         self.dtype: torch.dtype = data.x.dtype
         self.known = Known.of(data)
         self.nodes = self.known.nodes
+        self._labels = self.known.y  # Of the training nodes.
         if isinstance(model, nn.Module) or not callable(model):
             raise InputError(
                 "model must be a factory, (number of features, number of classes) -> module, since every epoch starts "
@@ -112,6 +113,15 @@ class Task:
         finally:
             self.nodes.clear()
             self.nodes.update(before)
+
+    @contextmanager
+    def labels_as(self, labels: Tensor) -> Iterator[None]:
+        """Have training nodes be of other classes for a while; int64 of shape [N]."""
+        self._labels, before = labels, self._labels
+        try:
+            yield
+        finally:
+            self._labels = before
 
     def train_nodes(self, train_on: TrainOn) -> Tensor:
         """Return the nodes whose labels train the weights."""
@@ -179,7 +189,7 @@ class Task:
         if not has_formula(module, weights, x, part):
             return None
         decay = self._weight_decay if split == "train" else 0.0
-        loss = GCNLoss(x, rows, self.known.y[self.nodes[split]], self.num_classes, decay)
+        loss = GCNLoss(x, rows, self._targets(split), self.num_classes, decay)
         return loss(weights, part, module.dropout if module.training else 0.0)
 
     def mean_logits(
@@ -317,19 +327,23 @@ class Task:
 
     def _entropy(self, logits: Tensor, split: str) -> Tensor:
         """Return the cross-entropy of the logits of a split's nodes."""
-        return nn.functional.cross_entropy(logits, self.known.y[self.nodes[split]])
+        return nn.functional.cross_entropy(logits, self._targets(split))
+
+    def _targets(self, split: str) -> Tensor:
+        """Return what the nodes of a split are to be classified as."""
+        return (self._labels if split == "train" else self.known.y)[self.nodes[split]]
 
     def accuracy(self, logits: Tensor, split: str) -> float:
         """Return the share of a split's nodes that are classified correctly."""
         return self.known.accuracy(logits, split)
 
-    def early_stopping(self, logits: Tensor) -> tuple[float, float]:
-        """Return the accuracy and the cross-entropy on the early-stopping nodes.
+    def judged(self, logits: Tensor, split: str = "es") -> tuple[float, float]:
+        """Return the accuracy and the cross-entropy on a split that training is stopped by.
 
         Raises:
             NumericalError: the cross-entropy is not finite.
         """
-        accuracy, loss = self.accuracy(logits, "es"), self.loss(logits, "es").item()
+        accuracy, loss = self.accuracy(logits, split), self.loss(logits, split).item()
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the loss on the early-stopping nodes must be finite, but is {loss}; lower the inner learning rate, "

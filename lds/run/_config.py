@@ -121,8 +121,10 @@ class TrainConfig(DataConfig):
             random ones per node), given (the edges of the data), separated by commas; memory grows with their number.
         folds: fixed trains the weights on the training nodes and chooses θ on the validation nodes; rotating shares
             out the nodes of both anew in every outer epoch.
-        refit: networks to train on training and validation nodes once θ is learned; predictions are their mean; 0 keeps
-            the network of the best epoch.
+        refit: networks to train last, whose mean predicts: on training and validation nodes once θ is learned, or on
+            the fixed graph; 0 keeps the network of the best epoch, or trains one.
+        self_training: share of the nodes predicted to be of a class, the most confident first, on which these networks
+            are trained once more as if that was their label; kept where it is better on the early-stopping nodes.
         score: with candidates, what the probability of an edge is a function of: free (itself), logit (its logit),
             metric (a learned distance of features), low-rank (free vectors of nodes), or mlp (vectors that a network
             makes of features); see `lds.graph.LearnedPairs`.
@@ -170,6 +172,7 @@ class TrainConfig(DataConfig):
     candidates: str | None = None
     folds: Literal["fixed", "rotating"] = "fixed"
     refit: int = 0
+    self_training: float = 0.0
     score: Literal["free", "logit", "metric", "low-rank", "mlp"] = "free"
     outer_updater: Literal["sgd", "adam", "rmsprop"] = "sgd"
     pull: float = 0.0
@@ -210,6 +213,8 @@ class TrainConfig(DataConfig):
             raise InputError(f"retain must lie in [0, 1], got {self.retain}")
         if self.hidden < 1:
             raise InputError(f"hidden must be at least 1, got {self.hidden}")
+        if self.refit < 0:
+            raise InputError(f"refit must be an integer >= 0, got {self.refit}")
         if self.train_on != "train" and METHOD[self.method].learns_structure:
             raise InputError(
                 f"train_on {self.train_on} belongs to methods that learn no structure, but {self.method} chooses θ by "
@@ -346,7 +351,6 @@ _OF_STRUCTURES = (
     "max_epochs",
     "samples",
     "noise",
-    "refit",
 )
 # Of structures on candidate pairs.
 OF_CANDIDATES = ("score", "outer_updater", "pull", "sparsity", "smoothness")

@@ -69,6 +69,8 @@ def make_learner(
             weight_decay=config.weight_decay,
             decay=config.decay,
             train_on=config.train_on,
+            networks=config.refit or 1,
+            self_training=config.self_training,
         )
     assert graph is not None  # θ needs a graph to start from.
     candidates = candidate_pairs(config, data)
@@ -76,6 +78,7 @@ def make_learner(
         edges=AllPairs if candidates is None else _on_candidates(config, data, candidates),
         folds=config.folds if method.learns_structure else "fixed",
         refit=config.refit,
+        self_training=config.self_training,
         tau=config.tau,
         interval=config.interval,
         horizon=config.horizon,

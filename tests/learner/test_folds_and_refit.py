@@ -94,6 +94,8 @@ def test_refit_is_a_mean_over_networks():
         ({"folds": "five"}, 'folds must be "fixed" or "rotating", got \'five\''),
         ({"refit": -1}, "refit must be an integer >= 0, got -1"),
         ({"refit": True}, "refit must be an integer >= 0, got True"),
+        ({"self_training": 0.5}, "self_training needs refit, networks to train on pseudo-labels, but refit is 0"),
+        ({"self_training": 1.5, "refit": 1}, r"self_training must be in \[0, 1\], got 1.5"),
         ({"folds": "rotating", "learn_structure": False}, "needs learn_structure=True"),
     ],
 )
