@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 import pandas as pd
 from tables import Row, as_markdown, end, frame, plus_minus, provenance, run_grid, write
@@ -31,17 +30,17 @@ SEEDS = 5
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
 
-def make_rows(outcomes: Sequence[Outcome], by: Sequence[str] = ("dataset", "method")) -> list[Row]:
+def make_rows(outcomes: Sequence[Outcome]) -> list[Row]:
     """Return a row for each variant, accuracies in percent.
 
-    The first setting of each place, a method on a data set, or whatever `by` names, is the plain one; the others are
-    compared with it on the seeds that both have. A variant is kept where, on five seeds or more, its early-stopping
-    accuracy is higher by more than a standard error of the paired difference.
+    The first setting of a method on a data set is the plain one; the others are compared with it on the seeds that both
+    have. A variant is kept where, on five seeds or more, its early-stopping accuracy is higher by more than a standard
+    error of the paired difference.
     """
     rows = []
-    plain: dict[tuple[Any, ...], Setting] = {}
+    plain: dict[tuple[str, str], Setting] = {}
     for setting in summary(outcomes):
-        place = tuple((DEFAULTS | setting.setting)[name] for name in by)
+        place = setting.setting["dataset"], setting.setting["method"]
         base = plain.setdefault(place, setting)
         ours, theirs = DEFAULTS | setting.setting, DEFAULTS | base.setting
         changed = {name: v for name, v in ours.items() if theirs.get(name) != v and name != "method"}

@@ -25,7 +25,7 @@ from lds.learner._fit import Fit
 from lds.learner._kept import Kept
 from lds.learner._networks import Networks, Trained
 from lds.learner._progress import Best, Progress, Resumable, no_fit, report_explosion, reproducible
-from lds.learner._task import Decay, ModelFactory, Params, Task, TrainOn, check_decay, check_train_on
+from lds.learner._task import Decay, ModelFactory, OuterTerm, Params, Task, TrainOn, check_decay, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
 
@@ -73,6 +73,8 @@ class StructureLearner:
         self_training: with refit, share of the nodes predicted to be of a class, the most confident first, on which
             those networks are trained once more as if that was their label; kept where the early-stopping nodes say
             that it is better. 0 does not try.
+        outer_term: what is added to the validation loss, a function of the data that returns a differentiable function
+            of a sampled graph, such as `Denoising(0.1)`; nothing when None.
         graph: the initial graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; it returns
             pairs, which start with probability 1, or `WeightedPairs`.
         edges: the structure, (num_nodes, initial edges, dtype=) -> structure; `AllPairs` by default.
@@ -113,6 +115,7 @@ class StructureLearner:
     folds: Literal["fixed", "rotating"] = "fixed"
     refit: int = 0
     self_training: float = 0.0
+    outer_term: OuterTerm | None = None
     graph: Callable[[Data], Tensor | WeightedPairs] = field(default_factory=GivenGraph)
     edges: Callable[..., Structure] = AllPairs
     model: ModelFactory = GCN
@@ -316,7 +319,7 @@ class StructureLearner:
 
     def _task(self, data: Data) -> Task:
         shard = self.edges.features if isinstance(self.edges, Sharded) else None
-        return Task(data, self.model, self.weight_decay, self.decay, shard=shard)
+        return Task(data, self.model, self.weight_decay, self.decay, shard=shard, outer_term=self.outer_term)
 
     def _outer(self, task: Task, data: Data) -> dict[str, Any]:
         """Return the outer variables at their initial values."""

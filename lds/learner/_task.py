@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ModelFactory: TypeAlias = Callable[[int, int], nn.Module]
 Params: TypeAlias = dict[str, Tensor]
+# A term of the outer objective, made for one data set.
+OuterTerm: TypeAlias = "Callable[[Data], Callable[[SampledGraph], Tensor]]"
 # Whose labels train the weights.
 TrainOn: TypeAlias = Literal["train", "train+val"]
 # Which parameters the penalty is on.
@@ -52,6 +54,7 @@ class Task:
         weight_decay: coefficient λ of the penalty λ/2 ‖W‖².
         decay: "first", the penalty on the first weight matrix of the model, or "all", on all of its parameters.
         shard: what keeps this process's rows of the features, where several work on one training.
+        outer_term: what makes the term that is added to the validation loss.
 
     Raises:
         InputError: the model is no such factory.
@@ -65,6 +68,7 @@ class Task:
         decay: Decay = "first",
         *,
         shard: Callable[[Any], ShardedFeatures] | None = None,
+        outer_term: OuterTerm | None = None,
     ) -> None:
         self.num_nodes: int = data.num_nodes
         self.device: torch.device = data.x.device
@@ -72,6 +76,7 @@ class Task:
         self.dtype: torch.dtype = data.x.dtype
         self.known = Known.of(data)
         self.nodes = self.known.nodes
+        self._outer_term = None if outer_term is None else outer_term(data)
         self._labels = self.known.y  # Of the training nodes.
         if isinstance(model, nn.Module) or not callable(model):
             raise InputError(
@@ -173,11 +178,11 @@ class Task:
         return self._entropy(logits, "train") + 0.5 * self._weight_decay * squares
 
     def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
-        """Return the validation loss: cross-entropy, without dropout or penalty."""
+        """Return the validation loss: cross-entropy, without dropout or penalty, and a further term if given."""
         self.module.eval()
-        if (loss := self._by_formula(params, graph, "val")) is not None:
-            return loss
-        return self._entropy(self.logits_at(params, graph, self.nodes["val"]), "val")
+        if (loss := self._by_formula(params, graph, "val")) is None:
+            loss = self._entropy(self.logits_at(params, graph, self.nodes["val"]), "val")
+        return loss if self._outer_term is None else loss + self._outer_term(graph)
 
     def _by_formula(self, params: Params, graph: SampledGraph, split: str) -> Tensor | None:
         """Return the inner loss ("train") or the outer loss ("val") by `GCNLoss`, None where that has no formula."""
