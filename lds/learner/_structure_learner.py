@@ -74,7 +74,7 @@ class StructureLearner:
             those networks are trained once more as if that was their label; kept where the early-stopping nodes say
             that it is better. 0 does not try.
         outer_term: what is added to the validation loss, a function of the data that returns a differentiable function
-            of a sampled graph, such as `Denoising(0.1)`; nothing when None.
+            of a sampled graph; nothing when None.
         graph: the initial graph, a function of the data: `GivenGraph()`, `KNNGraph(k, metric)`, or your own; it returns
             pairs, which start with probability 1, or `WeightedPairs`.
         edges: the structure, (num_nodes, initial edges, dtype=) -> structure; `AllPairs` by default.

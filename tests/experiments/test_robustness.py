@@ -25,7 +25,13 @@ def test_damage(script):
     assert torch.equal(noised.x, script.damaged("noised", 0.5, 1).x)
 
 
-def test_every_case_once(script):
-    found = [case[:3] for case in script.cases(list(script.PARTS), quick=False)]
-    assert len(set(found)) == len(found) == 5 * (3 * 3 + 4)
-    assert len(list(script.cases(["added"], quick=True))) == 2
+def test_every_piece_once(script):
+    found = [piece.name for piece in script.pieces(script.PARTS, quick=False)]
+    assert len(set(found)) == len(found) == 5 * (3 * 3 + 4) * len(script.METHODS)
+    assert len(script.pieces(["added"], quick=True)) == 2 * len(script.METHODS)
+
+
+def test_a_piece(script):
+    found = script.run("deleted", 0.75, "gcn", 0, 1)
+    assert found["part"] == "deleted"
+    assert 30 < found["es"] <= 100

@@ -1,18 +1,23 @@
-"""The self-supervised term of the outer objective: its value, its gradient in θ, and where it reaches."""
+"""What was tried: the self-supervised term, its gradient in θ and where it reaches; and every variant once."""
 
+import importlib
 from functools import partial
 
 import pytest
 import torch
 
-from lds.errors import InputError
-from lds.graph import AllPairs, CandidatePairs
+from lds.graph import AllPairs, CandidatePairs, KNNGraph
 from lds.hypergrad import Reverse
-from lds.learner import Denoising, StructureLearner
+from lds.learner import StructureLearner
 from tests.learner.problems import blocks
 from tests.oracles import relative_error
 
 PAIRS = torch.triu_indices(24, 24, 1)
+
+
+@pytest.fixture
+def tried():
+    return importlib.import_module("tried")
 
 
 def directions(x, width):
@@ -31,11 +36,11 @@ def by_definition(a, z, coefficient):
 
 @pytest.mark.parametrize("width", [3, 64])
 @pytest.mark.parametrize("edges", [AllPairs, partial(CandidatePairs, candidates=PAIRS)])
-def test_the_gradient_of_a_problem_has_that_of_the_term(edges, width):
+def test_the_gradient_of_a_problem_has_that_of_the_term(tried, edges, width):
     """The hypergradient with the term, less that without it, is the term's gradient in the entries of A."""
     data = blocks(24, dtype=torch.float64)
     plain = StructureLearner(edges=edges)
-    learner = StructureLearner(edges=edges, outer_term=Denoising(0.7, width))
+    learner = StructureLearner(edges=edges, outer_term=tried.Denoising(0.7, width))
     found = {}
     for name, one in (("plain", plain), ("with", learner)):
         result = Reverse().solve(one.problem(data, steps=2, seed=1))
@@ -51,7 +56,7 @@ def test_the_gradient_of_a_problem_has_that_of_the_term(edges, width):
     assert relative_error(found["with"][1] - found["plain"][1], expected) < 1e-10
 
 
-def test_pairs_far_from_every_label_get_a_gradient():
+def test_pairs_far_from_every_label_get_a_gradient(tried):
     data = blocks(24, dtype=torch.float64)
     alone = torch.arange(24) >= 20  # Without edges, and none of them labelled.
     for split in ("train", "val", "es", "test"):
@@ -59,33 +64,38 @@ def test_pairs_far_from_every_label_get_a_gradient():
     data.test_mask |= alone
     data.edge_index = data.edge_index[:, ~(alone[data.edge_index[0]] | alone[data.edge_index[1]])]
     pair = torch.tensor([20]), torch.tensor([22])
-    for term in (None, Denoising()):
+    for term in (None, tried.Denoising(1.0)):
         result = Reverse().solve(StructureLearner(outer_term=term).problem(data, steps=1))
         assert bool(result.grad["structure"].at(*pair) != 0) == (term is not None)
 
 
-def test_sparse_features_give_the_same():
-    data = blocks(24)
-    graph = AllPairs(24, data.edge_index).draw()
-    dense = [Denoising(1.0, width)(data)(graph) for width in (3, 64)]
-    data.x = data.x.to_sparse_csr()
-    torch.testing.assert_close([Denoising(1.0, width)(data)(graph) for width in (3, 64)], dense)
-
-
-def test_features_that_are_all_the_same_ask_for_nothing():
+def test_features_that_are_all_the_same_ask_for_nothing(tried):
     data = blocks(24)
     data.x = torch.ones(24, 3)
     graph = AllPairs(24, data.edge_index).draw()
-    assert float(Denoising(0.5)(data)(graph)) == 0.5
+    assert float(tried.Denoising(0.5)(data)(graph)) == 0.5
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"coefficient": -1.0}, "coefficient must be finite and >= 0, got -1.0"),
-        ({"width": 0}, "width must be an integer >= 1, got 0"),
-    ],
-)
-def test_refused(options, message):
-    with pytest.raises(InputError, match=message):
-        Denoising(**options)
+@pytest.mark.parametrize("plain", ["APPNP (train+val)", "LDS", "LDS on candidates"])
+def test_every_variant_runs(tried, monkeypatch, plain):
+    """On a small problem in place of Cora."""
+    data = blocks(96, classes=3)
+    data.x = data.x.abs()
+    monkeypatch.setattr(tried, "load", lambda *_, **__: data)
+    monkeypatch.setattr(tried, "KNNGraph", lambda *_: KNNGraph(2))
+    for variant in tried.VARIANTS[plain]:
+        found = tried.run(plain, variant, 0, 1)
+        assert 30 < found["test"] <= 100, variant
+
+
+def test_rows(tried):
+    runs = [
+        {"plain": "LDS", "variant": variant, "seed": seed, "es": 70 + es + 0.1 * seed, "test": 70}
+        for variant, es in (("plain", 0.0), ("denoising 0.1", 1.0), ("denoising 1", -1.0))
+        for seed in range(5)
+    ]
+    rows = {row["variant"]: row for row in tried.make_rows(runs)}
+    assert "kept" not in rows["plain"]
+    assert rows["denoising 0.1"]["kept"] == "yes"
+    assert rows["denoising 0.1"]["es_difference"] == pytest.approx(1)
+    assert rows["denoising 1"]["kept"] == "no"
