@@ -76,7 +76,7 @@ class Task:
         self.dtype: torch.dtype = data.x.dtype
         self.known = Known.of(data)
         self.nodes = self.known.nodes
-        self._outer_term = None if outer_term is None else outer_term(data)
+        self._outer_term = None if outer_term is None else _term(outer_term, data)
         self._labels = self.known.y  # Of the training nodes.
         if isinstance(model, nn.Module) or not callable(model):
             raise InputError(
@@ -355,6 +355,18 @@ class Task:
                 "or look at the features"
             )
         return accuracy, loss
+
+
+def _term(outer_term: Any, data: Data) -> Callable[[SampledGraph], Tensor]:
+    found: Any = outer_term(data) if callable(outer_term) else None
+    if callable(found):
+        term: Callable[[SampledGraph], Tensor] = found
+        return term
+    came = f"a function that returns {type(found).__name__}" if callable(outer_term) else type(outer_term).__name__
+    raise InputError(
+        f"outer_term must be a function of the data that returns a function of a sampled graph, but {came} came; write "
+        "lambda data: lambda graph: …"
+    )
 
 
 def _hops(module: nn.Module) -> int | None:
