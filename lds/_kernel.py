@@ -39,6 +39,7 @@ _FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
         None,
     ),
     "lds_large": ([_FLOATS, c_int64, c_float, _BYTES, c_int64, _INTS, _FLOATS], c_int64),
+    "lds_ends": ([_FLOATS, c_int64, _DOUBLES], None),
     "lds_draw": (
         [c_uint64, _FLOATS, c_int64, _FLOATS, _DOUBLES, c_float, _INTS, _FLOATS, c_int64, c_int64, _INTS],
         c_int64,

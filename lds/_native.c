@@ -299,6 +299,17 @@ API int64_t lds_large(const float *theta, int64_t segments, float cut, const uin
     return found;
 }
 
+/* Running totals [tiles] of the sums [tiles * 64] of segments. */
+API void lds_ends(const float *sums, int64_t tiles, double *ends) {
+    double total = 0;
+    for (int64_t t = 0; t < tiles; t++, sums += SIDE) {
+        double part[4] = {0};
+        for (int k = 0; k < SIDE; k += 4)
+            for (int l = 0; l < 4; l++) part[l] += sums[k + l];
+        ends[t] = total += (part[0] + part[2]) + (part[1] + part[3]);
+    }
+}
+
 /* xoshiro256** of Blackman and Vigna (public domain), seeded by splitmix64. */
 typedef struct {
     uint64_t s[4];

@@ -10,6 +10,7 @@ import math
 import threading
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,13 +113,13 @@ def _pass(
     work()
     for helper in helpers:
         helper.join()
-    count = int(large.sum(dtype=torch.int64))
+    count = int(large.numpy().sum(dtype=np.int64))  # torch would make a copy of another type first.
     places, chances = torch.empty(count, dtype=torch.int64), torch.empty(count)
     listed = code.lds_large(
         _pointer(theta), len(theta), CUT, _pointer(large), count, _pointer(places), _pointer(chances)
     )
     assert listed == count
-    return Sums(sums, places, float(totals.sum()))
+    return Sums(sums, places, chances, float(totals.sum()))
 
 
 def _threads(tiles: int) -> int:
@@ -165,8 +166,8 @@ class NativeSampler:
 
     def __init__(self, theta: Tensor, tiles: Tiles, sums: Sums) -> None:
         self._theta, self._tiles, self._sums = theta, tiles, sums
-        self._chances = theta[sums.large // SIDE, sums.large % SIDE]
-        self._ends = sums.small.view(-1, SIDE).sum(1, dtype=torch.float64).cumsum(0)
+        self._ends = torch.empty(len(theta) // SIDE, dtype=torch.float64)
+        _code().lds_ends(_pointer(sums.small), len(self._ends), _pointer(self._ends))
 
     def draw(self) -> SampledGraph:
         """Return a graph, its normalised adjacency with it; the seed comes from torch's default generator."""
@@ -188,10 +189,10 @@ class NativeSampler:
         return graph
 
     def _draw(self) -> Tensor:
-        mean, listed = float(self._ends[-1]) * INTENSITY, self._chances.numel()
+        mean, listed = float(self._ends[-1]) * INTENSITY, self._sums.large.numel()
         cap = listed + int(mean + 8 * math.sqrt(mean)) + 64
         seed = int(torch.randint(1 << 62, ()))
-        arrays = (self._theta, self._sums.small, self._ends, self._sums.large, self._chances)
+        arrays = (self._theta, self._sums.small, self._ends, self._sums.large, self._sums.chances)
         theta, small, ends, large, chances = map(_pointer, arrays)
         while True:
             places = torch.empty(cap, dtype=torch.int64)

@@ -23,11 +23,13 @@ class Sums(NamedTuple):
     Attributes:
         small: sum of the entries ≤ CUT of each segment, shape [S].
         large: flat positions of all others, int64, sorted.
+        chances: their values.
         total: sum of all entries.
     """
 
     small: Tensor
     large: Tensor
+    chances: Tensor
     total: float
 
 
@@ -57,16 +59,17 @@ def sums_of(segments: Tensor, scans: Sequence[Scan] = ()) -> Sums:
     """
     small, hot = (torch.cat(parts) for parts in zip(*(scans or [scan(segments)]), strict=True))
     length = segments.shape[1]
-    large, totals = [], []
+    large, chances = [], []
     for numbers in torch.split(hot.nonzero().flatten(), _ROWS):
         rows = segments[numbers]
         above = rows > CUT
         row, col = above.nonzero(as_tuple=True)
         small[numbers] = rows.masked_fill(above, 0).sum(1)
         large.append(numbers[row] * length + col)
-        totals.append(rows[row, col].sum(dtype=torch.float64))
-    total = small.sum(dtype=torch.float64) + torch.stack(totals).sum()
-    return Sums(small, torch.cat(large), float(total))
+        chances.append(rows[row, col])
+    values = torch.cat(chances)
+    total = small.sum(dtype=torch.float64) + values.sum(dtype=torch.float64)
+    return Sums(small, torch.cat(large), values, float(total))
 
 
 class Numbers(NamedTuple):
@@ -115,7 +118,7 @@ class ThinningSampler:
     def __init__(self, segments: Tensor, sums: Sums) -> None:
         self._segments = segments
         self._large = sums.large
-        self._large_p = segments[sums.large // segments.shape[1], sums.large % segments.shape[1]].double()
+        self._large_p = sums.chances.double()
         self._ends = sums.small.double().cumsum(0)
         self.num_large = sums.large.numel()
         self.mean = float(self._ends[-1])
