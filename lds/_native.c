@@ -347,6 +347,35 @@ static int64_t search(const double *ends, int64_t count, int64_t from, double x)
     return low < count ? low : count - 1;
 }
 
+/* A line of 64 numbers >= 0 is divided among them, those above the cut left out, in the order of 8 lanes: the first is
+   the numbers 0, 8, 16, ... Sums over a lane; returns that over all. */
+#define LINE 8
+INLINE double lane_sums(const float *x, float cut, double *lane) {
+    for (int l = 0; l < LINE; l++) lane[l] = 0;
+    for (int k = 0; k < SIDE; k += LINE)
+        for (int l = 0; l < LINE; l++) lane[l] += x[k + l] > cut ? 0 : x[k + l];
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+/* The number that a place on this line falls on, which becomes the place on the number; -1 where all are zero. */
+INLINE int pick(const float *x, float cut, const double *lane, double *place) {
+    int in = -1, at = -1;
+    for (int l = 0; l < LINE; l++) {
+        if (!(lane[l] > 0)) continue; /* Rounding may lead past the last one. */
+        if (in >= 0) *place -= lane[in];
+        in = l;
+        if (*place < lane[l]) break;
+    }
+    if (in < 0) return -1;
+    for (int k = in; k < SIDE; k += LINE) {
+        if (!(x[k] > 0) || x[k] > cut) continue;
+        if (at >= 0) *place -= x[at];
+        at = k;
+        if (*place < x[k]) break;
+    }
+    return at;
+}
+
 /* Draw a graph: the places of its edges, distinct.
 
    ends [tiles]: running totals of the sums of tiles, of the entries <= cut; sums [tiles * 64]; listed, chance
@@ -381,35 +410,22 @@ API int64_t lds_draw(uint64_t seed, const float *theta, int64_t tiles, const flo
         }
         for (int k = 0; k < count; k++) {
             const float *row = sums + segment[k] * SIDE;
-            double rest = share[k];
-            int at = -1;
-            for (int r = 0; r < SIDE; r++) {
-                if (!(row[r] > 0)) continue; /* Rounding may lead past the last one. */
-                at = r;
-                if (rest < row[r]) break;
-                rest -= row[r];
-            }
+            double lane[LINE];
+            lane_sums(row, INFINITY, lane);
+            int at = pick(row, INFINITY, lane, &share[k]);
             if (at < 0) {
                 segment[k] = -1;
                 continue;
             }
-            share[k] = rest / row[at];
+            share[k] /= row[at];
             segment[k] = segment[k] * SIDE + at;
             for (int c = 0; c < SIDE; c += 16) __builtin_prefetch(theta + segment[k] * SIDE + c);
         }
         for (int k = 0; k < count; k++) {
             if (segment[k] < 0) continue;
             const float *x = theta + segment[k] * SIDE;
-            double sum = 0;
-            for (int c = 0; c < SIDE; c++) sum += x[c] > cut ? 0 : x[c];
-            double rest = share[k] * sum;
-            int at = -1;
-            for (int c = 0; c < SIDE; c++) {
-                if (!(x[c] > 0) || x[c] > cut) continue;
-                at = c;
-                if (rest < x[c]) break;
-                rest -= x[c];
-            }
+            double lane[LINE], rest = share[k] * lane_sums(x, cut, lane);
+            int at = pick(x, cut, lane, &rest);
             if (at < 0) continue;
             double p = x[at], u = uniform(&g) * kappa;
             int64_t entry = segment[k] * SIDE + at;
