@@ -153,6 +153,10 @@ class ActiveGraph(CandidateGraph):
         """Return the mask that these nodes have in the whole graph."""
         return _mask_of(self.nodes, like, p)
 
+    def dropout_scale(self, p: float) -> float:
+        """Return what a mask has where it is not zero."""
+        return 1 / (1 - p)
+
     def rows_of(self, nodes: Tensor) -> Tensor:
         """Return the rows that stand for nodes of the part."""
         return torch.searchsorted(self.nodes, nodes)
@@ -219,6 +223,10 @@ class DrawnGraph(CandidateGraph):
     def dropout_mask(self, like: Tensor, p: float) -> Tensor:
         """Return a mask that is a function of the step, the node and the column, so that parts have it too."""
         return _mask_of(torch.arange(self.num_nodes, device=like.device), like, p)
+
+    def dropout_scale(self, p: float) -> float:
+        """Return what a mask has where it is not zero."""
+        return 1 / (1 - p)
 
     def traced(self) -> DrawnGraph:
         """Return this graph with an empty record of products."""
