@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,16 +61,23 @@ def sums_of(segments: Tensor, scans: Sequence[Scan] = ()) -> Sums:
     small, hot = (torch.cat(parts) for parts in zip(*(scans or [scan(segments)]), strict=True))
     length = segments.shape[1]
     large, chances = [], []
-    for numbers in torch.split(hot.nonzero().flatten(), _ROWS):
+    for numbers in torch.split(members(hot), _ROWS):
         rows = segments[numbers]
         above = rows > CUT
-        row, col = above.nonzero(as_tuple=True)
         small[numbers] = rows.masked_fill(above, 0).sum(1)
-        large.append(numbers[row] * length + col)
-        chances.append(rows[row, col])
+        place = members(above.view(-1))
+        row = place // length
+        large.append(place + (numbers[row] - row) * length)
+        chances.append(rows.view(-1)[place])
     values = torch.cat(chances)
     total = small.sum(dtype=torch.float64) + values.sum(dtype=torch.float64)
     return Sums(small, torch.cat(large), values, float(total))
+
+
+def members(mask: Tensor) -> Tensor:
+    """Return where a mask of one dimension is true, sorted."""
+    # numpy is several times as fast where few are.
+    return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.is_cpu else mask.nonzero().flatten()
 
 
 class Numbers(NamedTuple):
