@@ -100,7 +100,7 @@ class FactorPairs(Shown):
     def at(self, row: Tensor, col: Tensor) -> Tensor:
         """Return ∂f/∂θ_ij at the pairs (row, col), shape like row; pairs that no thin side touches cost nothing."""
         groups, left, right, _ = self.groups()
-        result = self.degree[row] + self.degree[col] + _row_dots(left, row, right, col)
+        result = _row_dots(left, row, right, col)
         for group in groups:
             place = torch.full((self.degree.numel(),), -1, dtype=torch.int64, device=row.device)
             place[group.rows] = torch.arange(group.rows.numel(), device=row.device)
@@ -113,13 +113,14 @@ class FactorPairs(Shown):
     def groups(self) -> tuple[list[RowGroup], Tensor, Tensor, float]:
         """Return the factor pairs grouped by their non-zero rows, two dense sides L, R for all others, and a bound.
 
-        The gradient at i < j is q_i + q_j + (L Rᵀ)_ij plus, for every group, (T Fᵀ + F Tᵀ)_ij with T its thin side;
-        neither it nor a part of these sums is larger than the bound.
+        The gradient at i < j is (L Rᵀ)_ij plus, for every group, (T Fᵀ + F Tᵀ)_ij with T its thin side; neither it nor
+        a part of these sums is larger than the bound.
 
         Raises:
             NumericalError: a factor holds NaN or infinity.
         """
-        dense: list[tuple[Tensor, Tensor]] = []
+        ones = torch.ones_like(self.degree)
+        dense = [(self.degree[:, None], ones[:, None]), (ones[:, None], self.degree[:, None])]
         sizes = torch.stack([self.degree.abs(), *(side.abs().sum(1) for pair in self.pairs for side in pair)])
         masks = sizes != 0
         # All figures are read at once, then all masks that are needed: a device waits for every reading.
@@ -140,8 +141,7 @@ class FactorPairs(Shown):
         if not math.isfinite(bound):
             raise not_finite()
         groups = _grouped(sorted((item for item in thin if item[0]), key=lambda item: item[0]))
-        none = self.degree.new_zeros(self.degree.numel(), 0)
-        sides = [torch.cat([none, *side], 1) for side in (zip(*dense, strict=True) if dense else ((), ()))]
+        sides = [torch.cat(side, 1) for side in zip(*dense, strict=True)]
         return groups, sides[0], sides[1], bound
 
 

@@ -30,7 +30,7 @@ def step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float) -> Sums
     groups, left, right, largest = gradient.groups()
     check_step(largest, lr, theta.dtype)
     padding = tiles.padded - tiles.num_nodes
-    degree, left, right = pad(gradient.degree, (0, padding)), pad(left, (0, 0, 0, padding)), pad(right.T, (0, padding))
+    left, right = pad(left, (0, 0, 0, padding)), pad(right.T, (0, padding))
     full = [pad(group.full, (0, 0, 0, padding)) for group in groups]
     strips = list(tiles.strips())
     bands = [strips[k : k + _BAND] for k in range(0, len(strips), _BAND)]
@@ -42,10 +42,7 @@ def step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float) -> Sums
     scans = []
     for index, band in enumerate(bands):
         start, stop = band[0].start, band[-1].start + SIDE
-        step = degree[start:stop, None] + degree[start:]
-        step[:, tiles.num_nodes - start :] = 0
-        if left.shape[1]:
-            step.addmm_(left[start:stop], right[:, start:])
+        step = left[start:stop] @ right[:, start:]
         for group, other, bound in zip(groups, full, bounds, strict=True):
             low, high = bound[index], bound[index + 1]
             # T Fᵀ adds to rows of the band, so only thin rows inside it count, [low:high]. F Tᵀ adds to columns, and
