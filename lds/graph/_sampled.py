@@ -157,7 +157,7 @@ class SampledGraph:
         numbers = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
         # Back in the type of the mask before the comparison, which makes numbers of truth values slowly.
         bits = numbers.view(torch.int16)[:count].view(like.shape).to(torch.promote_types(like.dtype, torch.float32))
-        return bits.ge_(dropped - 2**15).mul_(self.dropout_scale(p)).to(like.dtype)
+        return bits.ge_(dropped - 2**15).mul_(2**16 / (2**16 - dropped)).to(like.dtype)
 
     def dropout_scale(self, p: float) -> float:
         """Return what a dropout mask has where it is not zero."""
