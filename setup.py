@@ -10,6 +10,13 @@ libraries = [] if os.name == "nt" else ["m"]
 
 setup(
     ext_modules=[
-        Extension("lds._native", ["lds/_native.c"], extra_compile_args=flags, libraries=libraries, optional=True)
+        Extension(
+            "lds._native",
+            ["lds/_native.c"],
+            depends=["lds/_native_tile.h"],
+            extra_compile_args=flags,
+            libraries=libraries,
+            optional=True,
+        )
     ]
 )

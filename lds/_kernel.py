@@ -18,14 +18,14 @@ from lds.errors import InputError
 Kernel: TypeAlias = Literal["native", "torch"]
 
 VARIABLE = "LDS_KERNEL"
-_INTERFACE = 1
+_INTERFACE = 2
 
 _BYTES, _FLOATS, _DOUBLES = (ctypes.POINTER(kind) for kind in (c_uint8, c_float, c_double))
 _INTS, _SHORTS = ctypes.POINTER(c_int64), ctypes.POINTER(c_int32)
 _ARRAYS: Any = ctypes.POINTER(_FLOATS)
 # Arguments as in `_native.c`, and results.
 _FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
-    "lds_avx2": ([], c_int),
+    "lds_form": ([], c_int),
     "lds_largest": ([_FLOATS, c_int64, _INTS], c_float),
     "lds_pack": (
         [c_int64, _ARRAYS, _ARRAYS, _INTS, *[c_int64] * 5, _INTS, _SHORTS, _FLOATS, _FLOATS],
@@ -39,6 +39,7 @@ _FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
         None,
     ),
     "lds_large": ([_FLOATS, c_int64, c_float, _BYTES, c_int64, _INTS, _FLOATS], c_int64),
+    "lds_ends": ([_FLOATS, c_int64, _DOUBLES], None),
     "lds_draw": (
         [c_uint64, _FLOATS, c_int64, _FLOATS, _DOUBLES, c_float, _INTS, _FLOATS, c_int64, c_int64, _INTS],
         c_int64,

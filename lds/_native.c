@@ -1,7 +1,7 @@
 /* What every outer step on all pairs pays, in one pass over the edge probabilities; and draws of a sampled graph.
 
    Plain C with the vector extensions of GCC and Clang, called through ctypes: a compiler that has them not, fails here,
-   and lds takes the path through torch. `lds/graph/_native_step.py` allocates all arrays and states their sizes.
+   and lds takes the path through torch. The step is compiled in several forms, of which the processor decides. `lds/graph/_native_step.py` allocates all arrays and states their sizes.
 
    Layout (lds/graph/_tiles.py): tile (I, J), I <= J, is 64 x 64 floats; tiles come in the order of I, then J; a
    segment is a row of a tile. Entries i >= j, or beyond n, are zero and stay so.
@@ -18,6 +18,8 @@
 
 #define SIDE 64
 #define AREA (SIDE * SIDE)
+/* Places that are read together. */
+#define BATCH 32
 
 #if defined(__x86_64__) || defined(__i386__)
 #define X86 1
@@ -31,32 +33,30 @@
 #define API __attribute__((visibility("default")))
 #endif
 #define INLINE static inline __attribute__((always_inline))
+#if X86
+#include <immintrin.h>
+#define AVX2 __attribute__((target("avx2,fma")))
+#define AVX512 __attribute__((target("avx2,fma,avx512f")))
+#endif
 
 /* The module is found by Python's import system and opened by ctypes; nobody imports it. */
 API void *PyInit__native(void) { return 0; }
 
-typedef float v8 __attribute__((vector_size(32)));
-typedef int32_t mask8 __attribute__((vector_size(32)));
-typedef float v8_memory __attribute__((vector_size(32), aligned(4), may_alias));
-
-#define LOAD(p) (*(const v8_memory *)(p))
-#define STORE(p, x) (*(v8_memory *)(p) = (x))
-
 /* Changes with the arguments of the functions: a library that was left by another version is not used. */
-API int lds_interface(void) { return 1; }
+API int lds_interface(void) { return 2; }
 
-/* Whether the faster of the two forms of `lds_step` is for this processor. */
-API int lds_avx2(void) {
+/* The form of the step for this processor: 0 for all, 1 with AVX2, 2 with AVX-512. */
+API int lds_form(void) {
 #if X86
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    return __builtin_cpu_supports("avx512f") ? 2 : 1;
 #else
     return 0;
 #endif
 }
 
-/* Largest absolute value of count numbers, infinity if one is NaN, and how many are not zero. */
-API float lds_largest(const float *x, int64_t count, int64_t *nonzero) {
+INLINE float largest(const float *x, int64_t count, int64_t *nonzero) {
     uint32_t most = 0;
     int64_t found = 0;
     while (count > 0) { /* In parts whose counts fit 32 bits, so that both loops are vectors. */
@@ -72,10 +72,86 @@ API float lds_largest(const float *x, int64_t count, int64_t *nonzero) {
     }
     *nonzero = found;
     if (most > 0x7f800000) most = 0x7f800000;
-    float largest;
-    memcpy(&largest, &most, sizeof largest);
-    return largest;
+    float result;
+    memcpy(&result, &most, sizeof result);
+    return result;
 }
+
+#if X86
+AVX2 static float largest_avx2(const float *x, int64_t count, int64_t *nonzero) { return largest(x, count, nonzero); }
+#endif
+
+/* Largest absolute value of count numbers, infinity if one is NaN, and how many are not zero. */
+API float lds_largest(const float *x, int64_t count, int64_t *nonzero) {
+#if X86
+    if (lds_form()) return largest_avx2(x, count, nonzero);
+#endif
+    return largest(x, count, nonzero);
+}
+
+/* Which of up to 64 numbers are not zero, by bits. */
+INLINE uint64_t which(const float *x, int count) {
+    uint64_t found = 0;
+    for (int k = 0; k < count; k++) found |= (uint64_t)(x[k] != 0) << k;
+    return found;
+}
+
+INLINE int64_t pack(uint64_t (*which)(const float *, int), int64_t pairs, const float *const *thin,
+                    const float *const *full, const int64_t *width, int64_t n, int64_t per_side, int64_t K,
+                    int64_t chunk, int64_t cap, int64_t *start, int32_t *column, float *value, float *panels) {
+    int64_t found = 0, s = 0, first = 0, before = 0; /* The first pair of a chunk, and the columns before it. */
+    for (int64_t low = 0; low < K; low += chunk) {
+        int64_t high = low + chunk < K ? low + chunk : K;
+        for (; before + width[first] <= low; first++) before += width[first];
+        for (int64_t i = 0; i < n; i++) {
+            start[s++] = found;
+            for (int64_t p = first, offset = before; p < pairs && offset < high; offset += width[p++]) {
+                int64_t from = low > offset ? low - offset : 0;
+                int64_t to = high - offset < width[p] ? high - offset : width[p];
+                for (int64_t k = from; k < to; k += 64) {
+                    const float *part = thin[p] + i * width[p] + k;
+                    for (uint64_t bits = which(part, to - k < 64 ? (int)(to - k) : 64); bits; bits &= bits - 1) {
+                        int at = __builtin_ctzll(bits);
+                        if (found == cap) return -1;
+                        column[found] = (int32_t)(offset + k + at);
+                        value[found++] = part[at];
+                    }
+                }
+            }
+        }
+    }
+    start[s] = found;
+    for (int64_t J = 0; J < per_side; J++) {
+        float *panel = panels + J * K * SIDE;
+        int64_t rows = n - J * SIDE < SIDE ? n - J * SIDE : SIDE;
+        if (rows < SIDE) memset(panel, 0, (size_t)(K * SIDE) * sizeof(float));
+        for (int64_t p = 0; p < pairs; panel += width[p++] * SIDE) {
+            const float *x = full[p] + J * SIDE * width[p];
+            for (int64_t k = 0; k < width[p]; k++)
+                for (int64_t r = 0; r < rows; r++) panel[k * SIDE + r] = x[r * width[p] + k];
+        }
+    }
+    return found;
+}
+
+#if X86
+AVX2 static inline uint64_t which_avx2(const float *x, int count) {
+    static const int32_t lanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    uint64_t found = 0;
+    for (int k = 0; k < count; k += 8) { /* Lanes that are left out are not read. */
+        __m256i some = _mm256_loadu_si256((const void *)(lanes + (count - k < 8 ? 8 - (count - k) : 0)));
+        __m256 differs = _mm256_cmp_ps(_mm256_maskload_ps(x + k, some), _mm256_setzero_ps(), _CMP_NEQ_UQ);
+        found |= (uint64_t)_mm256_movemask_ps(differs) << k;
+    }
+    return found;
+}
+
+AVX2 static int64_t pack_avx2(int64_t pairs, const float *const *thin, const float *const *full, const int64_t *width,
+                              int64_t n, int64_t per_side, int64_t K, int64_t chunk, int64_t cap, int64_t *start,
+                              int32_t *column, float *value, float *panels) {
+    return pack(which_avx2, pairs, thin, full, width, n, per_side, K, chunk, cap, start, column, value, panels);
+}
+#endif
 
 /* Factor pairs, ready for `lds_step`.
 
@@ -86,173 +162,152 @@ API float lds_largest(const float *x, int64_t count, int64_t *nonzero) {
 API int64_t lds_pack(int64_t pairs, const float *const *thin, const float *const *full, const int64_t *width, int64_t n,
                      int64_t per_side, int64_t K, int64_t chunk, int64_t cap, int64_t *start, int32_t *column,
                      float *value, float *panels) {
-    int64_t found = 0, s = 0;
-    for (int64_t low = 0; low < K; low += chunk) {
-        int64_t high = low + chunk < K ? low + chunk : K;
-        for (int64_t i = 0; i < n; i++) {
-            start[s++] = found;
-            int64_t offset = 0;
-            for (int64_t p = 0; p < pairs; offset += width[p++]) {
-                int64_t from = low > offset ? low - offset : 0;
-                int64_t to = high - offset < width[p] ? high - offset : width[p];
-                const float *row = thin[p] + i * width[p];
-                for (int64_t k = from; k < to; k++)
-                    if (row[k] != 0) {
-                        if (found == cap) return -1;
-                        column[found] = (int32_t)(offset + k);
-                        value[found++] = row[k];
-                    }
-            }
-        }
-    }
-    start[s] = found;
-    for (int64_t J = 0; J < per_side; J++) {
-        float *panel = panels + J * K * SIDE;
-        int64_t rows = n - J * SIDE < SIDE ? n - J * SIDE : SIDE;
-        if (rows < SIDE) memset(panel, 0, (size_t)(K * SIDE) * sizeof(float));
-        for (int64_t p = 0; p < pairs; panel += width[p++] * SIDE)
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t k = 0; k < width[p]; k++) panel[k * SIDE + r] = full[p][(J * SIDE + r) * width[p] + k];
-    }
-    return found;
-}
-
-/* The larger of two vectors, and the smaller. */
-INLINE v8 larger(v8 a, v8 b) {
-    mask8 first = a > b;
-    return (v8)(((mask8)a & first) | ((mask8)b & ~first));
-}
-
-INLINE v8 smaller(v8 a, v8 b) {
-    mask8 first = a < b;
-    return (v8)(((mask8)a & first) | ((mask8)b & ~first));
-}
-
-/* out[64] += sum of value[e] * panel[column[e]] for the entries [from, to). */
-INLINE void add_rows(float *out, const float *panel, const int32_t *column, const float *value, int64_t from,
-                     int64_t to) {
-    v8 a0 = LOAD(out), a1 = LOAD(out + 8), a2 = LOAD(out + 16), a3 = LOAD(out + 24);
-    v8 a4 = LOAD(out + 32), a5 = LOAD(out + 40), a6 = LOAD(out + 48), a7 = LOAD(out + 56);
-    for (int64_t e = from; e < to; e++) {
-        const float *x = panel + (int64_t)column[e] * SIDE;
-        v8 t = value[e] - (v8){0};
-        a0 += t * LOAD(x), a1 += t * LOAD(x + 8), a2 += t * LOAD(x + 16), a3 += t * LOAD(x + 24);
-        a4 += t * LOAD(x + 32), a5 += t * LOAD(x + 40), a6 += t * LOAD(x + 48), a7 += t * LOAD(x + 56);
-    }
-    STORE(out, a0), STORE(out + 8, a1), STORE(out + 16, a2), STORE(out + 24, a3);
-    STORE(out + 32, a4), STORE(out + 40, a5), STORE(out + 48, a6), STORE(out + 56, a7);
-}
-
-/* The step of one strip: theta -= rate * D, clipped; D is the rank-one degree term and the factor pairs. */
-INLINE double step_strip(int64_t I, int64_t n, int64_t per_side, float *theta, const float *degree, int64_t K,
-                         int64_t chunks, const int64_t *start, const int32_t *column, const float *value,
-                         const float *panels, float rate, float cut, float *sums, uint8_t *large) {
-    float D[AREA] __attribute__((aligned(64))), E[AREA] __attribute__((aligned(64)));
-    const v8 zero = {0}, one = 1 - zero, by = rate - zero;
-    double total = 0;
-    int64_t i0 = I * SIDE, rows = n - i0 < SIDE ? n - i0 : SIDE;
-    for (int64_t J = I; J < per_side; J++) {
-        int64_t tile = I * per_side - I * (I - 1) / 2 + J - I, j0 = J * SIDE, cols = n - j0 < SIDE ? n - j0 : SIDE;
-        const float *across = panels + J * K * SIDE, *down = panels + I * K * SIDE;
-        uint8_t touched[SIDE] = {0};
-        for (int r = 0; r < SIDE; r++)
-            for (int k = 0; k < SIDE; k += 8) STORE(D + r * SIDE + k, degree[i0 + r] + LOAD(degree + j0 + k));
-        for (int64_t c = 0; c < chunks; c++) {
-            const int64_t *at = start + c * n;
-            for (int64_t r = 0; r < rows; r++)
-                if (at[i0 + r] < at[i0 + r + 1])
-                    add_rows(D + r * SIDE, across, column, value, at[i0 + r], at[i0 + r + 1]);
-            for (int64_t r = 0; r < cols; r++)
-                if (at[j0 + r] < at[j0 + r + 1]) {
-                    if (!touched[r]) memset(E + r * SIDE, 0, SIDE * sizeof(float));
-                    touched[r] = 1;
-                    add_rows(E + r * SIDE, down, column, value, at[j0 + r], at[j0 + r + 1]);
-                }
-        }
-        for (int64_t r = 0; r < cols; r++)
-            if (touched[r])
-                for (int k = 0; k < SIDE; k++) D[k * SIDE + r] += E[r * SIDE + k];
-        if (J == I || cols < SIDE || rows < SIDE) /* What lies outside of the triangle is zero, and stays so. */
-            for (int64_t r = 0; r < SIDE; r++)
-                for (int64_t k = 0; k < SIDE; k++)
-                    if (i0 + r >= j0 + k || r >= rows || k >= cols) D[r * SIDE + k] = 0;
-        for (int r = 0; r < SIDE; r++) {
-            float *x = theta + tile * AREA + r * SIDE;
-            v8 sum = zero, most = zero;
-            for (int k = 0; k < SIDE; k += 8) {
-                v8 v = LOAD(x + k) - by * LOAD(D + r * SIDE + k);
-                v = smaller(larger(v, zero), one);
-                STORE(x + k, v);
-                sum += v;
-                most = larger(v, most);
-            }
-            float small = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-            double above = 0;
-            int count = 0, hot = 0;
-            for (int k = 0; k < 8; k++) hot |= most[k] > cut;
-            if (hot) {
-                small = 0;
-                for (int k = 0; k < SIDE; k++) {
-                    if (x[k] > cut) above += x[k], count++;
-                    else small += x[k];
-                }
-            }
-            sums[tile * SIDE + r] = small;
-            large[tile * SIDE + r] = (uint8_t)count;
-            total += small + above;
-        }
-    }
-    return total;
-}
-
-#define STEP(name)                                                                                                    \
-    static void name(int64_t n, int64_t per_side, float *theta, const float *degree, int64_t K, int64_t chunks,       \
-                     const int64_t *start, const int32_t *column, const float *value, const float *panels,            \
-                     float rate, float cut, float *sums, uint8_t *large, double *totals, int64_t *next) {             \
-        int64_t I;                                                                                                    \
-        while ((I = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < per_side)                                        \
-            totals[I] = step_strip(I, n, per_side, theta, degree, K, chunks, start, column, value, panels, rate, cut, \
-                                   sums, large);                                                                      \
-    }
-
-STEP(step_portable)
 #if X86
-__attribute__((target("avx2,fma"))) STEP(step_avx2)
+    if (lds_form())
+        return pack_avx2(pairs, thin, full, width, n, per_side, K, chunk, cap, start, column, value, panels);
 #endif
+    return pack(which, pairs, thin, full, width, n, per_side, K, chunk, cap, start, column, value, panels);
+}
+
+/* What `lds_pack` wrote. */
+typedef struct {
+    int64_t n, K, chunks;
+    const int64_t *start;
+    const int32_t *column;
+    const float *value, *panels;
+} Factors;
+
+#if X86
+/* D += E transposed, of 8 x 8 numbers in tiles. */
+AVX2 static inline void add_square(float *D, const float *E) {
+    __m256 a[8], b[8];
+    for (int r = 0; r < 8; r++) a[r] = _mm256_loadu_ps(E + r * SIDE);
+    for (int r = 0; r < 8; r += 2) {
+        b[r] = _mm256_unpacklo_ps(a[r], a[r + 1]);
+        b[r + 1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
+    }
+    for (int r = 0; r < 8; r += 4)
+        for (int k = 0; k < 2; k++) {
+            a[r + 2 * k] = _mm256_shuffle_ps(b[r + k], b[r + k + 2], 0x44);
+            a[r + 2 * k + 1] = _mm256_shuffle_ps(b[r + k], b[r + k + 2], 0xee);
+        }
+    for (int r = 0; r < 4; r++) {
+        float *upper = D + r * SIDE, *lower = upper + 4 * SIDE;
+        __m256 first = _mm256_permute2f128_ps(a[r], a[r + 4], 0x20), second = _mm256_permute2f128_ps(a[r], a[r + 4], 0x31);
+        _mm256_storeu_ps(upper, _mm256_add_ps(_mm256_loadu_ps(upper), first));
+        _mm256_storeu_ps(lower, _mm256_add_ps(_mm256_loadu_ps(lower), second));
+    }
+}
+
+AVX2 static inline void add_squares(float *D, const float *E) {
+    for (int r = 0; r < SIDE; r += 8)
+        for (int k = 0; k < SIDE; k += 8) add_square(D + r * SIDE + k, E + k * SIDE + r);
+}
+
+AVX2 static inline float sum_8(__m256 x) {
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+AVX512 static inline float sum_16(__m512 x) {
+    __m256 upper = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1));
+    return sum_8(_mm256_add_ps(_mm512_castps512_ps256(x), upper));
+}
+
+#define FORM(name) name##_avx512
+#define TARGET AVX512
+#define LANES 16
+#define MAX _mm512_max_ps
+#define MIN _mm512_min_ps
+#define ABOVE(x, y) _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), x)
+#define ANY(x) _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ)
+#define SUM sum_16
+#define add_transposed_avx512 add_squares
+#include "_native_tile.h"
+
+#define FORM(name) name##_avx2
+#define TARGET AVX2
+#define LANES 8
+#define MAX _mm256_max_ps
+#define MIN _mm256_min_ps
+#define ABOVE(x, y) _mm256_and_ps(_mm256_cmp_ps(x, y, _CMP_GT_OQ), x)
+#define ANY(x) _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_UQ))
+#define SUM sum_8
+#define add_transposed_avx2 add_squares
+#include "_native_tile.h"
+#endif
+
+typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t mask4 __attribute__((vector_size(16)));
+
+INLINE v4 select4(mask4 first, v4 a, v4 b) { return (v4)(((mask4)a & first) | ((mask4)b & ~first)); }
+
+INLINE float sum_4(v4 x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+
+static inline void add_transposed_portable(float *D, const float *E) {
+    for (int r = 0; r < SIDE; r++)
+        for (int k = 0; k < SIDE; k++) D[k * SIDE + r] += E[r * SIDE + k];
+}
+
+#define FORM(name) name##_portable
+#define TARGET
+#define LANES 4
+#define MAX(a, b) select4((a) > (b), a, b)
+#define MIN(a, b) select4((a) < (b), a, b)
+#define ABOVE(x, y) select4((x) > (y), x, (v4){0})
+#define ANY(x) (sum_4(x) != 0)
+#define SUM sum_4
+#include "_native_tile.h"
 
 /* Take the projected step of all strips that `next`, which counts from 0, has not given to another thread.
 
-   theta [tiles * 64 * 64]; degree [per_side * 64]: q, zero beyond n; rate: the step size; start, column, value and panels
-   as `lds_pack` wrote them. Writes, for each segment, the sum of its entries <= cut, and the number of the others; and
-   for each strip the sum of its entries. */
-API void lds_step(int portable, int64_t n, int64_t per_side, float *theta, const float *degree, int64_t K,
-                  int64_t chunks, const int64_t *start, const int32_t *column, const float *value, const float *panels,
-                  float rate, float cut, float *sums, uint8_t *large, double *totals, int64_t *next) {
+   form: at most what `lds_form` returns; theta [tiles * 64 * 64]; degree [per_side * 64]: q, zero beyond n; start,
+   column, value and panels as `lds_pack` wrote them; rate: the step size. Writes, for each segment, the sum of its
+   entries <= cut, and the number of the others; and for each strip the sum of its entries. */
+API void lds_step(int form, int64_t n, int64_t per_side, float *theta, const float *degree, int64_t K, int64_t chunks,
+                  const int64_t *start, const int32_t *column, const float *value, const float *panels, float rate,
+                  float cut, float *sums, uint8_t *large, double *totals, int64_t *next) {
+    const Factors f = {n, K, chunks, start, column, value, panels};
 #if X86
-    if (!portable && lds_avx2()) {
-        step_avx2(n, per_side, theta, degree, K, chunks, start, column, value, panels, rate, cut, sums, large, totals,
-                  next);
-        return;
-    }
+    if (form == 2) return step_avx512(per_side, theta, degree, &f, rate, cut, sums, large, totals, next);
+    if (form == 1) return step_avx2(per_side, theta, degree, &f, rate, cut, sums, large, totals, next);
 #endif
-    step_portable(n, per_side, theta, degree, K, chunks, start, column, value, panels, rate, cut, sums, large, totals,
-                  next);
+    step_portable(per_side, theta, degree, &f, rate, cut, sums, large, totals, next);
 }
 
 /* List the entries above the cut of the segments that have some: their places and values. Returns how many; -1 where
    there are more than cap. */
 API int64_t lds_large(const float *theta, int64_t segments, float cut, const uint8_t *large, int64_t cap,
                       int64_t *place, float *value) {
-    int64_t found = 0;
-    for (int64_t s = 0; s < segments; s++)
-        if (large[s])
-            for (int64_t e = s * SIDE; e < (s + 1) * SIDE; e++)
+    int64_t found = 0, next = 0, some[BATCH];
+    while (next < segments) {
+        int count = 0; /* Asked for together, as they come from far. */
+        for (; next < segments && count < BATCH; next++)
+            if (large[next]) {
+                for (int k = 0; k < SIDE; k += 16) __builtin_prefetch(theta + next * SIDE + k);
+                some[count++] = next;
+            }
+        for (int k = 0; k < count; k++)
+            for (int64_t e = some[k] * SIDE; e < (some[k] + 1) * SIDE; e++)
                 if (theta[e] > cut) {
                     if (found == cap) return -1;
                     place[found] = e;
                     value[found++] = theta[e];
                 }
+    }
     return found;
+}
+
+/* Running totals [tiles] of the sums [tiles * 64] of segments. */
+API void lds_ends(const float *sums, int64_t tiles, double *ends) {
+    double total = 0;
+    for (int64_t t = 0; t < tiles; t++, sums += SIDE) {
+        double part[4] = {0};
+        for (int k = 0; k < SIDE; k += 4)
+            for (int l = 0; l < 4; l++) part[l] += sums[k + l];
+        ends[t] = total += (part[0] + part[2]) + (part[1] + part[3]);
+    }
 }
 
 /* xoshiro256** of Blackman and Vigna (public domain), seeded by splitmix64. */
@@ -292,7 +347,34 @@ static int64_t search(const double *ends, int64_t count, int64_t from, double x)
     return low < count ? low : count - 1;
 }
 
-#define BATCH 32
+/* A line of 64 numbers >= 0 is divided among them, those above the cut left out, in the order of 8 lanes: the first is
+   the numbers 0, 8, 16, ... Sums over a lane; returns that over all. */
+#define LINE 8
+INLINE double lane_sums(const float *x, float cut, double *lane) {
+    for (int l = 0; l < LINE; l++) lane[l] = 0;
+    for (int k = 0; k < SIDE; k += LINE)
+        for (int l = 0; l < LINE; l++) lane[l] += x[k + l] > cut ? 0 : x[k + l];
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+/* The number that a place on this line falls on, which becomes the place on the number; -1 where all are zero. */
+INLINE int pick(const float *x, float cut, const double *lane, double *place) {
+    int in = -1, at = -1;
+    for (int l = 0; l < LINE; l++) {
+        if (!(lane[l] > 0)) continue; /* Rounding may lead past the last one. */
+        if (in >= 0) *place -= lane[in];
+        in = l;
+        if (*place < lane[l]) break;
+    }
+    if (in < 0) return -1;
+    for (int k = in; k < SIDE; k += LINE) {
+        if (!(x[k] > 0) || x[k] > cut) continue;
+        if (at >= 0) *place -= x[at];
+        at = k;
+        if (*place < x[k]) break;
+    }
+    return at;
+}
 
 /* Draw a graph: the places of its edges, distinct.
 
@@ -328,35 +410,22 @@ API int64_t lds_draw(uint64_t seed, const float *theta, int64_t tiles, const flo
         }
         for (int k = 0; k < count; k++) {
             const float *row = sums + segment[k] * SIDE;
-            double rest = share[k];
-            int at = -1;
-            for (int r = 0; r < SIDE; r++) {
-                if (!(row[r] > 0)) continue; /* Rounding may lead past the last one. */
-                at = r;
-                if (rest < row[r]) break;
-                rest -= row[r];
-            }
+            double lane[LINE];
+            lane_sums(row, INFINITY, lane);
+            int at = pick(row, INFINITY, lane, &share[k]);
             if (at < 0) {
                 segment[k] = -1;
                 continue;
             }
-            share[k] = rest / row[at];
+            share[k] /= row[at];
             segment[k] = segment[k] * SIDE + at;
             for (int c = 0; c < SIDE; c += 16) __builtin_prefetch(theta + segment[k] * SIDE + c);
         }
         for (int k = 0; k < count; k++) {
             if (segment[k] < 0) continue;
             const float *x = theta + segment[k] * SIDE;
-            double sum = 0;
-            for (int c = 0; c < SIDE; c++) sum += x[c] > cut ? 0 : x[c];
-            double rest = share[k] * sum;
-            int at = -1;
-            for (int c = 0; c < SIDE; c++) {
-                if (!(x[c] > 0) || x[c] > cut) continue;
-                at = c;
-                if (rest < x[c]) break;
-                rest -= x[c];
-            }
+            double lane[LINE], rest = share[k] * lane_sums(x, cut, lane);
+            int at = pick(x, cut, lane, &rest);
             if (at < 0) continue;
             double p = x[at], u = uniform(&g) * kappa;
             int64_t entry = segment[k] * SIDE + at;

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from lds._hash import draw_key, uniform
 from lds.errors import InputError
 from lds.graph._candidate_index import CandidateIndex
 from lds.graph._sampled import SampledGraph
+from lds.graph._thinning import members
 
 # Where more of all nodes are active, the whole graph is used: relabelling would cost more than it saves.
 ACTIVE_SHARE = 0.5
@@ -153,6 +153,10 @@ class ActiveGraph(CandidateGraph):
         """Return the mask that these nodes have in the whole graph."""
         return _mask_of(self.nodes, like, p)
 
+    def dropout_scale(self, p: float) -> float:
+        """Return what a mask has where it is not zero."""
+        return 1 / (1 - p)
+
     def rows_of(self, nodes: Tensor) -> Tensor:
         """Return the rows that stand for nodes of the part."""
         return torch.searchsorted(self.nodes, nodes)
@@ -220,6 +224,10 @@ class DrawnGraph(CandidateGraph):
         """Return a mask that is a function of the step, the node and the column, so that parts have it too."""
         return _mask_of(torch.arange(self.num_nodes, device=like.device), like, p)
 
+    def dropout_scale(self, p: float) -> float:
+        """Return what a mask has where it is not zero."""
+        return 1 / (1 - p)
+
     def traced(self) -> DrawnGraph:
         """Return this graph with an empty record of products."""
         graph: DrawnGraph = super().traced()  # type: ignore[assignment]
@@ -284,7 +292,7 @@ class DrawnGraph(CandidateGraph):
             for pairs, here in zip(found, of_loss, strict=True):
                 active[pairs.other[pairs.drawn | here if gradient else pairs.drawn]] = True
                 certain[pairs.other[pairs.drawn & here]] = True
-            nodes = _members(active & ~inner)
+            nodes = members(active & ~inner)
             count += nodes.numel()
         if count > ACTIVE_SHARE * self.num_nodes:
             return None
@@ -307,7 +315,7 @@ class DrawnGraph(CandidateGraph):
             ends: the other active nodes, as often as their degree is.
         """
         owner, other, place, drawn = (torch.cat(part) for part in zip(*found, strict=True))
-        nodes = _members(active)
+        nodes = members(active)
         local = torch.full((self.num_nodes,), -1, dtype=torch.int32, device=nodes.device)
         local[nodes] = torch.arange(nodes.numel(), dtype=torch.int32, device=nodes.device)
         row, col = local[owner], local[other]
@@ -356,12 +364,6 @@ class DrawnGraph(CandidateGraph):
                 "or draw another"
             )
         return self._theta
-
-
-def _members(mask: Tensor) -> Tensor:
-    """Return the nodes in a set, sorted."""
-    # numpy is several times as fast where few are.
-    return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.is_cpu else mask.nonzero().flatten()
 
 
 def _mask_of(nodes: Tensor, like: Tensor, p: float) -> Tensor:

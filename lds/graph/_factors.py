@@ -121,24 +121,23 @@ class FactorPairs(Shown):
         """
         ones = torch.ones_like(self.degree)
         dense = [(self.degree[:, None], ones[:, None]), (ones[:, None], self.degree[:, None])]
-        sizes = [side.abs().sum(1) for pair in self.pairs for side in pair]
-        masks = [size != 0 for size in sizes]
+        sizes = torch.stack([self.degree.abs(), *(side.abs().sum(1) for pair in self.pairs for side in pair)])
+        masks = sizes != 0
         # All figures are read at once, then all masks that are needed: a device waits for every reading.
-        figures = [self.degree.abs().max(), *(size.max() for size in sizes), *(mask.sum() for mask in masks)]
-        largest, *read = torch.stack([x.double() for x in figures]).tolist()
-        bound, count = 2 * largest, len(sizes)
+        (largest, *read), (_, *nonzero) = torch.stack([sizes.amax(1).double(), masks.sum(1).double()]).tolist()
+        bound = 2 * largest
         thin: list[tuple[int, Tensor, Tensor, Tensor]] = []
         for place, (left, right) in enumerate(self.pairs):
             first, second = 2 * place, 2 * place + 1
             # |(U Vᵀ)_ij| is at most the sum of |U_i·| times that of |V_j·|; NaN if a side holds one.
             bound += 2 * read[first] * read[second]
-            counts = [read[count + first], read[count + second]]
+            counts = [nonzero[first], nonzero[second]]
             if min(counts) > _DENSE * left.shape[0]:
                 dense += [(left, right), (right, left)]
             elif counts[0] <= counts[1]:
-                thin.append((int(counts[0]), masks[first], left, right))
+                thin.append((int(counts[0]), masks[1 + first], left, right))
             else:
-                thin.append((int(counts[1]), masks[second], right, left))
+                thin.append((int(counts[1]), masks[1 + second], right, left))
         if not math.isfinite(bound):
             raise not_finite()
         groups = _grouped(sorted((item for item in thin if item[0]), key=lambda item: item[0]))

@@ -10,6 +10,7 @@ import math
 import threading
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,8 @@ from lds.graph._sampled import SampledGraph
 from lds.graph._thinning import CUT, INTENSITY, Sums
 from lds.graph._tiles import SIDE, Tiles
 
-# Columns of one chunk: their panels of two tiles stay in the fastest cache.
-_CHUNK = 96
+# Columns of one chunk: few enough that what a row of it uses of a panel stays in the fastest cache; measured.
+_CHUNK = 192
 # Tiles from which on a second thread gains more than it costs to start it.
 _MANY_TILES = 200
 
@@ -51,7 +52,7 @@ def _code() -> ctypes.CDLL:
     return found
 
 
-def native_step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float, *, portable: bool = False) -> Sums:
+def native_step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float, *, form: int | None = None) -> Sums:
     """Take the step that `lds.graph._step.step_` takes; θ of single precision.
 
     Args:
@@ -59,7 +60,7 @@ def native_step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float, 
         tiles: as there.
         gradient: as there.
         lr: as there.
-        portable: compute as on a processor without AVX2.
+        form: of `lds_step`; that of this processor when None.
 
     Raises:
         InputError: a factor is not of N rows, or two of a pair are of different widths.
@@ -80,27 +81,28 @@ def native_step_(theta: Tensor, tiles: Tiles, gradient: FactorPairs, lr: float, 
         len(thin), _pointers(thin), _pointers(full), _pointer(widths), n, tiles.per_side, columns, _CHUNK, cap, *packed
     )
     assert written == cap
-    return _pass(theta, tiles, degree, columns, packed, lr, portable)
+    return _pass(theta, tiles, degree, columns, packed, lr, form)
 
 
 def native_sums(theta: Tensor, tiles: Tiles) -> Sums:
     """Return the sums of θ, to the bits that a step returns."""
     packed = [_pointer(torch.empty(0, dtype=dtype)) for dtype in (torch.int64, torch.int32, *[torch.float32] * 2)]
-    return _pass(theta, tiles, torch.zeros(tiles.padded), 0, packed, 0.0, portable=False)
+    return _pass(theta, tiles, torch.zeros(tiles.padded), 0, packed, 0.0)
 
 
 def _pass(
-    theta: Tensor, tiles: Tiles, degree: Tensor, columns: int, packed: list[Any], lr: float, portable: bool
+    theta: Tensor, tiles: Tiles, degree: Tensor, columns: int, packed: list[Any], lr: float, form: int | None = None
 ) -> Sums:
     """Take the step along the degree term and packed factor pairs, and sum the result up."""
     code, n = _code(), tiles.num_nodes
     assert theta.shape == (tiles.numel // SIDE, SIDE)
+    form = code.lds_form() if form is None else form
     sums, large = torch.empty(len(theta)), torch.empty(len(theta), dtype=torch.uint8)
     totals, counter = torch.empty(tiles.per_side, dtype=torch.float64), torch.zeros((), dtype=torch.int64)
 
     def work() -> None:
         code.lds_step(
-            portable, n, tiles.per_side, _pointer(theta), _pointer(degree), columns, -(-columns // _CHUNK), *packed,
+            form, n, tiles.per_side, _pointer(theta), _pointer(degree), columns, -(-columns // _CHUNK), *packed,
             lr, CUT, *(_pointer(x) for x in (sums, large, totals, counter)),
         )  # fmt: skip
 
@@ -111,13 +113,13 @@ def _pass(
     work()
     for helper in helpers:
         helper.join()
-    count = int(large.sum(dtype=torch.int64))
+    count = int(large.numpy().sum(dtype=np.int64))  # torch would make a copy of another type first.
     places, chances = torch.empty(count, dtype=torch.int64), torch.empty(count)
     listed = code.lds_large(
         _pointer(theta), len(theta), CUT, _pointer(large), count, _pointer(places), _pointer(chances)
     )
     assert listed == count
-    return Sums(sums, places, float(totals.sum()))
+    return Sums(sums, places, chances, float(totals.sum()))
 
 
 def _threads(tiles: int) -> int:
@@ -164,8 +166,8 @@ class NativeSampler:
 
     def __init__(self, theta: Tensor, tiles: Tiles, sums: Sums) -> None:
         self._theta, self._tiles, self._sums = theta, tiles, sums
-        self._chances = theta[sums.large // SIDE, sums.large % SIDE]
-        self._ends = sums.small.view(-1, SIDE).sum(1, dtype=torch.float64).cumsum(0)
+        self._ends = torch.empty(len(theta) // SIDE, dtype=torch.float64)
+        _code().lds_ends(_pointer(sums.small), len(self._ends), _pointer(self._ends))
 
     def draw(self) -> SampledGraph:
         """Return a graph, its normalised adjacency with it; the seed comes from torch's default generator."""
@@ -187,10 +189,10 @@ class NativeSampler:
         return graph
 
     def _draw(self) -> Tensor:
-        mean, listed = float(self._ends[-1]) * INTENSITY, self._chances.numel()
+        mean, listed = float(self._ends[-1]) * INTENSITY, self._sums.large.numel()
         cap = listed + int(mean + 8 * math.sqrt(mean)) + 64
         seed = int(torch.randint(1 << 62, ()))
-        arrays = (self._theta, self._sums.small, self._ends, self._sums.large, self._chances)
+        arrays = (self._theta, self._sums.small, self._ends, self._sums.large, self._sums.chances)
         theta, small, ends, large, chances = map(_pointer, arrays)
         while True:
             places = torch.empty(cap, dtype=torch.int64)

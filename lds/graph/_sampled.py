@@ -35,6 +35,16 @@ class Product(NamedTuple):
         return self.backward.result
 
 
+class NotedProduct(NamedTuple):
+    """A product Â M that a formula took by itself: its cotangent U, M, Â M over a number, Â U, and that number."""
+
+    cotangent: Tensor
+    operand: Tensor
+    result: Tensor
+    back: Tensor
+    share: float = 1.0
+
+
 class _Backward:
     """The product of a cotangent that the last backward pass without a graph, that of a sweep, made."""
 
@@ -48,6 +58,11 @@ class _Backward:
         if not torch.is_grad_enabled():
             self.cotangent, self.result = cotangent, result
         return result
+
+
+def _dropped(p: float) -> int:
+    """Return how many of 2^16 numbers are dropped."""
+    return min(round(p * 2**16), 2**16 - 1)
 
 
 def _same(a: Tensor | None, b: Tensor) -> bool:
@@ -137,12 +152,16 @@ class SampledGraph:
 
         From 16 random bits an entry: p counts as the nearest multiple of 2⁻¹⁶.
         """
-        dropped = min(round(p * 2**16), 2**16 - 1)
+        dropped = _dropped(p)
         count = like.numel()
         numbers = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
         # Back in the type of the mask before the comparison, which makes numbers of truth values slowly.
         bits = numbers.view(torch.int16)[:count].view(like.shape).to(torch.promote_types(like.dtype, torch.float32))
         return bits.ge_(dropped - 2**15).mul_(2**16 / (2**16 - dropped)).to(like.dtype)
+
+    def dropout_scale(self, p: float) -> float:
+        """Return what a dropout mask has where it is not zero."""
+        return 2**16 / (2**16 - _dropped(p))
 
     def traced(self) -> SampledGraph:
         """Return this graph with an empty record of products, to which every product adds itself."""
@@ -195,20 +214,20 @@ class SampledGraph:
             probes.append(probe)
         return probes
 
-    def noted(self, products: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> list[Tensor]:
-        r"""Return the cotangents of the probes of noted products, from (U, M, Â M, Â U) of each.
+    def noted(self, products: Sequence[NotedProduct]) -> list[Tensor]:
+        r"""Return the cotangents of the probes of noted products.
 
         U is the cotangent of Â M. With s = d^{-1/2}, that of A has the pair (s ⊙ U, s ⊙ M), and that of the degrees is
 
         .. math:: q_i = -\tfrac{1}{2 d_i} \sum_r (U \odot \hat A M + M \odot \hat A U)_{ir}.
         """
         sums: dict[int, Tensor] = {}  # By width, as a sum over columns takes as long as all else.
-        for u, m, result, back in products:
+        for u, m, result, back, share in products:
             total = sums.get(u.shape[1])
-            sums[u.shape[1]] = (u * result if total is None else total.addcmul_(u, result)).addcmul_(m, back)
+            sums[u.shape[1]] = (m * back if total is None else total.addcmul_(m, back)).addcmul_(u, result, value=share)
         degrees = torch.stack([total.sum(1) for total in sums.values()]).sum(0).div_(-2 * self.degree)
         scale = self.scale[:, None]
-        return [*(scale * u for u, *_ in products), degrees]
+        return [*(scale * product.cotangent for product in products), degrees]
 
     def _start_record(self) -> None:
         self._kept = _Record()

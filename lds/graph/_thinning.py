@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +24,13 @@ class Sums(NamedTuple):
     Attributes:
         small: sum of the entries ≤ CUT of each segment, shape [S].
         large: flat positions of all others, int64, sorted.
+        chances: their values.
         total: sum of all entries.
     """
 
     small: Tensor
     large: Tensor
+    chances: Tensor
     total: float
 
 
@@ -57,16 +60,24 @@ def sums_of(segments: Tensor, scans: Sequence[Scan] = ()) -> Sums:
     """
     small, hot = (torch.cat(parts) for parts in zip(*(scans or [scan(segments)]), strict=True))
     length = segments.shape[1]
-    large, totals = [], []
-    for numbers in torch.split(hot.nonzero().flatten(), _ROWS):
+    large, chances = [], []
+    for numbers in torch.split(members(hot), _ROWS):
         rows = segments[numbers]
         above = rows > CUT
-        row, col = above.nonzero(as_tuple=True)
         small[numbers] = rows.masked_fill(above, 0).sum(1)
-        large.append(numbers[row] * length + col)
-        totals.append(rows[row, col].sum(dtype=torch.float64))
-    total = small.sum(dtype=torch.float64) + torch.stack(totals).sum()
-    return Sums(small, torch.cat(large), float(total))
+        place = members(above.view(-1))
+        row = place // length
+        large.append(place + (numbers[row] - row) * length)
+        chances.append(rows.view(-1)[place])
+    values = torch.cat(chances)
+    total = small.sum(dtype=torch.float64) + values.sum(dtype=torch.float64)
+    return Sums(small, torch.cat(large), values, float(total))
+
+
+def members(mask: Tensor) -> Tensor:
+    """Return where a mask of one dimension is true, sorted."""
+    # numpy is several times as fast where few are.
+    return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.is_cpu else mask.nonzero().flatten()
 
 
 class Numbers(NamedTuple):
@@ -115,7 +126,7 @@ class ThinningSampler:
     def __init__(self, segments: Tensor, sums: Sums) -> None:
         self._segments = segments
         self._large = sums.large
-        self._large_p = segments[sums.large // segments.shape[1], sums.large % segments.shape[1]].double()
+        self._large_p = sums.chances.double()
         self._ends = sums.small.double().cumsum(0)
         self.num_large = sums.large.numel()
         self.mean = float(self._ends[-1])

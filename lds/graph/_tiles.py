@@ -12,6 +12,7 @@ from torch import Tensor
 
 # Rows and columns of a tile: of single precision, 16 KiB, so that it stays in the fastest cache while it changes.
 SIDE = 64
+_BITS = SIDE.bit_length() - 1
 _AREA = SIDE * SIDE
 # Rows of a block of the layout that files of earlier versions have.
 _OLD_ROWS = 192
@@ -73,10 +74,12 @@ class Tiles:
 
     def pairs(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the entries row < col at these places."""
-        first, tile = self._first_on(positions.device), positions // _AREA
+        # By bits: division of integers takes ten times as long.
+        first, tile = self._first_on(positions.device), positions >> 2 * _BITS
         strip = torch.searchsorted(first, tile, right=True) - 1
         column = tile - first[strip] + strip
-        return strip * SIDE + positions // SIDE % SIDE, column * SIDE + positions % SIDE
+        row = (strip << _BITS) + ((positions >> _BITS) & (SIDE - 1))
+        return row, (column << _BITS) + (positions & (SIDE - 1))
 
     def clear_outside_(self, segments: Tensor) -> None:
         """Set the entries i ≥ j, and those beyond N, to zero; segments of shape [S, SIDE]."""

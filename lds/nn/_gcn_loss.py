@@ -6,7 +6,7 @@ one, and both note their products with the graph. A third derivative goes throug
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,28 +17,35 @@ from torch.nn.functional import cross_entropy, nll_loss, one_hot
 
 from lds._sparse import plain_product
 from lds.graph import SampledGraph, SparseMatrix
+from lds.graph._sampled import NotedProduct
 from lds.nn._networks import GCN
 
 
 class _Forward(NamedTuple):
-    """What the forward pass leaves: the Z_l and Y_l of all layers, H_1 … and R_0 …, log-probabilities of the nodes."""
+    """What the forward pass leaves: the Z_l of all layers, H_1 …, the last Y, and log-probabilities of the nodes.
+
+    H_{l+1} stands for Y_l and R_l too: R_l is κ = 1 / (1 − p) where H_{l+1} > 0, and zero elsewhere; Y_l is H_{l+1} / κ
+    where R_l is not zero, and asked for nowhere else. What is kept is written once and read back from afar.
+    """
 
     z: list[Tensor]
-    y: list[Tensor]
     h: list[Tensor]
-    r: list[Tensor]
+    y: Tensor
     logp: Tensor
 
     def flat(self) -> list[Tensor]:
         """Return all of it in one list."""
-        return [*self.z, *self.y, *self.h, *self.r, self.logp]
+        return [*self.z, *self.h, self.y, self.logp]
 
     @staticmethod
     def of(flat: Sequence[Tensor], layers: int) -> _Forward:
         """Return what `flat` made a list of."""
-        rest = iter(flat)
-        z, y, h, r = ([next(rest) for _ in range(count)] for count in (layers, layers, layers - 1, layers - 1))
-        return _Forward(z, y, h, r, next(rest))
+        return _Forward(list(flat[:layers]), list(flat[layers : 2 * layers - 1]), *flat[2 * layers - 1 :])
+
+    def products(self, u: Sequence[Tensor], b: Sequence[Tensor], kept: float) -> list[NotedProduct]:
+        """Return the products of the pass, Â Z_l, for cotangents U_l of them and Â U_l."""
+        hidden = [NotedProduct(*x, 1 / kept) for x in zip(u, self.z, self.h, b, strict=False)]
+        return [*hidden, NotedProduct(u[-1], self.z[-1], self.y, b[-1])]
 
 
 class _Backward(NamedTuple):
@@ -106,7 +113,7 @@ class GCNLoss:
         """
         value, forward = self._forward([w.detach() for w in weights], graph, dropout)
         probes = graph.note(forward.z)
-        call = _Call(self, graph.in_autograd(), len(weights))
+        call = _Call(self, graph.in_autograd(), len(weights), graph.dropout_scale(dropout) if dropout else 1.0)
         loss: Tensor = _ReLULoss.apply(call, value, forward, *weights, *probes)  # type: ignore[no-untyped-call]
         return loss
 
@@ -118,27 +125,22 @@ class GCNLoss:
     @torch.no_grad()
     def _forward(self, weights: Sequence[Tensor], graph: SampledGraph, dropout: float) -> tuple[Tensor, _Forward]:
         """Return the loss and what the forward pass leaves."""
-        z, y, h, r = [_times(self.x, weights[0])], [], [], []
+        z, h = [_times(self.x, weights[0])], []
         for weight in weights[1:]:
-            y.append(plain_product(graph.normalised, z[-1]))
+            h.append(plain_product(graph.normalised, z[-1]).relu_())
             if dropout:
-                mask = graph.dropout_mask(y[-1], dropout)
-                h.append(y[-1].relu().mul_(mask))
-                r.append(torch.ops.aten.threshold_backward(mask, y[-1], 0))
-            else:
-                h.append(y[-1].relu())
-                r.append(h[-1].sign())
+                h[-1].mul_(graph.dropout_mask(h[-1], dropout))
             z.append(h[-1] @ weight)
-        y.append(plain_product(graph.normalised, z[-1]))
-        logp = y[-1][self.nodes].log_softmax(1)
+        y = plain_product(graph.normalised, z[-1])
+        logp = y[self.nodes].log_softmax(1)
         value = nll_loss(logp, self.labels)
         if self.decay:
             flat = weights[0].flatten()
             value = value + 0.5 * self.decay * flat.dot(flat)
-        return value, _Forward(z, y, h, r, logp)
+        return value, _Forward(z, h, y, logp)
 
     def gradient(
-        self, weights: Sequence[Tensor], graph: SampledGraph, forward: _Forward, scale: Tensor
+        self, weights: Sequence[Tensor], graph: SampledGraph, forward: _Forward, kept: float, scale: Tensor
     ) -> tuple[list[Tensor], _Backward]:
         """Return the gradient in the weights times a scalar, and what the backward pass leaves, times that too."""
         u, b = [self._scattered((forward.logp.exp() - self.target) * (scale / self.labels.numel()), graph)], []
@@ -147,7 +149,7 @@ class GCNLoss:
             b.append(plain_product(graph.normalised, u[-1]))
             if layer:
                 grads.append(forward.h[layer - 1].T @ b[-1])
-                u.append((b[-1] @ weights[layer].T).mul_(forward.r[layer - 1]))
+                u.append(_where_positive_(b[-1] @ (kept * weights[layer]).T, forward.h[layer - 1]))
         grads.append(_transposed_times(self.x, b[-1]))
         if self.decay:
             grads[-1].addcmul_(weights[0], scale, value=self.decay)
@@ -163,6 +165,7 @@ class GCNLoss:
         graph: SampledGraph,
         forward: _Forward,
         backward: _Backward,
+        kept: float,
         scale: Tensor,
         a: Sequence[Tensor],
     ) -> _PulledBack:
@@ -171,10 +174,10 @@ class GCNLoss:
         # Back through the backward pass, which began with the last layer.
         db, weight = [_times(self.x, a[0])], [torch.empty(0)]
         du = [plain_product(s, db[0])]
-        for h, r, w, b, c in zip(forward.h, forward.r, weights[1:], backward.b[1:], a[1:], strict=True):
-            inside = du[-1] * r
-            weight.append(inside.T @ b)
-            db.append(torch.addmm(h @ c, inside, w))
+        for h, w, b, c in zip(forward.h, weights[1:], backward.b[1:], a[1:], strict=True):
+            inside = torch.ops.aten.threshold_backward(du[-1], h, 0)  # R ⊙ dU / κ.
+            weight.append((inside.T @ b).mul_(kept))
+            db.append(torch.addmm(h @ c, inside, w, alpha=kept))
             du.append(plain_product(s, db[-1]))
         # Through the softmax.
         rows, probability = du[-1][self.nodes], forward.logp.exp()
@@ -186,8 +189,8 @@ class GCNLoss:
         for layer in reversed(range(1, len(weights))):
             dz.append(plain_product(s, dy[-1]))
             weight[layer].addmm_(forward.h[layer - 1].T, dz[-1])
-            inside = torch.addmm(backward.b[layer] @ a[layer].T, dz[-1], weights[layer].T)
-            dy.append(inside.mul_(forward.r[layer - 1]))
+            inside = torch.addmm(backward.b[layer] @ a[layer].T, dz[-1], weights[layer].T, beta=kept, alpha=kept)
+            dy.append(_where_positive_(inside, forward.h[layer - 1]))
         dz.append(plain_product(s, dy[-1]))
         weight[0] = _transposed_times(self.x, dz[-1])
         if self.decay:
@@ -195,7 +198,7 @@ class GCNLoss:
             slope = slope + self.decay * a[0].flatten().dot(weights[0].flatten())
         return _PulledBack(slope, weight, db, du, dy[::-1], dz[::-1])
 
-    def plain(self, weights: Sequence[Tensor], graph: SampledGraph, r: Sequence[Tensor]) -> Tensor:
+    def plain(self, weights: Sequence[Tensor], graph: SampledGraph, r: Iterable[Tensor]) -> Tensor:
         """Return the loss by plain operations, with the masks of an earlier call."""
         h: Tensor | SparseMatrix = self.x
         for weight, mask in zip(weights, r, strict=False):
@@ -203,6 +206,12 @@ class GCNLoss:
         logits = graph.propagate(h @ weights[-1])
         loss = cross_entropy(logits[self.nodes], self.labels)
         return loss + 0.5 * self.decay * weights[0].square().sum()
+
+
+def _where_positive_(x: Tensor, h: Tensor) -> Tensor:
+    """Set x to zero where h is not positive, and return it."""
+    found: Tensor = torch.ops.aten.threshold_backward.grad_input(x, h, 0, grad_input=x)
+    return found
 
 
 def _times(x: Tensor | SparseMatrix, dense: Tensor) -> Tensor:
@@ -230,11 +239,12 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class _Call(NamedTuple):
-    """One evaluation: of which loss, on which graph, with how many layers."""
+    """One evaluation: of which loss, on which graph, with how many layers, and κ."""
 
     loss: GCNLoss
     graph: SampledGraph
     layers: int
+    kept: float
 
 
 class _ReLULoss(torch.autograd.Function):
@@ -248,11 +258,11 @@ class _ReLULoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> Any:
-        loss, graph, layers = ctx.call
+        loss, graph, layers, kept = ctx.call
         count = len(ctx.needs_input_grad) - 3
         inputs, forward = ctx.saved_tensors[:count], _Forward.of(ctx.saved_tensors[count:], layers)
         weights, probes = inputs[:layers], inputs[layers:]
-        grads, backward = loss.gradient([w.detach() for w in weights], graph, forward, scale.detach())
+        grads, backward = loss.gradient([w.detach() for w in weights], graph, forward, kept, scale.detach())
         if torch.is_grad_enabled():
             more = graph.note(backward.u)
             # Of a probe nobody asks a derivative that has one itself: the sweep asks for them, at its end.
@@ -261,8 +271,7 @@ class _ReLULoss(torch.autograd.Function):
                 ctx.call, grads, forward, backward, scale, *weights, *probes[:layers], *more
             )
         else:
-            products = zip(backward.u, forward.z, forward.y, backward.b, strict=True)
-            found = graph.noted(list(products)) if probes else []
+            found = graph.noted(forward.products(backward.u, backward.b, kept)) if probes else []
         return None, None, None, *grads, *found
 
 
@@ -279,7 +288,7 @@ class _ReLUGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *a: Tensor) -> Any:
-        loss, graph, layers = ctx.call
+        loss, graph, layers, kept = ctx.call
         count = len(ctx.needs_input_grad) - 4
         (scale, *inputs), saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         weights, probes = inputs[:layers], inputs[layers:]
@@ -288,11 +297,11 @@ class _ReLUGradient(torch.autograd.Function):
             found = _again(ctx.call, forward, scale, weights, a)
             return None, None, None, None, *found, *[None] * len(probes)
         u, b = saved[-2 * layers : -layers], saved[-layers:]
-        pulled = loss.pulled_back(weights, graph, forward, _Backward(u, b), scale, a)
+        pulled = loss.pulled_back(weights, graph, forward, _Backward(u, b), kept, scale, a)
         noted: list[Tensor] = []
         if probes:
-            products = [*zip(pulled.y, forward.z, forward.y, pulled.z, strict=True)]
-            products += zip(pulled.b, u, b, pulled.u, strict=True)
+            products = forward.products(pulled.y, pulled.z, kept)
+            products += map(NotedProduct, pulled.b, u, b, pulled.u)
             noted = graph.noted(products)
         return None, None, None, None, pulled.scale, *pulled.weights, *noted
 
@@ -300,7 +309,7 @@ class _ReLUGradient(torch.autograd.Function):
 def _again(call: _Call, forward: _Forward, scale: Tensor, weights: Sequence[Tensor], a: Sequence[Tensor]) -> Any:
     """Return the derivatives of Σ_l ⟨a_l, scale · gradient_l⟩ with a graph, by plain operations."""
     inputs = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in (scale, *weights)]
-    value = call.loss.plain(inputs[1:], call.graph, forward.r)
+    value = call.loss.plain(inputs[1:], call.graph, (h.sign() * call.kept for h in forward.h))
     grads = torch.autograd.grad(value, inputs[1:], create_graph=True)
     total = torch.stack([(x * y).sum() for x, y in zip(grads, a, strict=True)]).sum() * inputs[0]
     return torch.autograd.grad(total, inputs, create_graph=True)

@@ -55,7 +55,7 @@ def gradient(n, generator):
     """A few factor pairs of any width, none too, with many zeros."""
     pairs = []
     for _ in range(int(torch.randint(4, (), generator=generator))):
-        width = int(torch.randint(0, 120, (), generator=generator))
+        width = int(torch.randint(0, 250, (), generator=generator))
         u, v = torch.randn(2, n, width, generator=generator)
         u *= torch.rand(n, 1, generator=generator) < 0.3
         pairs.append((u, v) if torch.rand((), generator=generator) < 0.5 else (v, u))
@@ -71,10 +71,10 @@ def main(place, seed):
         structure = AllPairs(n, torch.randint(n, (2, n), generator=generator))
         assert structure.kernel == "native"
         state = structure.state()
-        for portable in (False, True):
+        for form in range(native.library().lds_form() + 1):
             guarded = Guarded("low" if place == "low" else "high", shorter=4 if place == "beyond" else 0)
             native._pointer, native._code = guarded.pointer, lambda guarded=guarded: guarded
-            structure._refresh(native.native_step_(structure._theta, structure._tiles, grad, 0.1, portable=portable))
+            structure._refresh(native.native_step_(structure._theta, structure._tiles, grad, 0.1, form=form))
             guarded.kept.clear()
             for lr in (1.0, -1.0, 0.0):
                 structure.project_(grad, lr)

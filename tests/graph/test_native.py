@@ -24,6 +24,8 @@ NO_EDGES = torch.zeros(2, 0, dtype=torch.int64)
 compiled = pytest.mark.skipif(
     _kernel.library() is None, reason="the compiled part of lds is not built: python setup.py build_ext --inplace"
 )
+# Those that this processor can run.
+FORMS = range(_kernel.library().lds_form() + 1) if _kernel.library() else [0]
 
 
 @pytest.fixture(autouse=True)
@@ -54,28 +56,43 @@ def dense_step(p, gradient, lr):
 
 @compiled
 class TestStep:
-    @pytest.mark.parametrize("portable", [False, True])
+    @pytest.mark.parametrize("form", FORMS)
     @settings(max_examples=40, deadline=None)
     @given(
         n=st.integers(1, 300),
-        widths=st.lists(st.integers(0, 110), max_size=4),
+        widths=st.lists(st.integers(0, 210), max_size=4),
         share=st.sampled_from([0.0, 0.1, 0.6, 1.0]),
         lr=st.sampled_from([0.0, 0.3, -0.3, 1.0]),
         seed=st.integers(0, 1000),
     )
-    def test_equals_the_dense_step(self, portable, n, widths, share, lr, seed):
+    def test_equals_the_dense_step(self, form, n, widths, share, lr, seed):
         structure = structure_of(theta("random", n, dtype=torch.float32, seed=seed))
         p, gradient = structure.to_dense(), some_gradient(n, widths, share, seed)
-        sums = native.native_step_(structure._theta, structure._tiles, gradient, lr, portable=portable)
+        sums = native.native_step_(structure._theta, structure._tiles, gradient, lr, form=form)
         expected = dense_step(p, gradient, lr)
         found = structure.to_dense().double()
-        # A hundred products of a number of 1/8 and one of 1/64 a pair, of single precision.
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        # Hundreds of products of two numbers of 1/8 a pair, of single precision.
+        torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
         upper = found.triu(1)
         assert sums.total == pytest.approx(float(upper.sum()), rel=1e-6, abs=1e-6)
         row, col = structure._tiles.pairs(sums.large)
         assert torch.equal(torch.stack([row, col]).unique(dim=1), (upper > 0.25).nonzero().T)
         assert float(sums.small.sum()) == pytest.approx(float(upper[upper <= 0.25].sum()), rel=1e-5, abs=1e-5)
+
+    @pytest.mark.skipif(len(FORMS) < 3, reason="the processor has no AVX-512")
+    def test_wider_vectors_leave_the_bits(self):
+        n, found = 300, []
+        for form in (1, 2):
+            structure = structure_of(theta("random", n, dtype=torch.float32))
+            gradient = some_gradient(n, [16, 7, 300], 0.6, 0)
+            found.append(
+                (structure._theta, native.native_step_(structure._theta, structure._tiles, gradient, 0.3, form=form))
+            )
+        (one, sums), (other, again) = found
+        assert torch.equal(one, other)
+        assert torch.equal(sums.small, again.small)
+        assert torch.equal(sums.large, again.large)
+        assert sums.total == again.total
 
     def test_threads_leave_the_bits(self, monkeypatch):
         n, states = 1500, []

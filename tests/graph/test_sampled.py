@@ -199,3 +199,10 @@ class TestTheRecordOfProducts:
         accumulator.add(tracer, (None, None))
         assert accumulator.value().pairs == ()
         assert not accumulator.value().to_dense().any()
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 1 - 2**-20])
+def test_a_dropout_mask_has_its_scale_or_zero(p):
+    graph = graph_of()
+    values = graph.dropout_mask(torch.zeros(12, 100_000, dtype=DOUBLE), p).unique().tolist()
+    assert values == pytest.approx([0, graph.dropout_scale(p)], rel=1e-9)

@@ -274,6 +274,9 @@ class TestParts:
         torch.manual_seed(5)
         assert torch.equal(found.dropout_mask(torch.zeros(found.num_nodes, 3), 0.5), every[found.nodes])
         assert not torch.equal(graph.dropout_mask(torch.zeros(80, 3), 0.5), every)
+        for some in (graph, found):
+            values = some.dropout_mask(torch.zeros(some.num_nodes, 3), 0.3).unique().tolist()
+            assert values == pytest.approx([0, some.dropout_scale(0.3)], rel=1e-6)
 
     def test_is_the_whole_graph_where_most_is_active(self):
         graph, found, _ = self.graphs(hops=3)
