@@ -122,7 +122,7 @@ def choice_blocks(run: Run) -> list[Block]:
         for name, score in scores.items()
     ]
     header = ("learner", "nodes", "accuracy", "loss", "loss less the lowest", "standard error", "")
-    return [Text(sentence(str(result.get("reason"))) + "."), Table("On held-out folds", header, rows, _COMPARED)]
+    return [Text(f"{result.get('reason')}."), Table("On held-out folds", header, rows, _COMPARED)]
 
 
 def run_table(runs: Sequence[Run], *, folded: bool) -> Table:

@@ -5,6 +5,7 @@ progress.pt is for going on; failure.pt, of the same format, is for running into
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import zipfile
@@ -248,12 +249,14 @@ def _fold_record(value: Any) -> FoldRecord:
     columns = (record.nodes, record.losses, record.right)
     if not all(isinstance(column, tuple | list) and len(column) == len(record.nodes) for column in columns):
         raise TypeError
+    if not all(isinstance(loss, float) and math.isfinite(loss) for loss in record.losses):
+        raise TypeError
     if type(record.learner) is not str or type(record.fold) is not int or type(record.folds) is not int:
         raise TypeError
     return replace(
         record,
         nodes=tuple(map(int, record.nodes)),
-        losses=tuple(map(float, record.losses)),
+        losses=tuple(record.losses),
         right=tuple(map(bool, record.right)),
     )
 

@@ -189,7 +189,7 @@ def _train(
     # The folder comes first: it takes the lock before another callback writes there.
     callbacks: list[Callback] = [folder, *further]
     saved, spent = read_progress(folder.path, folder.config, data)
-    compared, saved = take_compared(folder.path, saved)
+    compared, saved = take_compared(folder.path, saved) if learner is None else ([], saved)
     begun = [saved]
     if saved is None and (folder.path / CONFIG).exists():  # Else the two have been compared.
         check_unchanged(folder.path, read_yaml(folder.path / CONFIG))
