@@ -120,7 +120,8 @@ def markdown(rows: Sequence[Row]) -> str:
             "auto is, by more than a standard error,": found["verdict"],
         }
     )
-    return as_markdown(shown)
+    note = "The loss of knn-lds is that on the folds that it took part in, which are no more once it is behind."
+    return f"{as_markdown(shown)}\n{note}\n"
 
 
 def main() -> None:

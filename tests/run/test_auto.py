@@ -13,7 +13,7 @@ from lds._signals import Interrupted
 from lds.cli import main
 from lds.errors import DataError, InputError, NumericalError
 from lds.learner import Choice, StructureLearner, alternatives
-from lds.run import TrainConfig, load_data, read_structure, resume, train
+from lds.run import TrainConfig, load_data, read_structure, replay_failure, resume, train
 from lds.run._learner import make_alternatives
 from lds.run._saving import take_compared
 from lds.sweep import ProcessEngine, Spec, run_sweep
@@ -236,6 +236,8 @@ def test_a_learner_that_fails_says_which(config, tmp_path, monkeypatch):
     with pytest.raises(NumericalError, match=r"knn-lds of auto failed: in outer step 1, .*; name it as --method"):
         train(config, tmp_path / "other", progress=False)
     assert not (tmp_path / "other" / "failure.pt").exists()
+    with pytest.raises(InputError, match=r"auto leaves no failure.pt: what failed was named in the message; run it as"):
+        replay_failure(tmp_path / "other")
 
 
 def test_the_command_line_says_what_and_why(config, tmp_path, capsys):
