@@ -236,8 +236,15 @@ def test_a_learner_that_fails_says_which(config, tmp_path, monkeypatch):
     with pytest.raises(NumericalError, match=r"knn-lds of auto failed: in outer step 1, .*; name it as --method"):
         train(config, tmp_path / "other", progress=False)
     assert not (tmp_path / "other" / "failure.pt").exists()
-    with pytest.raises(InputError, match=r"auto leaves no failure.pt: what failed was named in the message; run it as"):
-        replay_failure(tmp_path / "other")
+
+
+def test_there_is_no_failure_to_replay(config, tmp_path):
+    with pytest.raises(RuntimeError):
+        train(config, tmp_path / "run", progress=False, callbacks=[Stop(1, kill=True)])
+    with pytest.raises(
+        InputError, match=r"auto leaves no failure\.pt: what failed was named in the message; run it as"
+    ):
+        replay_failure(tmp_path / "run")
 
 
 def test_the_command_line_says_what_and_why(config, tmp_path, capsys):
