@@ -242,7 +242,7 @@ def test_there_is_no_failure_to_replay(config, tmp_path):
     with pytest.raises(RuntimeError):
         train(config, tmp_path / "run", progress=False, callbacks=[Stop(1, kill=True)])
     with pytest.raises(
-        InputError, match=r"auto leaves no failure\.pt: what failed was named in the message; run it as"
+        InputError, match=r"auto leaves no failure\.pt: what failed was named in the message"
     ):
         replay_failure(tmp_path / "run")
 
