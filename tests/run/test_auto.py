@@ -241,9 +241,7 @@ def test_a_learner_that_fails_says_which(config, tmp_path, monkeypatch):
 def test_there_is_no_failure_to_replay(config, tmp_path):
     with pytest.raises(RuntimeError):
         train(config, tmp_path / "run", progress=False, callbacks=[Stop(1, kill=True)])
-    with pytest.raises(
-        InputError, match=r"auto leaves no failure\.pt: what failed was named in the message"
-    ):
+    with pytest.raises(InputError, match=r"auto leaves no failure\.pt: what failed was named in the message"):
         replay_failure(tmp_path / "run")
 
 
