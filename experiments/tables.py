@@ -21,6 +21,11 @@ COLUMNS = (
     *("difference", "difference_half_width", "p_value", "published_mean", "published_std", "source"),
 )
 Row = dict[str, Any]
+# What `lds.sweep.select` does.
+CRITERION = """
+Of the settings of a method on a data set, the one with the highest early-stopping accuracy is taken, as a mean over the
+splits; of equals, the one with the lowest early-stopping loss, pooled in the same way.
+"""
 # Added to the name of a method that is trained on the validation nodes too, as the fair control of LDS.
 SAME_LABELS = " (train+val)"
 
@@ -38,7 +43,9 @@ def sweep_and_tabulate(name: str, text: str, *, setting: str, reference: str) ->
     by = ("dataset", "retain", "method") if setting == "graph-given" else ("dataset", "method")
     rows = make_rows(outcomes, read_published(HERE / "published.csv", setting), reference, by)
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
-    write(rows, COLUMNS, markdown(rows, reference) + provenance(name, results, quick=options.quick), options.out)
+    chosen = CRITERION if any(row.get("settings", 1) > 1 for row in rows) else ""
+    text = markdown(rows, reference) + chosen + provenance(name, results, quick=options.quick)
+    write(rows, COLUMNS, text, options.out)
     end(outcomes, options.out)
 
 

@@ -77,6 +77,39 @@ class EpochRecord:
     improved: bool
 
 
+@dataclass(frozen=True)
+class FoldRecord:
+    """A learner of a comparison was trained without one fold of the labelled nodes, and judged on it.
+
+    Attributes:
+        learner: its name.
+        fold: number of the fold, from 1, over all repeats.
+        folds: how many there are.
+        nodes: the nodes of the fold.
+        losses: cross-entropy of each.
+        right: whether each was classified correctly.
+
+    Example:
+        >>> from lds.data import load
+        >>> from lds.learner import Callback, FixedGraphLearner, choose
+        >>> class Folds(Callback):
+        ...     def on_fold(self, record):
+        ...         print(record.learner, record.fold, record.folds, len(record.nodes))
+        >>> choice = choose(
+        ...     load("wine"), {"no graph": FixedGraphLearner(None, steps=20)}, folds=2, callbacks=[Folds()]
+        ... )
+        no graph 1 2 15
+        no graph 2 2 15
+    """
+
+    learner: str
+    fold: int
+    folds: int
+    nodes: tuple[int, ...]
+    losses: tuple[float, ...]
+    right: tuple[bool, ...]
+
+
 class Callback:
     """A learner reports to it while it trains; derive from it and override what you need.
 
@@ -109,6 +142,9 @@ class Callback:
 
     def on_epoch(self, record: EpochRecord) -> bool | None:
         """An outer epoch was evaluated; True ends learning, and `fit` returns the best epoch so far."""
+
+    def on_fold(self, record: FoldRecord) -> None:
+        """A learner was judged on a fold, in `choose`, which tells of nothing else."""
 
     def on_resumable(self, dump: Callable[[], dict[str, Any]]) -> None:
         """An outer step or an outer epoch has ended, and learning can be resumed later from what `dump` returns.
@@ -163,6 +199,11 @@ class Callbacks(Callback):
         """Tell all; return whether one of them ends learning."""
         answers = [callback.on_epoch(record) for callback in self._callbacks]
         return any(answers)
+
+    def on_fold(self, record: FoldRecord) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_fold(record)
 
     def on_resumable(self, dump: Callable[[], dict[str, Any]]) -> None:
         """Tell all."""

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from lds.cli._parser import Parser
 from lds.errors import InputError, LDSError
-from lds.run._reader import read_config
+from lds.run._reader import read_fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ def _count(edge_index: Tensor, num_nodes: int, folder: Path, data_root: str | No
 
     pairs = edge_index[:, edge_index[0] < edge_index[1]]
     text = f"{pairs.shape[1]:,} edges of {num_nodes:,} nodes"
-    config = read_config(folder)
+    config = read_fitted(folder)
     config = config if data_root is None else replace(config, data_root=data_root)
     try:
         initial = initial_pairs(config, load_data(config))

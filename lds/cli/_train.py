@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
-from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._callbacks import Callback, EpochRecord, FoldRecord, StepRecord
 from lds._signals import Interrupted
 from lds._statistics import mean
 from lds.cli._parser import ConfigFile, Parser
@@ -23,7 +23,7 @@ from lds.errors import InputError
 from lds.run import BaselineConfig, LogName, TrainConfig, replay_failure, resume, train, train_once
 from lds.run._config import DataConfig
 from lds.run._environment import THREAD_COUNTS
-from lds.run._methods import METHOD
+from lds.run._methods import method_of
 from lds.run._reader import CONFIG, METRICS, PROGRESS, RESULT, read_config, read_run
 
 # Shown under these titles in the help; the rest is of the training.
@@ -207,17 +207,20 @@ def _train_seeds(config: TrainConfig, seeds: list[int], out: str | None, *, prog
             results.append((train_once(of_seed, path, progress=progress, log=log, callbacks=callbacks), path))
     print(_table(results))
     folders = " ".join(str(path) for _, path in results)
-    print(_next(f"lds report {folders} --out report.html", config.method, results[0][1]))
+    print(_next(f"lds report {folders} --out report.html", *results[0]))
     return 0
 
 
 def _table(results: list[tuple[dict[str, Any], Path]]) -> str:
     """Return a line per seed, and the mean ± standard deviation over them."""
-    lines = ["seed  test accuracy  es accuracy  outer epochs  seconds  run folder"]
+    width = max(len(result.get("chosen", "")) for result, _ in results)
+    chosen = f"{'chosen':<{width}}  " if width else ""
+    lines = [f"seed  test accuracy  es accuracy  outer epochs  seconds  {chosen}run folder"]
     for result, path in results:
+        chosen = f"{result['chosen']:<{width}}  " if width else ""
         lines.append(
             f"{result['seed']:>4}  {result['test_accuracy']:>13.4f}  {result['es_accuracy']:>11.4f}  "
-            f"{result['outer_epochs']:>12}  {result['seconds']:>7.1f}  {path}"
+            f"{result['outer_epochs']:>12}  {result['seconds']:>7.1f}  {chosen}{path}"
         )
     found = mean([result["test_accuracy"] for result, _ in results])
     spread = f" ± {found.std:.4f} (standard deviation)" if found.count > 1 else ""
@@ -229,17 +232,20 @@ def _print_result(result: dict[str, Any], folder: Path) -> None:
     print(
         f"test accuracy {result['test_accuracy']:.4f} after {result['outer_epochs']} outer epochs; run folder {folder}"
     )
+    if "reason" in result:  # Of auto.
+        print(result["reason"])
     epochs = read_run(folder, [METRICS]).epochs
     best = next((epoch for epoch in reversed(epochs) if epoch.improved), None)
     parts = [] if best is None else [f"best outer epoch {best.epoch}, early-stopping accuracy {best.es_accuracy:.4f}"]
     if (majority := result.get("majority_accuracy")) is not None:  # Older runs have none.
         parts.append(f"the most frequent class alone has {majority:.4f} on the test nodes")
-    print("; ".join([*parts, _next(f"lds report {folder}", read_config(folder).method, folder)]))
+    print("; ".join([*parts, _next(f"lds report {folder}", result, folder)]))
 
 
-def _next(report: str, method: str, folder: Path) -> str:
+def _next(report: str, result: dict[str, Any], folder: Path) -> str:
     """Return the commands that may come next; there is a graph to export where the method has one."""
-    return f"next: {report}" + (f", lds export {folder}" if METHOD[method].uses_graph else "")
+    method = method_of(read_config(folder).method, result)
+    return f"next: {report}" + (f", lds export {folder}" if method is not None and method.uses_graph else "")
 
 
 class _Line(logging.Formatter):
@@ -256,6 +262,10 @@ class _Begun(Callback):
 
     def __init__(self, notes: MemoryHandler) -> None:
         self._notes = notes
+
+    def on_fold(self, record: FoldRecord) -> None:
+        """Tell what was noted."""
+        self._notes.flush()
 
     def on_step(self, record: StepRecord) -> None:
         """Tell what was noted."""

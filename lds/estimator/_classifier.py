@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,9 @@ from lds.estimator._arrays import classes_of, edge_index, make_data, masks, spli
 from lds.estimator._extension import Extension
 from lds.estimator._preparation import Preparation
 from lds.graph import GivenGraph, KNNGraph
-from lds.learner import FixedGraphLearner, StructureLearner, choose
+from lds.learner import FixedGraphLearner, StructureLearner, alternatives
+from lds.learner._alternatives import choose_alternative
 from lds.nn import GCN
-
-if TYPE_CHECKING:
-    pass
 
 Array = npt.NDArray[Any]
 
@@ -57,9 +55,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     `transduction_` has the answer that uses its learned edges.
 
     A learned graph needs labels to be learned from, and may do worse than none. `structure="auto"` compares, on
-    held-out folds of the labelled rows, no graph, the initial graph and a learned one, the first two trained on the
-    labels that the third learns its graph from; of those whose loss cannot be told from the lowest it takes the
-    simplest.
+    held-out folds of the labelled rows, what `lds.learner.alternatives` lists: no graph and the initial graph, each
+    trained on the training rows alone and on all labels that learning uses, and a learned graph.
 
     Scale the features, as for any network, here or before: `scale="standard"` for measurements in different units,
     `features="tfidf"` for counts of words. θ covers all pairs of rows, 2N² bytes. `max_epochs` and `patience` are lower
@@ -94,7 +91,8 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         transduction_: label of every row of X, shape [N].
         label_distributions_: class probabilities of every row of X, shape [N, C].
         structure_: what was fitted: "learned", "fixed" or "none".
-        choice_: with `structure="auto"` the comparison, see `lds.learner.choose`; `choice_.reason` says why.
+        choice_: with `structure="auto"` the comparison, see `lds.learner.choose`; `choice_.reason` says why, in the
+            names of the methods of `lds train`, such as "knn-gcn (train+val)".
         graph_: learned edge probabilities, symmetric, CSR of shape [N, N].
         n_iter_: number of outer epochs run.
         n_features_in_: number of features F.
@@ -196,23 +194,15 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             data.edge_index = edge_index(graph, X.shape[0])
         data = data.to(device)
-        plain: dict[str, Any] = {
-            "model": learner.model,
-            "lr": learner.inner_lr,
-            "weight_decay": learner.weight_decay,
-            "steps": learner.inner_steps,
-            "train_on": "train+val",
-        }
-        learners: dict[str, FixedGraphLearner | StructureLearner] = {
-            "none": FixedGraphLearner(None, **plain),
-            "fixed": FixedGraphLearner(GivenGraph(), **plain),
-            "learned": learner,
-        }
-        self.structure_: str = self.structure
+        kind: Literal["knn", "given"] = "knn" if graph is None else "given"
+        learners = alternatives(learner, {kind: GivenGraph()})
         if self.structure == "auto":
-            self.choice_ = choose(data, learners, folds=_FOLDS, seed=seed)
-            self.structure_ = self.choice_.name
-        fit = learners[self.structure_].fit(data, seed=seed)
+            self.choice_ = choose_alternative(data, learners, seed=seed)
+            name = self.choice_.name
+        else:  # The first of its kind has all labels that the others have.
+            name = next(name for name, found in learners.items() if _kind(found) == self.structure)
+        self.structure_: str = _kind(learners[name])
+        fit = learners[name].fit(data, seed=seed)
         self.n_iter_ = fit.outer_epochs
         if self.refit and self.structure_ == "learned":
             # One epoch, θ held at what was learned: the rows of the other parts choose nothing now.
@@ -276,6 +266,13 @@ class LDSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return values
 
 
+def _kind(learner: FixedGraphLearner | StructureLearner) -> str:
+    """Return what a learner does with the graph, as a value of `structure`."""
+    if isinstance(learner, StructureLearner):
+        return "learned"
+    return "none" if learner.graph is None else "fixed"
+
+
 def _shaped_as(target: Array, y: Any) -> Array:
     """Return the class numbers in the shape of y, of which scikit-learn warns where it is a column."""
     return target[:, None] if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1 else target
@@ -286,8 +283,6 @@ _KNOWN = {
     "features": ("given", "tfidf"),
     "scale": ("none", "unit", "standard"),
 }
-# Folds of the labelled rows that structure="auto" holds out in turn.
-_FOLDS = 5
 _OF_THE_LEARNER = (
     "tau",
     "outer_lr",

@@ -12,7 +12,7 @@ from lds.report._numbers import NONE, count, percent
 from lds.report._page import Block, Picture, Pictures, Table, Text
 from lds.report._svg import SERIES, canvas, logarithmic, picture
 from lds.run import load_data, make_config
-from lds.run._reader import Run, SavedGraph
+from lds.run._reader import Run, SavedGraph, fitted
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -43,7 +43,7 @@ def known(run: Run, data_root: str | None, num_nodes: int) -> Known | str:
 
     root = data_root if data_root is not None else run.config.get("data_root")
     try:
-        config = make_config({**run.config, "data_root": root})
+        config = fitted(make_config({**run.config, "data_root": root}), run.result, run.dataset)
         data = load_data(config)
         initial = initial_pairs(config, data).numpy()
     except LDSError as error:

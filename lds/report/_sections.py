@@ -30,6 +30,7 @@ from lds.report._tables import (
     ablation_table,
     accuracies,
     accuracy_tables,
+    choice_blocks,
     config_tables,
     cost_table,
     differences,
@@ -37,7 +38,7 @@ from lds.report._tables import (
     run_table,
     version_table,
 )
-from lds.run._methods import METHOD
+from lds.run._methods import method_of
 from lds.run._reader import (
     CONFIG,
     GRAPH,
@@ -75,6 +76,8 @@ def run_section(run: Run, name: str, options: Options) -> Section:
     initial = facts.initial.shape[1] if isinstance(facts, Known) else None
     section = Section(f"{run.setting} on {run.dataset}, seed {run.seed}", f"Run in {_shown(run.path)}")
     section.parts.append(Part("", [_run_facts(run)]))
+    if chosen := choice_blocks(run):
+        section.parts.append(Part("Choice", chosen))
     section.parts.append(Part("Configuration", config_tables(run.config)))
     section.parts.append(Part("Learning curves", curves(run, name, initial)))
     if run.result is not None:
@@ -232,11 +235,13 @@ def _structure(
     run: Run, graph: SavedGraph | None, facts: Known | str | None, name: str, options: Options
 ) -> list[Part]:
     if graph is None or graph.pairs.size == 0:
-        method = METHOD.get(run.method)
+        method = method_of(run.method, run.result)
         if run.result is None:
             why = "The learned structure is saved when the run ends."
         elif method is not None and not method.uses_graph:
             why = "This method uses no graph."
+            if method.name != run.method:
+                why = f"{method.name}, which was chosen, uses no graph."
         elif graph is None:
             why = "The learned structure is not in the folder: graph.npz is missing."
         else:

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from lds._read import number_of
 from lds._statistics import mean, paired
 from lds.ablate import Ablation
+from lds.errors import DataError
 from lds.report._numbers import (
     NONE,
     count,
@@ -40,6 +42,11 @@ _HEADER = (
     "95 % interval",
     "p",
     "pairs",
+)
+
+_COMPARED = (
+    "Labelled nodes, each held out once, from the simplest learner on; test nodes play no part. Loss is the mean "
+    "cross-entropy. What was far behind after some folds was not trained on the others."
 )
 
 BySeed = Mapping[int, float]
@@ -90,11 +97,39 @@ def ablation_table(ablation: Ablation) -> Table:
     return Table(f"{sentence(ablation.score)} by horizon", names, rows, note)
 
 
+def choice_blocks(run: Run) -> list[Block]:
+    """Return what auto has chosen, why, and the scores of all alternatives; nothing of other runs.
+
+    Raises:
+        DataError: the result says so in another form.
+    """
+    result, where = run.result or {}, str(run.path)
+    if "chosen" not in result:
+        return []
+    scores = result.get("scores")
+    if not isinstance(scores, Mapping) or not all(isinstance(score, Mapping) for score in scores.values()):
+        raise DataError(
+            f"{where} needs the scores of what was compared in its result, but holds {scores!r:.80}; run again"
+        )
+    rows = [
+        [
+            str(name),
+            count(number_of(score, "nodes", where)),
+            percent(number_of(score, "accuracy", where)),
+            *(f"{number_of(score, part, where):.3f}" for part in ("loss", "excess", "error")),
+            "chosen" if name == result["chosen"] else "",
+        ]
+        for name, score in scores.items()
+    ]
+    header = ("learner", "nodes", "accuracy", "loss", "loss less the lowest", "standard error", "")
+    return [Text(f"{result.get('reason')}."), Table("On held-out folds", header, rows, _COMPARED)]
+
+
 def run_table(runs: Sequence[Run], *, folded: bool) -> Table:
     """Return a row per run."""
     rows = [
         [
-            run.setting,
+            run.setting + (f": {run.result['chosen']}" if run.result and "chosen" in run.result else ""),
             run.dataset,
             str(run.seed),
             percent(run.figure("test_accuracy")),

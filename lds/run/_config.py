@@ -9,13 +9,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from lds._checks import meant, text_fault
 from lds.errors import DataError, InputError
-from lds.run._methods import BASELINES, METHOD, METHODS, EstimatorMethod, NetworkMethod, owners
+from lds.run._methods import BASELINES, METHOD, METHODS, EstimatorMethod, NetworkMethod, owners, parse_chosen
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
@@ -112,8 +112,9 @@ class TrainConfig(DataConfig):
 
     Args:
         method: lds (start from the given graph), knn-lds (from a kNN graph), gcn and knn-gcn (no structure learned),
-            gcn-rnd (gcn with random edges added in every step of training), ffnn (the same network without a graph), or
-            frozen (like lds, or knn-lds where no graph is given, but θ is never updated).
+            gcn-rnd (gcn with random edges added in every step of training), ffnn (the same network without a graph),
+            frozen (like lds, or knn-lds where no graph is given, but θ is never updated), or auto (of ffnn, knn-gcn,
+            gcn and lds or knn-lds, the one that does best on held-out folds of the labelled nodes).
         retain: share of the given edges to keep, in [0, 1].
         train_on: train, or train+val to train on the validation nodes too, as the fair control of structure learning,
             which spends their labels on θ; not for lds and knn-lds.
@@ -215,6 +216,16 @@ class TrainConfig(DataConfig):
             raise InputError(f"hidden must be at least 1, got {self.hidden}")
         if self.refit < 0:
             raise InputError(f"refit must be an integer >= 0, got {self.refit}")
+        if METHOD[self.method].learner == "choice":
+            if self.train_on != "train":
+                raise InputError(
+                    f"{self.method} compares train with train+val, but train_on {self.train_on} came; drop it"
+                )
+            if self.weights == "initial":
+                raise InputError(
+                    f"{self.method} compares networks on the given graph as it is, but weights initial came, which are "
+                    "to start θ from; drop the weights, or name a method such as lds"
+                )
         if self.train_on != "train" and METHOD[self.method].learns_structure:
             raise InputError(
                 f"train_on {self.train_on} belongs to methods that learn no structure, but {self.method} chooses θ by "
@@ -262,9 +273,23 @@ class TrainConfig(DataConfig):
                         f"{name} and {taken[name]} of init_args are the same, but both came; give one of them"
                     )
 
+    def fitted(self, chosen: str | None) -> TrainConfig:
+        """Return the configuration of what a run has fitted: for auto, that of the alternative that it has chosen."""
+        if METHOD[self.method].learner != "choice" or chosen is None:
+            return self
+        method, train_on = parse_chosen(chosen)
+        return replace(self, method=cast(NetworkMethod, method), train_on=train_on)
+
     def without_effect(self, *, has_edges: bool) -> list[str]:
         """Return the options that were given, and that the method makes no use of on data with, or without, edges."""
         method = METHOD[self.method]
+        if method.learner == "choice":
+            # Of what it compares, no other makes use of more than these two.
+            first, second = (
+                self.fitted(name).without_effect(has_edges=has_edges)
+                for name in ("knn-gcn", "lds" if has_edges else "knn-lds")
+            )
+            return [name for name in first if name in second]
         graph, kinds = method.initial(has_edges=has_edges), dict(parse_candidates(self.candidates or ""))
         learns = method.learner == "structure"
         unused = []

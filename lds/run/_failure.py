@@ -10,6 +10,7 @@ from lds.errors import DataError, InputError, NumericalError, OuterStepError
 from lds.run._config import BaselineConfig, TrainConfig
 from lds.run._data import load_data
 from lds.run._folder import RunFolder
+from lds.run._methods import METHOD
 from lds.run._reader import FAILURE, config_of
 
 
@@ -61,6 +62,11 @@ def replay_failure(out: Path, *, config: TrainConfig | BaselineConfig | None = N
         from lds.run._saving import read_progress
 
     config = config_of(out, config)
+    if METHOD[config.method].learner == "choice":
+        raise InputError(
+            f"{config.method} leaves no {FAILURE}: what failed was named in the message; run it as --method, and "
+            "replay that run"
+        )
     data = load_data(config)
     saved, _ = read_progress(out, config.as_dict(), data, FAILURE)
     if saved is None:

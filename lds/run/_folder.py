@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._callbacks import Callback, EpochRecord, FoldRecord, StepRecord
 from lds._files import alone, append, lock_of, make_folder, write_atomically
 from lds._sums import with_sum, yaml_with_sum
 from lds.errors import InputError
@@ -92,6 +92,10 @@ class RunFolder(Callback):
         """Have metrics.jsonl hold the epochs of this history, and no line of one that is run again."""
         if (self.path / METRICS).exists():
             self._write_metrics(history)
+
+    def on_fold(self, record: FoldRecord) -> None:
+        """Make the folder, if it is not there yet."""
+        self._begin()
 
     def on_step(self, record: StepRecord) -> None:
         """Make the folder, if it is not there yet."""

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from lds.graph import (
     WeightedPairs,
     random_pairs,
 )
-from lds.learner import FixedGraphLearner, StructureLearner
+from lds.learner import FixedGraphLearner, StructureLearner, alternatives
 from lds.run._config import OF_CANDIDATES, BaselineConfig, TrainConfig, parse_candidates
 from lds.run._methods import METHOD
 from lds.run._parts import make_model, make_updater
@@ -97,6 +97,19 @@ def make_learner(
         samples=config.samples,
         noise=config.noise,
     )
+
+
+def make_alternatives(config: TrainConfig, data: Data) -> dict[str, FixedGraphLearner | StructureLearner]:
+    """Return the learners that auto compares, see `lds.learner.alternatives`.
+
+    Raises:
+        InputError: as for `make_learner`.
+    """
+    has_edges = data.edge_index.numel() > 0
+    learner = make_learner(config.fitted("lds" if has_edges else "knn-lds"), data)
+    assert isinstance(learner, StructureLearner)
+    graphs: dict[Literal["knn", "given"], GivenGraph | KNNGraph] = {"knn": KNNGraph(config.k, config.metric)}
+    return alternatives(learner, graphs | {"given": GivenGraph(config.weights)} if has_edges else graphs)
 
 
 def _on_candidates(config: TrainConfig, data: Data, candidates: Tensor) -> Callable[..., Structure]:

@@ -10,12 +10,59 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lds._callbacks import Callback, EpochRecord, StepRecord
+from lds._callbacks import Callback, EpochRecord, FoldRecord, StepRecord
 
 _log = logging.getLogger("lds.run")
 # A bar is no wider, also where the terminal is.
 _COLUMNS = 80
 _LONGEST_LABEL = 24
+
+
+def _bar(description: str, total: int | None) -> Any:
+    return tqdm(
+        desc=description,
+        total=total,
+        ncols=min(_COLUMNS, shutil.get_terminal_size().columns) - 1,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+    )
+
+
+class ComparisonBar(Callback):
+    """Shows how far a comparison of learners is, and the learner that was judged last.
+
+    Where stderr is no terminal, each fold is a line of the logger `lds.run`.
+
+    Args:
+        learners: number of learners.
+        hide: show nothing.
+    """
+
+    def __init__(self, learners: int, *, hide: bool = False) -> None:
+        self._learners = learners
+        self._hide = hide
+        self._bar: Any = None
+        self._fold = 0
+
+    def on_fold(self, record: FoldRecord) -> None:
+        """Show what was judged."""
+        if self._hide:
+            return
+        begins, self._fold = record.fold != self._fold, record.fold
+        if not sys.stderr.isatty():
+            if begins:
+                _log.info("comparing on held-out fold %d of %d", record.fold, record.folds)
+            return
+        if self._bar is None:
+            self._bar = _bar("comparing", self._learners * record.folds)
+        if begins:  # Some may have been left out of the fold before.
+            self._bar.n = self._learners * (record.fold - 1)
+        self._bar.set_postfix_str(f"fold {record.fold}, {record.learner}", refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class ProgressBar(Callback):
@@ -61,12 +108,7 @@ class ProgressBar(Callback):
         # Opened by the first record: a run that fails on its input leaves its message alone on the terminal.
         description = f"{self._label}, epoch {record.epoch}{self._of}"
         if self._bar is None:
-            self._bar = tqdm(
-                desc=description,
-                total=self._total,
-                ncols=min(_COLUMNS, shutil.get_terminal_size().columns) - 1,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
-            )
+            self._bar = _bar(description, self._total)
         elif record.epoch != self._epoch:
             self._bar.set_description_str(description, refresh=False)
             self._bar.reset()

@@ -85,6 +85,38 @@ def read_config(folder: Path) -> TrainConfig | BaselineConfig:
         ) from error
 
 
+def read_fitted(folder: Path) -> TrainConfig | BaselineConfig:
+    """Return the configuration of what a run has fitted, which is another one where auto has chosen.
+
+    Raises:
+        InputError: as for `read_config`.
+        DataError: the result of a run that has ended is damaged, or says no method that was chosen.
+    """
+    config = read_config(folder)
+    if METHOD[config.method].learner != "choice" or not (folder / RESULT).exists():
+        return config
+    return fitted(config, read_json(folder / RESULT), str(folder / RESULT))
+
+
+def fitted(
+    config: TrainConfig | BaselineConfig, result: Mapping[str, Any] | None, where: str
+) -> TrainConfig | BaselineConfig:
+    """Return the configuration of what a run has fitted, by its own and its result.
+
+    Raises:
+        DataError: the result of auto says no method that was chosen.
+    """
+    if not isinstance(config, TrainConfig) or METHOD[config.method].learner != "choice" or result is None:
+        return config
+    chosen = result.get("chosen") if isinstance(result, Mapping) else None
+    try:
+        return config.fitted(str(chosen))
+    except InputError as error:
+        raise DataError(
+            f"{where} must say what {config.method} has chosen, but says {chosen!r:.80}; run again"
+        ) from error
+
+
 def config_of(folder: Path, config: TrainConfig | BaselineConfig | None) -> TrainConfig | BaselineConfig:
     """Return the configuration to go on with in a run folder: that which it holds, or one with its data elsewhere.
 
@@ -397,11 +429,12 @@ def read_structure(folder: Path) -> Structure:
         >>> read_structure(Path("iris")).num_nodes
         150
     """
-    config = read_config(folder)
+    config = read_fitted(folder)
     method = METHOD[config.method]
-    if not method.uses_graph:
+    ended = (folder / RESULT).exists()
+    if not method.uses_graph and (ended or method.learner != "choice"):
         raise InputError(f"{folder} must be a run with a graph, but {config.method} has none; choose another run")
-    if not (folder / RESULT).exists():
+    if not ended:
         raise InputError(f"{folder} must be a run that has ended, but has no {RESULT}; lds train --resume {folder}")
     try:
         structure = _structure_of(folder, has_theta=method.has_theta)

@@ -5,15 +5,16 @@ progress.pt is for going on; failure.pt, of the same format, is for running into
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lds._callbacks import Callback
+from lds._callbacks import Callback, FoldRecord
 from lds._files import open_file, write_atomically
 from lds._read import load_tensors, reason
 from lds._signals import Interrupted, StopRequest
@@ -36,6 +37,8 @@ _FORMAT = 3
 # The member of the archive that holds the best θ, where that is large; torch reads one whose members are in its folder.
 _BEST = "archive/best_theta"
 _PLAIN = bool | int | float | str | None
+# The part of the progress that a comparison of learners has found.
+_COMPARED = "compared"
 
 
 class ProgressSaver(Callback):
@@ -47,14 +50,24 @@ class ProgressSaver(Callback):
         data: the data set; another one is refused, too.
         spent: seconds that earlier processes spent on the run.
         request: whether to stop.
+        compared: what a comparison of learners found before, see `lds.learner.choose`; what it finds is added.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], data: Data, spent: float, request: StopRequest) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        data: Data,
+        spent: float,
+        request: StopRequest,
+        compared: Sequence[FoldRecord] = (),
+    ) -> None:
         self._path = folder / PROGRESS
         self._config = config
         self._fingerprint = fingerprint(data)
         self._spent = spent
         self._request = request
+        self.compared = list(compared)
         self._began = self._due = time.perf_counter()
 
     @property
@@ -75,10 +88,31 @@ class ProgressSaver(Callback):
             self._save(dump.live() if isinstance(dump, Resumable) else dump())
             ended = time.perf_counter()
             self._due = ended + (ended - began) / _SHARE
+        self.obey()
+
+    def on_fold(self, record: FoldRecord) -> None:
+        """Save what a learner did on a fold, which is little; raise `Interrupted` after that if a stop was asked for.
+
+        Raises:
+            Interrupted: a stop was asked for.
+            StorageError: the file cannot be written.
+        """
+        self.compared.append(record)
+        self._save({})
+        self.obey()
+
+    def obey(self) -> None:
+        """Raise `Interrupted` if a stop was asked for.
+
+        Raises:
+            Interrupted: a stop was asked for.
+        """
         if self._request.number is not None:
             raise Interrupted(self._request.number, f"lds train --resume {self._path.parent} goes on from here")
 
     def _save(self, progress: dict[str, Any]) -> None:
+        if self.compared:
+            progress = {**progress, _COMPARED: [asdict(record) for record in self.compared]}
         write_atomically(self._path, pack(self._config, self._fingerprint, self.seconds, progress))
 
 
@@ -189,6 +223,42 @@ def read_progress(
     if otherwise is not None:
         raise InputError(f"{path} was saved {otherwise}, or remove the file, {again}")
     return saved.progress, saved.seconds
+
+
+def take_compared(path: Path, progress: dict[str, Any] | None) -> tuple[list[FoldRecord], dict[str, Any] | None]:
+    """Return what a comparison of learners has found, and the progress of what was chosen; None where there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if progress is None or _COMPARED not in progress:
+        return [], progress
+    values = progress[_COMPARED]
+    try:
+        found = [_fold_record(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{path / PROGRESS} must be what a run saved, but is damaged: what was compared is no list of folds; "
+            "remove it, and the run starts anew"
+        ) from error
+    return found, {name: value for name, value in progress.items() if name != _COMPARED} or None
+
+
+def _fold_record(value: Any) -> FoldRecord:
+    record = FoldRecord(**value)
+    columns = (record.nodes, record.losses, record.right)
+    if not all(isinstance(column, tuple | list) and len(column) == len(record.nodes) for column in columns):
+        raise TypeError
+    if not all(isinstance(loss, float) and math.isfinite(loss) for loss in record.losses):
+        raise TypeError
+    if type(record.learner) is not str or type(record.fold) is not int or type(record.folds) is not int:
+        raise TypeError
+    return replace(
+        record,
+        nodes=tuple(map(int, record.nodes)),
+        losses=tuple(record.losses),
+        right=tuple(map(bool, record.right)),
+    )
 
 
 def _checked(values: Any) -> _Saved | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from lds.run._data import fingerprint, load_data
 from lds.run._environment import peak_rss_mb, threads, versions
 from lds.run._folder import RunFolder
 from lds.run._logs import LogName, Tracker, log_of, make_log
+from lds.run._methods import METHOD
 from lds.run._predictions import class_names, names_json, predictions_csv
 from lds.run._progress import ProgressBar
 from lds.run._reader import (
@@ -50,7 +51,8 @@ def train(
     accuracy of the most frequent class alone; `seconds` is the wall time of the training, `peak_rss_mb` that of the
     whole process; `versions` and the number of `threads` are what the last digits depend on, as does the
     `kernel`, native or torch; `data_fingerprint` tells
-    what the user's own file held.
+    what the user's own file held. A run of auto adds what was `chosen`, the `reason`, and the `scores` of all
+    alternatives on held-out folds.
 
     Args:
         config: what to train, on which data.
@@ -170,39 +172,55 @@ def _train(
     # traceback of its own.
     with stops_later():
         from lds.learner import StructureLearner
+        from lds.run._auto import alone, choose_learner
         from lds.run._failure import save_failure
         from lds.run._learner import make_learner
         from lds.run._parts import on_device
-        from lds.run._saving import ProgressSaver, read_progress
+        from lds.run._saving import ProgressSaver, read_progress, take_compared
 
     data = on_device(config, load_data(config))
     if isinstance(config, TrainConfig):
         for name in config.without_effect(has_edges=data.edge_index.numel() > 0):
             _log.warning("%s has no effect with method %s", name, config.method)
-    learner = make_learner(config, data)
+    # What auto takes is not known yet.
+    learner: Any = None if METHOD[config.method].learner == "choice" else make_learner(config, data)
     if progress:
         _log.info("%s on %s, seed %d: %s", config.method, config.source, config.seed, _size(data))
     # The folder comes first: it takes the lock before another callback writes there.
-    callbacks: list[Callback] = [folder, _progress_bar(config, learner, hide=not progress), *further]
+    callbacks: list[Callback] = [folder, *further]
     saved, spent = read_progress(folder.path, folder.config, data)
+    compared, saved = take_compared(folder.path, saved) if learner is None else ([], saved)
     begun = [saved]
     if saved is None and (folder.path / CONFIG).exists():  # Else the two have been compared.
         check_unchanged(folder.path, read_yaml(folder.path / CONFIG))
     del saved  # With θ twice: the learner lets go of it.
     began = time.perf_counter()
+    chosen: dict[str, Any] = {}
+    earlier = spent
+    if learner is None:
+        assert isinstance(config, TrainConfig)
+        with stop_requests() as request:
+            saver = ProgressSaver(folder.path, folder.config, data, spent, request, compared)
+            choice, learner = choose_learner(config, data, saver, [folder, *further], hide=not progress)
+        compared, spent = saver.compared, saver.seconds
+        chosen = {"chosen": choice.name, "reason": choice.reason, "scores": _plain(choice.scores)}
+    callbacks.insert(1, _progress_bar(config, learner, hide=not progress))
     try:
         if isinstance(learner, StructureLearner):
             with stop_requests() as request:
                 # Last, so that all others have written what a saved state takes for reported.
-                callbacks.append(ProgressSaver(folder.path, folder.config, data, spent, request))
+                callbacks.append(ProgressSaver(folder.path, folder.config, data, spent, request, compared))
                 fit: Any = learner.fit(data, seed=config.seed, callbacks=callbacks, resume=begun.pop())
         else:
             fit = learner.fit(data, seed=config.seed, callbacks=callbacks)
     except NumericalError as error:
+        if chosen:
+            raise alone(chosen["chosen"], error) from error
         raise save_failure(folder, fingerprint(data), error) from error
     result = {
         "dataset": config.source,
         "method": config.method,
+        **chosen,
         "test_accuracy": fit.accuracy("test"),
         "es_accuracy": fit.accuracy("es"),
         "es_loss": fit.loss("es"),
@@ -212,7 +230,7 @@ def _train(
         "outer_steps": fit.outer_steps,
         "expected_edges": fit.expected_edges,
         "seed": config.seed,
-        "seconds": spent + time.perf_counter() - began,
+        "seconds": earlier + time.perf_counter() - began,
         "peak_rss_mb": peak_rss_mb(),
         "versions": versions(),
         "threads": threads(),
@@ -234,6 +252,10 @@ def _progress_bar(config: TrainConfig | BaselineConfig, learner: Any, *, hide: b
         return ProgressBar(label, hide=hide)
     interval = learner.tau if learner.interval is None else learner.interval
     return ProgressBar(label, learner.inner_steps, interval, learner.max_epochs, hide=hide)
+
+
+def _plain(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return {name: dict(vars(score)) for name, score in scores.items()}
 
 
 def _size(data: Data) -> str:

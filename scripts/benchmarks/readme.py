@@ -164,9 +164,9 @@ def accuracy() -> str:
     return markdown(table.rename(columns={"dataset": "data set", "given": "edges given"}), left=2)
 
 
-def table(experiment: str) -> str:
-    """Return the table that an experiment has written."""
-    return (RESULTS / experiment / "table.md").read_text().rstrip()
+def table(experiment: str, name: str = "table.md") -> str:
+    """Return a table that an experiment has written."""
+    return (RESULTS / experiment / name).read_text().rstrip()
 
 
 def choices() -> str:
@@ -372,7 +372,11 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "choices": choices,
         "truncation": truncation,
         "night": night,
-        **{name: partial(table, name) for name in ("table1", "missing_edges", "beyond", "learned_graph", "yardstick")},
+        **{
+            name: partial(table, name)
+            for name in ("table1", "missing_edges", "beyond", "learned_graph", "auto", "yardstick")
+        },
+        "rules": partial(table, "auto", "rules.md"),
     },
     "docs/own-data.md": {"retrain": partial(table, "retrain")},
     "docs/large-graphs.md": {"large_graphs": large_graphs},

@@ -1,6 +1,6 @@
 """The descriptions of the experiments."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 import yaml
@@ -8,6 +8,7 @@ import yaml
 from lds.ablate import AblationConfig
 from lds.run import TrainConfig
 from lds.sweep import Spec
+from lds.sweep._spec import identity, key
 from tests.experiments.conftest import EXPERIMENTS
 
 SPECS = ("table1", "missing_edges", "beyond", "learners")
@@ -18,9 +19,20 @@ DATASETS = ("wine", "breast_cancer", "digits", "cora", "citeseer")
 @pytest.mark.parametrize("name", SPECS)
 def test_each_run_is_one_of_equally_many_seeds(name, quick):
     spec = Spec.read(EXPERIMENTS / f"{name}.yaml", quick=quick)
-    seeds = Counter(config.seed for config in spec.configs)
-    assert set(seeds) == set(range(2 if quick else 5))
-    assert len(set(seeds.values())) == 1
+    settings = defaultdict(set)
+    for config in spec.configs:
+        settings[key({name: value for name, value in identity(config).items() if name != "seed"})].add(config.seed)
+    more = {config.dataset for config in spec.configs if config.seed >= 5}
+    small = {"table1": {"iris", "wine", "breast_cancer"}, "learners": {"wine", "breast_cancer", "digits"}}
+    assert more == (set() if quick else small.get(name, set()))
+    assert set(map(frozenset, settings.values())) <= {frozenset(range(n)) for n in ((2,) if quick else (5, 20))}
+    # The same seeds for all that is chosen among.
+    seeds = defaultdict(set)
+    for config in spec.configs:
+        seeds[config.dataset, config.method, getattr(config, "train_on", "")].add(config.seed)
+    for config in spec.configs:
+        setting = key({name: value for name, value in identity(config).items() if name != "seed"})
+        assert settings[setting] == seeds[config.dataset, config.method, getattr(config, "train_on", "")]
     assert spec.name == (f"{name}-quick" if quick else name)
 
 

@@ -1,14 +1,17 @@
 """Learners compared on held-out folds: what they see, what is chosen, and why."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from lds.errors import DataError, InputError
-from lds.learner import FixedGraphLearner, choose
-from lds.learner._choice import _chosen, _folds
+from lds.errors import DataError, InputError, NumericalError
+from lds.graph import GivenGraph, KNNGraph
+from lds.learner import Callback, FixedGraphLearner, StructureLearner, alternatives, choose
+from lds.learner._choice import _chosen, _folds, _Means
+from lds.updaters import SGD
 from tests.learner.problems import blocks
 
 MASKS = ("train_mask", "val_mask", "es_mask", "test_mask")
@@ -78,8 +81,12 @@ def test_repeats_of_the_same_nodes_are_not_more_nodes():
 
 def test_the_simplest_of_those_that_cannot_be_told_apart():
     losses = {"simple": np.array([1.0, 2.0, 3.0, 2.1]), "better": np.array([1.2, 1.7, 3.1, 1.8])}
-    right = {name: np.array([True, True, False, True]) for name in losses}
-    found = _chosen(losses, right)
+    right, nodes = np.array([1.0, 1.0, 0.0, 1.0]), np.ones(4, bool)
+
+    def chosen():
+        return _chosen({name: _Means(loss, right) for name, loss in losses.items()}, nodes)
+
+    found = chosen()
     assert found.name == "simple"
     difference = losses["simple"] - losses["better"]
     assert found.scores["simple"].excess == pytest.approx(difference.mean())
@@ -87,7 +94,7 @@ def test_the_simplest_of_those_that_cannot_be_told_apart():
     assert "within a standard error" in found.reason
     assert "of better, and it is simpler" in found.reason
     losses["better"] = losses["simple"] - 0.5
-    found = _chosen(losses, right)
+    found = chosen()
     assert found.name == "better"
     assert "lowest loss on 4 held-out nodes" in found.reason
 
@@ -97,6 +104,9 @@ def test_the_simplest_of_those_that_cannot_be_told_apart():
     [
         ({"folds": 1}, "folds must be an integer >= 2, got 1"),
         ({"repeats": 0}, "repeats must be an integer >= 1, got 0"),
+        ({"costly": ["lds"]}, "costly must name some of the learners, got 'lds'"),
+        ({"costly": ["none"]}, "costly must leave a learner to compare with, but names all"),
+        ({"callbacks": [print]}, "callbacks must be objects of classes derived from"),
     ],
 )
 def test_refused(options, message):
@@ -110,3 +120,98 @@ def test_nothing_to_compare():
     data = blocks(n=8, isolated=0)
     with pytest.raises(DataError, match="label more nodes or take fewer folds"):
         choose(data, {"none": FixedGraphLearner(None)}, folds=7)
+
+
+class Folds(Callback):
+    """Keeps what it is told, and interrupts after so many."""
+
+    def __init__(self, stop_after=None):
+        self.records, self.stop_after = [], stop_after
+
+    def on_fold(self, record):
+        self.records.append(record)
+        if len(self.records) == self.stop_after:
+            raise KeyboardInterrupt
+
+
+class Counting(Constant):
+    """Counts its fits."""
+
+    fits = 0
+
+    def fit(self, data, *, seed=0):
+        self.fits += 1
+        return super().fit(data, seed=seed)
+
+
+def tables(count, n=96):
+    return torch.randn(count, n, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_callbacks_are_told_of_every_learner_and_fold():
+    data, told = blocks(n=96), Folds()
+    choice = choose(data, {"one": Constant(tables(1)[0]), "other": Constant(tables(2)[1])}, folds=3, callbacks=[told])
+    assert [(r.learner, r.fold, r.folds) for r in told.records] == [
+        (n, f, 3) for f in (1, 2, 3) for n in ("one", "other")
+    ]
+    for name, score in choice.scores.items():
+        losses = [loss for record in told.records if record.learner == name for loss in record.losses]
+        right = [hit for record in told.records if record.learner == name for hit in record.right]
+        assert (len(losses), np.mean(losses), np.mean(right)) == pytest.approx(
+            (score.nodes, score.loss, score.accuracy)
+        )
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 8])
+def test_a_comparison_goes_on(stop_after):
+    data, logits, options = blocks(n=96), tables(2), {"folds": 2, "repeats": 2, "seed": 3}
+    whole = choose(data, {"one": Constant(logits[0], 0.1), "other": Constant(logits[1], 0.1)}, **options)
+    told = Folds(stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        choose(data, {"one": Constant(logits[0], 0.1), "other": Constant(logits[1], 0.1)}, callbacks=[told], **options)
+    learners = {"one": Counting(logits[0], 0.1), "other": Counting(logits[1], 0.1)}
+    rest = Folds()
+    assert choose(data, learners, resume=told.records, callbacks=[rest], **options) == whole
+    assert sum(learner.fits for learner in learners.values()) == len(rest.records) == 8 - stop_after
+
+
+def test_it_goes_on_with_the_same_folds_alone():
+    data, learners, told = blocks(n=96), {"one": Constant(tables(1)[0])}, Folds()
+    choose(data, learners, folds=3, callbacks=[told])
+    for options in ({"folds": 4}, {"folds": 3, "seed": 1}):
+        with pytest.raises(InputError, match="of the same folds, but fold 1 of one has other nodes; compare anew"):
+            choose(data, learners, resume=told.records, **options)
+
+
+def test_a_costly_learner_goes_on_only_while_it_leads():
+    data = blocks(n=96)
+    good, bad = (sign * 3 * torch.nn.functional.one_hot(data.y).double() for sign in (1, -1))
+    for logits, fits in ((good, 4), (bad, 2)):
+        learners = {"cheap": Counting(0 * good), "costly": Counting(logits)}
+        choice = choose(data, learners, folds=4, repeats=2, costly=["costly"])
+        assert (learners["cheap"].fits, learners["costly"].fits) == (8, fits)
+        assert choice.name == ("costly" if logits is good else "cheap")
+        seen = choice.scores["costly"].nodes
+        assert seen == choice.nodes if logits is good else seen < 0.6 * choice.nodes
+    # Best on what it has seen is not enough: its folds must be all.
+    assert choice.scores["cheap"].nodes == choice.nodes == int((~data.test_mask).sum())
+
+
+def test_what_is_not_finite_is_no_loss():
+    learners = {"broken": Constant(torch.full((96, 2), torch.nan))}
+    with pytest.raises(NumericalError, match="broken must give finite logits, but gave NaN or infinity on fold 1"):
+        choose(blocks(n=96), learners, folds=3)
+
+
+def test_alternatives():
+    learner = StructureLearner(inner_lr=0.1, weight_decay=0.2, decay="all", inner_steps=7, updater=SGD(0.3), tau=3)
+    knn, given = KNNGraph(4), GivenGraph()
+    found = alternatives(learner, {"knn": knn, "given": given})
+    plain = {"lr": 0.1, "weight_decay": 0.2, "decay": "all", "steps": 7, "updater": learner.updater}
+    for name, graph in (("ffnn", None), ("knn-gcn", knn), ("gcn", given)):
+        assert found.pop(name) == FixedGraphLearner(graph, **plain)
+        assert found.pop(f"{name} (train+val)") == FixedGraphLearner(graph, train_on="train+val", **plain)
+    assert found == {"lds": replace(learner, graph=given)}
+    for graphs in ({}, {"tree": knn}):
+        with pytest.raises(InputError, match='graphs must be some of "knn" and "given"'):
+            alternatives(learner, graphs)

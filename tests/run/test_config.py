@@ -78,11 +78,16 @@ def test_defaults_are_those_of_the_learner():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "ldss"}, "method must be one of lds, knn-lds, gcn, gcn-rnd, knn-gcn, ffnn, frozen, got 'ldss'"),
+        (
+            {"method": "ldss"},
+            "method must be one of lds, knn-lds, gcn, gcn-rnd, knn-gcn, ffnn, frozen, auto, got 'ldss'",
+        ),
         ({"retain": 1.01}, "retain must lie in"),
         ({"retain": float("nan")}, "retain must lie in"),
         ({"hidden": 0}, "hidden must be at least 1, got 0"),
         ({"random_edges": 0.5}, "random_edges belongs to gcn-rnd, but lds got 0.5; drop it"),
+        ({"method": "auto", "random_edges": 0.5}, "random_edges belongs to gcn-rnd, but auto got 0.5; drop it"),
+        ({"method": "auto", "train_on": "train+val"}, r"auto compares train with train\+val, but train_on"),
     ],
 )
 def test_bad_values(options, message):

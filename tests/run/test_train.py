@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import lds
+from lds._callbacks import FoldRecord
 from lds.errors import DataError, InputError
 from lds.run import TrainConfig, train, train_once
 from lds.run._environment import peak_rss_mb
-from lds.run._progress import ProgressBar
+from lds.run._progress import ComparisonBar, ProgressBar
 from tests.run.test_folder import EPOCH, STEP
 
 
@@ -103,6 +104,39 @@ class TestProgressBar:
     def test_may_end_unopened(self, capsys):
         ProgressBar("lds on wine").on_end()
         assert capsys.readouterr().err == ""
+
+
+def folds(bar):
+    """Three learners on three folds, the last of which is left out of the third."""
+    for fold in (1, 2, 3):
+        for learner in ("ffnn", "knn-gcn (train+val)", "knn-lds")[: 2 if fold == 3 else None]:
+            bar.on_fold(FoldRecord(learner, fold, 3, (1,), (0.5,), (True,)))
+    bar.close()
+
+
+class TestComparisonBar:
+    def test_shows_what_happens_on_a_terminal(self, capsys, monkeypatch):
+        on_a_terminal(monkeypatch, 60)
+        folds(ComparisonBar(3))
+        lines = [line for line in capsys.readouterr().err.replace("\n", "\r").split("\r") if line.strip()]
+        assert lines[0].startswith("comparing")
+        for part in ("| 8/9", "fold 3, knn-gcn (train+val)"):
+            assert part in lines[-1]
+        assert max(map(len, lines)) < 60
+
+    def test_a_line_a_fold_where_there_is_no_terminal(self, caplog, capsys):
+        caplog.set_level(logging.INFO, "lds.run")
+        folds(ComparisonBar(3))
+        wanted = [f"comparing on held-out fold {fold} of 3" for fold in (1, 2, 3)]
+        assert [record.getMessage() for record in caplog.records] == wanted
+        assert capsys.readouterr().err == ""
+
+    def test_can_be_hidden(self, capsys, caplog, monkeypatch):
+        on_a_terminal(monkeypatch, 80)
+        caplog.set_level(logging.INFO, "lds.run")
+        monkeypatch.setattr("lds.run._progress.tqdm", lambda **_: pytest.fail("made one"))
+        folds(ComparisonBar(3, hide=True))
+        assert (capsys.readouterr().err, caplog.records) == ("", [])
 
 
 class TestTrainOnce:
