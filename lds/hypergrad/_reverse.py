@@ -59,7 +59,6 @@ from lds.hypergrad._guards import (
     explosion,
     faults,
 )
-from lds.hypergrad._met import is_due
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
 from lds.hypergrad._spot import Spot
@@ -255,7 +254,7 @@ class UsualWatchers(Watchers):
         if isinstance(trajectory.dynamics.updater, Traced):
             watchers.append(SameAsEager(trajectory.steps - trajectory.horizon, trajectory.steps))
         # A problem of `unroll` is solved again and again, and not every time looked at.
-        if not trajectory.dynamics.attached or is_due(trajectory.dynamics):
+        if not trajectory.dynamics.attached or trajectory.dynamics.met.is_due():
             walk = Walk()
             watchers.append(walk)
             # Once a trajectory, not once for each recording that it goes on by.

@@ -16,7 +16,6 @@ from lds._updater import State
 from lds.errors import ForeignTensorWarning, InputError
 from lds.hypergrad._dynamics import Costate, Dynamics, Step, StepGraph
 from lds.hypergrad._guards import Watcher
-from lds.hypergrad._met import forget
 from lds.hypergrad._outer import SteadyTracer
 
 # Operations that torch cannot differentiate again, by parts of the names of their nodes, and what to use instead.
@@ -61,7 +60,7 @@ class Walk(Watcher):
             try:
                 self.kinked = walk_step(dynamics, graph, foreign=not dynamics.outer.random)
             except InputError:
-                forget(dynamics)
+                dynamics.met.forget()
                 raise
 
 
