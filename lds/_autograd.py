@@ -1,9 +1,8 @@
-"""Vector-Jacobian products and grad modes without what takes longer than a small product."""
+"""Vector-Jacobian products without the checks of `torch.autograd.grad`, which take longer than a small product."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,12 +10,6 @@ from torch import Tensor, nn
 
 _ENGINE = getattr(getattr(torch.autograd, "Variable", None), "_execution_engine", None)
 _PLAIN = (Tensor, nn.Parameter)
-_AS_IT_IS = nullcontext()
-
-
-def grad_mode(enabled: bool) -> AbstractContextManager[None]:
-    """Return a scope in which grad mode is enabled or not; one that does nothing where it is so already."""
-    return _AS_IT_IS if torch.is_grad_enabled() is enabled else torch.set_grad_enabled(enabled)
 
 
 def vjp(

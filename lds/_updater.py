@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lds._autograd import grad_mode, vjp
+from lds._autograd import vjp
 from lds._show import short
 from lds.errors import InputError
 
@@ -124,7 +124,7 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
         A pytree like `params`; leaves that the objective does not use get zeros.
 
     Raises:
-        InputError: the objective depends on none of the params, or its gradient is sparse.
+        InputError: the objective is no real scalar, it depends on none of the params, or its gradient is sparse.
 
     Example:
         >>> import torch
@@ -134,7 +134,7 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
     """
     create_graph = torch.is_grad_enabled()
     leaves, spec = optree.tree_flatten(params)
-    with grad_mode(True):
+    with torch.enable_grad():
         # Views, so that the paths that lead to params by what the objective captures do not count.
         leaves = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in leaves]
         loss = inner(spec.unflatten(leaves), outer)

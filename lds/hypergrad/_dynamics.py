@@ -14,7 +14,6 @@ import optree
 import torch
 from torch import Tensor
 
-from lds._autograd import grad_mode
 from lds._random import DRAW, STEP, reseed
 from lds._updater import Objective, PyTree, State, Updater
 from lds.errors import InputError
@@ -114,7 +113,7 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
         versions = list(map(VERSION, leaves))
         _HERE.depth = getattr(_HERE, "depth", 0) + 1
         try:
-            with grad_mode(True):
+            with torch.enable_grad():
                 value = function(params, outer, *batch)
         except TypeError:
             _check_arguments(function, name, batch)

@@ -107,8 +107,8 @@ def all_finite(tree: Any) -> bool:
 
 
 def _finite_sum(numbers: list[Tensor]) -> bool:
-    device, dtype = numbers[0].device, numbers[0].dtype
-    if any(x.dtype != dtype or x.device != device for x in numbers):
+    if len({(x.dtype, x.device) for x in numbers}) > 1:
+        device = numbers[0].device
         numbers = [x.to(device, torch.promote_types(x.dtype, torch.float64)) for x in numbers]
     return cmath.isfinite(reduce(operator.add, numbers).item())
 
@@ -458,9 +458,10 @@ class Notes(Watcher):
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
         """Note the norms."""
         assert self.loss is not None
+        flat = [c for cotangents in increments for c in cotangents]
         if t > 0 or self._to_start or not len(self.increments):
             self.costates.append(costate, like=self.loss)
-        self.increments.append([c for cotangents in increments for c in cotangents], like=self.loss)
+        self.increments.append(flat, like=self.loss)
 
     @property
     def outer_loss(self) -> float:

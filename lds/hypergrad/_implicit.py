@@ -18,7 +18,7 @@ from lds._frames import frames_of_ours
 from lds._random import forked
 from lds._updater import Objective, PyTree, State, WithBuffers, gradient, trained
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._attached import Attached
+from lds.hypergrad._attached import Attached, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, Step, flattened
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
@@ -37,7 +37,6 @@ from lds.hypergrad._solvers import (
     series,
 )
 from lds.hypergrad._spot import Product, spot_check
-from lds.hypergrad._walk import walk_step
 
 Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
 SERIES = ("neumann", "fixed_point")

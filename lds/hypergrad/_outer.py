@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from lds._autograd import grad_mode
 from lds._updater import PyTree
 from lds.errors import InputError
 
@@ -41,7 +40,7 @@ def detached(leaves: Sequence[Any]) -> list[Any]:
 
 def copied(leaves: Sequence[Any]) -> list[Any]:
     """Return the leaves of a state in memory of their own, cut off from any graph."""
-    with grad_mode(False):
+    with torch.no_grad():
         return [x.clone() if isinstance(x, Tensor) else x for x in leaves]
 
 

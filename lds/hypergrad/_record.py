@@ -115,12 +115,10 @@ class Problem(Shown):
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
         if self.state is None:
             _check_params(self.params, params)
-            with torch.no_grad():
-                state = self._fresh(updater, self.given.structure.unflatten(copied(params)))
+            state = self._fresh(updater, self.given.structure.unflatten(copied(params)))
         else:
             state = self.state
-            with torch.no_grad():
-                self._check_slots(updater, state)
+            self._check_slots(updater, state)
         leaves, spec = flattened(state)
         made = len(params) if self.state is None else 0  # The others may be somebody else's.
         if len(leaves) > made:
@@ -147,8 +145,9 @@ class Problem(Shown):
 
     def _fresh(self, updater: Updater, params: PyTree) -> State:
         """Return the state before the first step."""
-        reseed(self.seed, INIT, cuda=self.cuda)
-        return State(params, updater.init(params))
+        with torch.no_grad():
+            reseed(self.seed, INIT, cuda=self.cuda)
+            return State(params, updater.init(params))
 
     def _check_slots(self, updater: Updater, state: State) -> None:
         """Raise InputError unless a state to go on from has slots as this updater makes them."""

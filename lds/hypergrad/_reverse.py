@@ -31,7 +31,7 @@ from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, fo
 from lds._show import short
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._attached import Attached
+from lds.hypergrad._attached import Attached, Walk
 from lds.hypergrad._diagnostics import (
     HypergradientResult,
     Method,
@@ -63,7 +63,6 @@ from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_different
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
 from lds.hypergrad._spot import Spot
 from lds.hypergrad._traced import SameAsEager, Traced
-from lds.hypergrad._walk import Walk
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape

@@ -144,6 +144,56 @@ def test_params_that_depend_on_each_other(updater, connected):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=0)
 
 
+class Squashed(SGD):
+    """Saves what it returns for the backward."""
+
+    def update(self, grads, state, outer):
+        params = super().update(grads, state, outer).params
+        return State({name: p.tanh() for name, p in params.items()})
+
+
+@pytest.mark.parametrize("updater", [SGD(0.1), Squashed(0.1)], ids=["sgd", "saved"])
+@pytest.mark.parametrize("return_state", [False, True])
+def test_w_may_be_written_to(updater, return_state, connected):
+    inner, w, outer, loss = problem()
+
+    def found():
+        solved = unroll(inner, w, outer, updater=updater, steps=2, return_state=return_state)
+        solved, state = solved if return_state else (solved, None)
+        kept = None if state is None else state.params["0.weight"].clone()
+        solved["0.weight"].mul_(0.5)
+        assert state is None or torch.equal(kept, state.params["0.weight"])
+        return torch.autograd.grad(loss(solved), [*w.values(), outer["weights"]], allow_unused=True)
+
+    first, second, third = (found() for _ in range(3))
+    assert connected == [False, False, True]
+    for grads in (second, third):
+        assert all(x is y is None or torch.equal(x, y) for x, y in zip(first, grads, strict=True))
+
+
+def test_w_is_not_a_tensor_of_the_callers(connected):
+    """Where Φ hands on θ, or a constant of its own, as it is."""
+    constant = torch.ones(2, dtype=DOUBLE)
+
+    class Takes:
+        def init(self, params):
+            return ()
+
+        def step(self, state, outer, inner):
+            return State({"a": outer, "b": constant, "c": state.params["c"]})
+
+    theta = torch.zeros(2, dtype=DOUBLE, requires_grad=True)
+    w = {name: torch.full((2,), 3.0, dtype=DOUBLE) for name in "abc"}
+    for _ in range(3):
+        solved = unroll(None, w, theta, updater=Takes(), steps=1)
+        for x in solved.values():
+            x.add_(1.0)
+        (solved["a"].square().sum() + solved["c"].sum()).backward()
+    assert connected[-1]
+    assert torch.equal(theta.grad, torch.full((2,), 6.0, dtype=DOUBLE))
+    assert bool((theta == 0).all() and (constant == 1).all() and (w["c"] == 3).all())
+
+
 def test_a_derived_variable(connected):
     inner, w, outer, loss = problem()
 
