@@ -26,7 +26,7 @@ def may_connect(problem: Problem, method: object) -> bool:
     """Tell whether one backward pass over all steps is what the method's sweep would compute, with as much memory."""
     return (
         isinstance(method, Reverse)
-        and isinstance(method.memory, KeepGraphs | None)
+        and (method.memory is None or isinstance(method.memory, KeepGraphs))
         and (method.horizon is None or method.horizon >= problem.steps)
         and method.tol is None
         and method.noise == "replay"

@@ -70,6 +70,8 @@ def _trait(value: Any, depth: int) -> Hashable:
     kind: Any = type(value)
     if kind in _FLAGS:
         return (value,)
+    if kind is float:
+        return kind
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.requires_grad
     if isinstance(value, nn.Module):

@@ -153,13 +153,16 @@ def unroll(
             (kept := ran.dynamics.met.kept).discard(steps)
             if isinstance(tape, GraphsTape) and tape.kept_all:
                 kept.add(steps)
-    final = ran.final_state
-    w = final.params
     if asked:
         run = _Run(problem, method, ran)
-        own = ran.own_params() if isinstance(ran, Connected) and not return_state else copied(optree.tree_leaves(w))
+        if isinstance(ran, Connected) and not return_state:
+            own = ran.own_params()
+        else:
+            own = copied(optree.tree_leaves(ran.final_state.params))
         w = ran.dynamics.spec.params.unflatten(_Solution.apply(run, own, *run.inputs))  # type: ignore[no-untyped-call]
-    return (w, final) if return_state else w
+    else:
+        w = ran.final_state.params
+    return (w, ran.final_state) if return_state else w
 
 
 def _to_record(method: UnrollMethod) -> tuple[int | None, Memory | None]:
