@@ -187,7 +187,8 @@ class GradientUpdater(ABC):
 
     by_leaf: ClassVar[bool] = False
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
         if {"update", "step"} & vars(cls).keys():  # Which need not be as those of the class above.
             cls.by_leaf = vars(cls).get("by_leaf", False)
 
