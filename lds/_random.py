@@ -6,6 +6,7 @@ run again with the same three draws the same dropout masks, samples and minibatc
 
 from __future__ import annotations
 
+import _random
 import ctypes
 import random
 import sys
@@ -44,14 +45,12 @@ def cuda_devices() -> frozenset[int]:
 
 def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:
     """Seed torch, numpy and `random` from the numbers; call it inside `forked` only."""
-    if (scope := getattr(_HERE, "scope", None)) is not None:
-        scope.save_python()
     seed = mix(*numbers)
     # The generators are seeded one by one: torch.manual_seed also walks every other backend, at ten times the cost.
     torch.default_generator.manual_seed(seed)
     for device in cuda:
         torch.cuda.default_generators[device].manual_seed(seed)
-    random.seed(seed)
+    _PYTHON.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
 
 
@@ -59,17 +58,58 @@ def reseed(*numbers: int, cuda: frozenset[int] = frozenset()) -> None:
 _TURN = threading.RLock()
 
 
-class _NumpyState:
-    """Saves and restores numpy's global generator.
+# A Mersenne Twister: 624 numbers of 32 bits, and the place of the next one. Python and numpy copy one number after the
+# other, which takes as long as some steps of a small problem; so their memory is copied at once.
+_TWISTER = 4 * 625
 
-    numpy copies the state of its generator number by number, which takes as long as some steps of a small problem. Its
-    memory, to which `BitGenerator.ctypes` points, is copied at once. What is not in there is a normal number that
-    `randn` has in reserve; so that is done only where nothing was drawn since it was seeded, as where nobody uses it.
+
+class _PythonState:
+    """Seeds, saves and restores the generator of `random`.
+
+    Where its memory lies is not promised by Python: it is looked for behind the object's head, and taken where all of
+    its numbers are found there.
     """
 
-    # 624 numbers of 32 bits, and the place of the next one.
-    SIZE = 4 * 625
-    # That place, as long as nothing was drawn: by `seed`, and of a generator that nobody seeded.
+    def __init__(self) -> None:
+        self._generator: Any = getattr(random.seed, "__self__", None)
+        self._address = 0
+        begin, size = object.__basicsize__, random.Random.__basicsize__
+        if sys.implementation.name == "cpython" and type(self._generator) is random.Random and size >= begin + _TWISTER:
+            place, *numbers = np.frombuffer(ctypes.string_at(id(self._generator) + begin, _TWISTER), np.uint32).tolist()
+            if (*numbers, place) == random.getstate()[1]:
+                self._address = id(self._generator) + begin
+
+    def seed(self, seed: int) -> None:
+        """Do what `random.seed` does with an integer, without its detour."""
+        if not self._address:
+            random.seed(seed)
+        else:
+            _random.Random.seed(self._generator, seed)
+            self._generator.gauss_next = None
+
+    def save(self) -> Any:
+        """Return the state."""
+        if not self._address:
+            return random.getstate()
+        return ctypes.string_at(self._address, _TWISTER), self._generator.gauss_next
+
+    def restore(self, state: Any) -> None:
+        """Return to a state that was saved."""
+        if not self._address:
+            random.setstate(state)
+        else:
+            memory, self._generator.gauss_next = state
+            ctypes.memmove(self._address, memory, _TWISTER)
+
+
+class _NumpyState:
+    """Saves and restores numpy's global generator, to whose memory `BitGenerator.ctypes` points.
+
+    What is not in there is a normal number that `randn` has in reserve; so its memory is copied only where nothing was
+    drawn since it was seeded, as where nobody uses it.
+    """
+
+    # The place of the next number, as long as nothing was drawn: by `seed`, and of a generator that nobody seeded.
     FRESH = (624, 623)
 
     def __init__(self) -> None:
@@ -80,7 +120,7 @@ class _NumpyState:
         generator = _bit_generator()
         if not isinstance(generator, np.random.MT19937):
             return self._whole()
-        memory = ctypes.string_at(generator.ctypes.state_address, self.SIZE)
+        memory = ctypes.string_at(generator.ctypes.state_address, _TWISTER)
         if memory == self._plain:
             return memory
         whole = self._whole()
@@ -94,7 +134,7 @@ class _NumpyState:
         """Return to a state that was saved."""
         if isinstance(state, bytes):
             np.random.seed(0)  # Leaves no number in reserve.
-            ctypes.memmove(_bit_generator().ctypes.state_address, state, self.SIZE)
+            ctypes.memmove(_bit_generator().ctypes.state_address, state, _TWISTER)
         else:
             np.random.set_state(state)
 
@@ -106,27 +146,14 @@ def _bit_generator() -> Any:
     return np.random.get_bit_generator()  # type: ignore[attr-defined]
 
 
-_NUMPY = _NumpyState()
-
-
-_HERE = threading.local()  # The scope that this thread is in.
+_PYTHON, _NUMPY = _PythonState(), _NumpyState()
 
 
 class forked:  # noqa: N801
-    """A scope that restores the states of all generators on leaving; other threads wait outside meanwhile.
-
-    Python copies the state of its generator number by number; so that one is saved where it is seeded first, which a
-    sweep over graphs that were kept never does.
-    """
+    """A scope that restores the states of all generators on leaving; other threads wait outside meanwhile."""
 
     def __init__(self, cuda: frozenset[int] = frozenset()) -> None:
         self._cuda = cuda
-        self._python: Any = None
-
-    def save_python(self) -> None:
-        """Save the state of `random`, the first time."""
-        if self._python is None:
-            self._python = random.getstate()
 
     def __enter__(self) -> None:
         own = isinstance(threading.current_thread(), threading._DummyThread)
@@ -134,20 +161,17 @@ class forked:  # noqa: N801
         try:
             self._torch = torch.default_generator.get_state()
             self._devices = {device: torch.cuda.get_rng_state(device) for device in self._cuda}
-            self._numpy = _NUMPY.save()
-            self._around, _HERE.scope = getattr(_HERE, "scope", None), self
+            self._numpy, self._python = _NUMPY.save(), _PYTHON.save()
         except BaseException:
             self._release()
             raise
 
     def __exit__(self, *error: object) -> None:
-        _HERE.scope = self._around
         try:
             torch.default_generator.set_state(self._torch)
             for device, state in self._devices.items():
                 torch.cuda.set_rng_state(state, device)
-            if self._python is not None:
-                random.setstate(self._python)
+            _PYTHON.restore(self._python)
             _NUMPY.restore(self._numpy)
         finally:
             self._release()

@@ -7,18 +7,17 @@ package, which both build on it; `lds.updaters` hands it to users.
 from __future__ import annotations
 
 import inspect
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 import optree
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lds._autograd import vjp
 from lds._show import short
 from lds.errors import InputError
 
@@ -125,7 +124,7 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
         A pytree like `params`; leaves that the objective does not use get zeros.
 
     Raises:
-        InputError: the objective depends on none of the params, or its gradient is sparse.
+        InputError: the objective is no real scalar, it depends on none of the params, or its gradient is sparse.
 
     Example:
         >>> import torch
@@ -141,16 +140,23 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
         loss = inner(spec.unflatten(leaves), outer)
         found: Sequence[Tensor | None] = [None] * len(leaves)
         if loss.requires_grad:  # Of a tensor that is no param, perhaps: a module's own weight.
-            found = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
-    grads = []
+            if loss.numel() != 1 or loss.is_complex():
+                raise InputError(
+                    f"an inner objective must be a real scalar, got {loss.dtype} of shape {tuple(loss.shape)}; reduce "
+                    "it with .mean() or .sum(), and take the real part"
+                )
+            found = vjp([loss], leaves, [torch.ones_like(loss)], create_graph=create_graph)
+    grads, missing = [], 0
     for x, g in zip(leaves, found, strict=True):
-        if g is not None and g.is_sparse:
+        if g is None:
+            missing += 1
+        elif g.is_sparse:
             raise InputError(
                 f"inner gradients must be dense, got a sparse one of shape {tuple(g.shape)}; build the embedding with "
                 "sparse=False"
             )
         grads.append(torch.zeros_like(x) if g is None else g)
-    if all(map(partial(operator.is_, None), found)):
+    if missing == len(grads):
         raise InputError(
             "the inner objective must depend on params, but its value has no gradient path to any of them; compute it "
             "from the params it is called with (of a module: params, call = functional(module), then call(params, x)), "
@@ -164,6 +170,9 @@ class GradientUpdater(ABC):
 
     A subclass writes `init` and `update`, gets `step`, and can stand inside `ClipByNorm` and `ClipByValue`.
 
+    Attributes:
+        by_leaf: whether the step is an update that computes no param of the new state from another one of it.
+
     Example:
         >>> import torch
         >>> from lds.updaters import GradientUpdater, State
@@ -175,6 +184,13 @@ class GradientUpdater(ABC):
         >>> Signed().step(State(torch.tensor(9.0)), None, lambda w, outer: w**2).params.detach()
         tensor(8.9000)
     """
+
+    by_leaf: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if {"update", "step"} & vars(cls).keys():  # Which need not be as those of the class above.
+            cls.by_leaf = vars(cls).get("by_leaf", False)
 
     @abstractmethod
     def init(self, params: PyTree) -> PyTree:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -17,6 +17,7 @@ from torch import Tensor
 from lds._random import DRAW, STEP, reseed
 from lds._updater import Objective, PyTree, State, Updater
 from lds.errors import InputError
+from lds.hypergrad._met import Met, met
 from lds.hypergrad._outer import Outer, Tracer, is_differentiable
 
 # P_t as a cotangent for each leaf of the state, and what a step adds to G_t as the cotangents of each tracer's inputs;
@@ -26,12 +27,16 @@ Increments: TypeAlias = Sequence[Sequence[Tensor | None]]
 
 
 class StateSpec:
-    """The structure that every state of one trajectory shares, params and slots alike."""
+    """The structure that every state of one trajectory shares, params and slots alike.
 
-    def __init__(self, state: State) -> None:
-        tree: PyTree = (state.params, state.slots)
-        leaves, self.spec = optree.tree_flatten(tree)
-        self.params = optree.tree_structure(state.params)
+    Args:
+        leaves: leaves of (params, slots).
+        spec: their structure.
+    """
+
+    def __init__(self, leaves: Sequence[Any], spec: optree.PyTreeSpec) -> None:
+        self.spec = spec
+        self.params = spec.child(0)
         self.num_params = self.params.num_leaves  # The leaves that are params come first.
         self.differentiable = [is_differentiable(x) for x in leaves]
         self.kinds = list(map(_kind, leaves))
@@ -74,6 +79,13 @@ class StateSpec:
         """Return the state with these leaves."""
         params, slots = optree.tree_unflatten(self.spec, leaves)
         return State(params, slots, step)
+
+
+def flattened(state: State) -> tuple[list[Any], StateSpec]:
+    """Return the leaves of a state, and their structure."""
+    tree: PyTree = (state.params, state.slots)
+    leaves, spec = optree.tree_flatten(tree)
+    return leaves, StateSpec(leaves, spec)
 
 
 def _kind(leaf: Any) -> Any:
@@ -242,7 +254,6 @@ class Dynamics:
         batches: the batches, if there are any.
         fresh: whether the slots at t = 0 are those that Φ makes of the params there.
         attached: whether autograd goes through it, as for `unroll`.
-        look: what the problem looks like, once somebody asked (`_met`).
     """
 
     updater: Updater
@@ -255,7 +266,11 @@ class Dynamics:
     batches: Batched | None = None
     fresh: bool = False
     attached: bool = False
-    look: list[Hashable] = field(default_factory=list, repr=False, compare=False)
+
+    @cached_property
+    def met(self) -> Met:
+        """What is known of the problem from earlier calls of `unroll`."""
+        return met(self.inner, self.updater, (self.spec.spec, *self.spec.kinds))
 
     def objective(self, t: int) -> Objective:
         """Return the inner objective as step t sees it; seed the generators after that."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lds._random import forked
 from lds.errors import InputError
-from lds.hypergrad._attached import Attached
+from lds.hypergrad._attached import Attached, Walk, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import Costate, Dynamics, Step, StepGraph
 from lds.hypergrad._guards import (
@@ -30,7 +30,6 @@ from lds.hypergrad._outer import Accumulators, Derived, Theta, detached, differe
 from lds.hypergrad._record import Diagnostics, Problem, later_gradient_norm
 from lds.hypergrad._reverse import first_costate
 from lds.hypergrad._spot import Product, spot_check
-from lds.hypergrad._walk import Walk, walk_step
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ say where it began.
 
 from __future__ import annotations
 
+import cmath
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any, Literal, TypeAlias
 
 import optree
@@ -94,19 +96,21 @@ def faults(paths: Sequence[str], parts: Sequence[Any]) -> list[str]:
 def all_finite(tree: Any) -> bool:
     """Tell whether all tensors of a pytree are finite, by one number that is read."""
     leaves = [tree] if isinstance(tree, Tensor) else optree.tree_leaves(tree)
-    tensors = [x.detach() if x.requires_grad else x for x in leaves if is_differentiable(x) and x.numel()]
-    if not tensors:
-        return True
-    device, dtype = tensors[0].device, tensors[0].dtype
-    mixed = any(x.device != device or x.dtype != dtype for x in tensors)
+    with torch.no_grad():
+        tensors = [x for x in leaves if is_differentiable(x) and x.numel()]
+        # A sum is fast, but may be infinite where no number is; the largest magnitude is not.
+        return (
+            not tensors
+            or _finite_sum([x.sum() if x.ndim else x for x in tensors])
+            or _finite_sum(list(torch._foreach_norm(tensors, math.inf)))
+        )
 
-    def finite(numbers: list[Tensor]) -> bool:
-        if mixed:
-            numbers = [x.to(device, torch.promote_types(x.dtype, torch.float64)) for x in numbers]
-        return bool(torch.stack(numbers).sum().isfinite())
 
-    # A sum is fast, but may be infinite where no number is; the largest magnitude is not.
-    return finite([x.sum() for x in tensors]) or finite(list(torch._foreach_norm(tensors, math.inf)))
+def _finite_sum(numbers: list[Tensor]) -> bool:
+    if len({(x.dtype, x.device) for x in numbers}) > 1:
+        device = numbers[0].device
+        numbers = [x.to(device, torch.promote_types(x.dtype, torch.float64)) for x in numbers]
+    return cmath.isfinite(reduce(operator.add, numbers).item())
 
 
 def check_grad(outer: Outer, grad: Any, steps: int, bound: float | None = None) -> None:
@@ -454,9 +458,10 @@ class Notes(Watcher):
     def after(self, t: int, costate: Costate, increments: Increments) -> None:
         """Note the norms."""
         assert self.loss is not None
+        flat = [c for cotangents in increments for c in cotangents]
         if t > 0 or self._to_start or not len(self.increments):
             self.costates.append(costate, like=self.loss)
-        self.increments.append([c for cotangents in increments for c in cotangents], like=self.loss)
+        self.increments.append(flat, like=self.loss)
 
     @property
     def outer_loss(self) -> float:

@@ -18,9 +18,9 @@ from lds._frames import frames_of_ours
 from lds._random import forked
 from lds._updater import Objective, PyTree, State, WithBuffers, gradient, trained
 from lds.errors import InputError, NumericalError, PremiseWarning
-from lds.hypergrad._attached import Attached
+from lds.hypergrad._attached import Attached, walk_step
 from lds.hypergrad._diagnostics import HypergradientResult
-from lds.hypergrad._dynamics import Costate, Dynamics, StateSpec, Step
+from lds.hypergrad._dynamics import Costate, Dynamics, Step, flattened
 from lds.hypergrad._guards import Finite, Notes, Watchers, all_finite, check_count, check_unchanged
 from lds.hypergrad._outer import Accumulators, detached, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, later_gradient_norm
@@ -37,7 +37,6 @@ from lds.hypergrad._solvers import (
     series,
 )
 from lds.hypergrad._spot import Product, spot_check
-from lds.hypergrad._walk import walk_step
 
 Solver: TypeAlias = Literal["cg", "neumann", "fixed_point", "dense"]
 SERIES = ("neumann", "fixed_point")
@@ -375,7 +374,7 @@ class GradientSystem(_System):
 
     def __init__(self, dynamics: Dynamics, final: State, steps: int) -> None:
         params = State(final.params, (), final.step)
-        gradient_map = replace(dynamics, updater=_InnerGradient(), spec=StateSpec(params))
+        gradient_map = replace(dynamics, updater=_InnerGradient(), spec=flattened(params)[1])
         super().__init__(gradient_map, params, steps, symmetric=True)
 
     def cotangents(self, solution: Tensor) -> list[Tensor | None]:

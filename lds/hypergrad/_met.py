@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import partial
 from types import FunctionType, MethodType
@@ -11,65 +11,55 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lds.hypergrad._dynamics import Dynamics
-
-# How often a problem was met, by what it looks like; of the latest ones.
-_MET: dict[Hashable, int] = {}
-_KEPT: dict[Hashable, bool] = {}
+# The latest problems, by what they look like.
+_MET: dict[Hashable, Met] = {}
 _MOST = 4096
 
 
-def is_due(dynamics: Dynamics) -> bool:
-    """Tell whether to look at the graph and at the values of a step of a problem that is solved again and again.
+class Met:
+    """What is known of a problem from the times that it was solved.
 
-    It is at the first, second, fourth, eighth, … time: a slip is in the code, which is met in the first call, and the
-    look would take a good part of the time of a few steps. Problems are distinguished by the code of the objective and
-    of the updater, by the flags that they hold, and by the kinds of their tensors.
+    Attributes:
+        kept: the numbers of steps of which all graphs were kept the last time.
     """
-    look = _look(dynamics)
+
+    def __init__(self) -> None:
+        self._times = 0
+        self.kept: set[int] = set()
+
+    def is_due(self) -> bool:
+        """Tell whether to look at the graph and at the values of a step, and count.
+
+        It is at the first, second, fourth, eighth, … time: a slip is in the code, which is met in the first call, and
+        the look would take a good part of the time of a few steps.
+        """
+        due = self.is_next_due
+        self._times += 1
+        return due
+
+    @property
+    def is_next_due(self) -> bool:
+        """What `is_due` will say the next time."""
+        return self._times & (self._times + 1) == 0
+
+    def forget(self) -> None:
+        """Look again the next time: something was found."""
+        self._times = 0
+
+
+def met(inner: Callable[..., Any], updater: object, structure: Hashable) -> Met:
+    """Return what is known of a problem.
+
+    Problems are distinguished by the code of the objective and of the updater, by the flags that they hold, and by the
+    structure of the state, the kinds of its tensors among it.
+    """
+    look = _trait(inspect.unwrap(inner), 3), _trait(updater, 3), structure
     if len(_MET) > _MOST:
         _MET.clear()
-    times = _MET[look] = _MET.get(look, 0) + 1
-    return times & (times - 1) == 0
-
-
-def is_next_due(dynamics: Dynamics) -> bool:
-    """Tell what `is_due` will say the next time."""
-    times = _MET.get(_look(dynamics), 0) + 1
-    return times & (times - 1) == 0
-
-
-def know(dynamics: Dynamics, steps: int, *, kept: bool) -> None:
-    """Note whether all graphs of so many steps were kept, by what the problem looks like."""
-    if len(_KEPT) > _MOST:
-        _KEPT.clear()
-    _KEPT[_look(dynamics), steps] = kept
-
-
-def is_known(dynamics: Dynamics, steps: int) -> bool:
-    """Tell whether all graphs of so many steps of such a problem were kept the last time."""
-    return _KEPT.get((_look(dynamics), steps), False)
-
-
-def forget(dynamics: Dynamics) -> None:
-    """Look again the next time: something was found."""
-    _MET.pop(_look(dynamics), None)
-
-
-def _look(dynamics: Dynamics) -> Hashable:
-    known = dynamics.look
-    if not known:
-        known.append(_new_look(dynamics))
-    return known[0]
-
-
-def _new_look(dynamics: Dynamics) -> Hashable:
-    return (
-        _trait(inspect.unwrap(dynamics.inner), 3),
-        _trait(dynamics.updater, 3),
-        dynamics.spec.spec,
-        *dynamics.spec.kinds,
-    )
+    found = _MET.get(look)
+    if found is None:
+        found = _MET[look] = Met()
+    return found
 
 
 _FLAGS = (type(None), bool, int, str)
@@ -80,6 +70,8 @@ def _trait(value: Any, depth: int) -> Hashable:
     kind: Any = type(value)
     if kind in _FLAGS:
         return (value,)
+    if kind is float:
+        return kind
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.requires_grad
     if isinstance(value, nn.Module):

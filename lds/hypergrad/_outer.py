@@ -39,8 +39,9 @@ def detached(leaves: Sequence[Any]) -> list[Any]:
 
 
 def copied(leaves: Sequence[Any]) -> list[Any]:
-    """Return the leaves of a state in memory of their own."""
-    return [x.detach().clone() if isinstance(x, Tensor) else x for x in leaves]
+    """Return the leaves of a state in memory of their own, cut off from any graph."""
+    with torch.no_grad():
+        return [x.clone() if isinstance(x, Tensor) else x for x in leaves]
 
 
 class Tracer(Protocol):
@@ -174,11 +175,12 @@ class Derived:
     def __init__(self, function: Callable[[Any], Any], theta: Any) -> None:
         self.function = function
         self.theta = theta
-        accessors, self.leaves, self.spec = optree.tree_flatten_with_accessor(theta)
-        for accessor, leaf in zip(accessors, self.leaves, strict=True):
+        self.leaves, self.spec = optree.tree_flatten(theta)
+        for place, leaf in enumerate(self.leaves):
             if not is_differentiable(leaf):
+                path = self.spec.accessors()[place].codify("theta")
                 found = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
-                raise InputError(f"{accessor.codify('theta')} must be a floating-point tensor, got {found}")
+                raise InputError(f"{path} must be a floating-point tensor, got {found}")
 
 
 _NOTHING = object()

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import optree
 import torch
@@ -19,7 +18,7 @@ from lds._show import Shown
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater, WithBuffers, as_updater, gradient, trained
 from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
-from lds.hypergrad._dynamics import Dynamics, StateSpec, checked, inside_objective
+from lds.hypergrad._dynamics import Dynamics, checked, flattened, inside_objective
 from lds.hypergrad._guards import check_count, check_losses, check_memory, check_unchanged
 from lds.hypergrad._logs import ScalarLog, norm
 from lds.hypergrad._module import BufferUpdater
@@ -30,6 +29,15 @@ from lds.hypergrad.memory._tape import ResumableTape
 
 # The largest chunk that glibc takes as a hint, less its own bookkeeping.
 _HINT = 2**25 - 2**16
+
+
+class Given(NamedTuple):
+    """The leaves of params, the structure that they have, and the leaves of the outer variables and of the state."""
+
+    params: list[Any]
+    structure: optree.PyTreeSpec
+    outer: list[Any]
+    state: list[Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,10 +68,11 @@ class Problem(Shown):
     attached: bool = False
 
     @cached_property
-    def given(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """The leaves of params, of the outer variables, and of the state."""
+    def given(self) -> Given:
+        """What it is given, flattened."""
         state: PyTree = self.state
-        return optree.tree_leaves(self.params), optree.tree_leaves(self.outer), optree.tree_leaves(state)
+        params, structure = optree.tree_flatten(self.params)
+        return Given(params, structure, optree.tree_leaves(self.outer), optree.tree_leaves(state))
 
     @cached_property
     def cuda(self) -> frozenset[int]:
@@ -80,20 +89,21 @@ class Problem(Shown):
                 "hypergradients need autograd, which torch.inference_mode() switches off for good; call outside of it "
                 "(torch.no_grad() is no hindrance)"
             )
-        given = list(chain(*self.given[:2]))
-        if any(isinstance(x, Tensor) and x.is_inference() for x in given):
+        params = self.given.params
+        given = [x for x in (*params, *self.given.outer) if isinstance(x, Tensor)]
+        if any(x.is_inference() for x in given):
             raise InputError(
                 "hypergradients need autograd, but params or outer hold a tensor that was made under "
                 "torch.inference_mode(); give a .clone() of it, made outside"
             )
-        if not self.attached and inside_objective() and any(isinstance(x, Tensor) and x.requires_grad for x in given):
+        if not self.attached and inside_objective() and any(x.requires_grad for x in given):
             raise InputError(
                 "a hypergradient inside of an objective is a constant to the hypergradient around it, but "
                 "its params or outer require grad; take lds.hypergrad.unroll there and differentiate what it returns, "
                 "or detach what it is given"
             )
         updater, outer = as_updater(self.updater), Outer(self.outer)
-        _check_apart(self.params, outer)
+        _check_apart(self.params, params, outer)
         _check_coefficients(updater, outer)
         if isinstance(self.params, WithBuffers):
             if isinstance(updater, Traced):
@@ -102,15 +112,18 @@ class Problem(Shown):
                     "step; leave Traced out, or the buffers"
                 )
             updater = BufferUpdater(updater)
-        state = _initial_state(updater, self.params, self.seed, self.cuda) if self.state is None else self.state
-        if not isinstance(state, State):
-            raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
-        if self.state is not None:
-            _check_slots(updater, self.state, self.seed, self.cuda)
-        spec = StateSpec(state)
-        inner = no_inner if self.inner is no_inner else checked(self.inner, "inner objective")
         # Φ may write to the state it is given; the caller's tensors are not its to write to.
-        leaves = copied(spec.flatten(state))
+        if self.state is None:
+            _check_params(self.params, params)
+            state = self._fresh(updater, self.given.structure.unflatten(copied(params)))
+        else:
+            state = self.state
+            self._check_slots(updater, state)
+        leaves, spec = flattened(state)
+        made = len(params) if self.state is None else 0  # The others may be somebody else's.
+        if len(leaves) > made:
+            leaves[made:] = copied(leaves[made:])
+        inner = no_inner if self.inner is no_inner else checked(self.inner, "inner objective")
         batches = None
         if self.batches is not None:
             batches = StepBatches(as_source(self.batches), self.seed, state.step + self.steps)
@@ -130,6 +143,25 @@ class Problem(Shown):
             check_traceable(dynamics, self.batches)
         return dynamics, leaves
 
+    def _fresh(self, updater: Updater, params: PyTree) -> State:
+        """Return the state before the first step."""
+        with torch.no_grad():
+            reseed(self.seed, INIT, cuda=self.cuda)
+            return State(params, updater.init(params))
+
+    def _check_slots(self, updater: Updater, state: State) -> None:
+        """Raise InputError unless a state to go on from has slots as this updater makes them."""
+        if not isinstance(state, State):
+            raise InputError(f"state must be the State that a trajectory ended in, got {type(state).__name__}")
+        _check_params(state.params, optree.tree_leaves(state.params))
+        fresh = self._fresh(updater, optree.tree_map(torch.Tensor.detach, state.params))
+        needed, found = (optree.tree_structure(x.slots) for x in (fresh, state))
+        if needed != found:
+            raise InputError(
+                f"state must be of the same updater, but {type(updater).__name__} needs slots {needed}, got {found}; "
+                "go on with the updater that made it, or give State(state.params, updater.init(state.params))"
+            )
+
     def record(
         self, horizon: int | None = None, memory: Memory | None = None, *, after: Trajectory | None = None
     ) -> Trajectory:
@@ -146,14 +178,13 @@ class Problem(Shown):
         return _run(problem, begin, horizon, memory, after)
 
 
-def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[int]) -> State:
-    """Check the params and return the state before the first step."""
+def _check_params(params: PyTree, leaves: list[Any]) -> None:
+    """Raise InputError unless the params, a pytree with these leaves, are tensors that can be trained."""
     if isinstance(params, nn.Module):
         raise InputError(
             f"params must be a pytree of tensors, got the module {type(params).__name__}; write params, call = "
             "functional(module), and call(params, x) in the objectives"
         )
-    leaves = optree.tree_leaves(params)
     if _buffers_lie_deeper(params, leaves):
         raise InputError(
             "params with buffers must be the whole of params, but lie deeper; make one module of all, such as an "
@@ -161,7 +192,6 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[
         )
     if not leaves:
         raise InputError("params must hold at least one floating-point tensor, got an empty pytree")
-    places: dict[int, int] = {}
     for place, leaf in enumerate(leaves):
         if not is_differentiable(leaf):
             found = str(leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__
@@ -171,20 +201,18 @@ def _initial_state(updater: Updater, params: PyTree, seed: int, cuda: frozenset[
             elif isinstance(leaf, Iterator):
                 advice = "for module.parameters(), write params, call = functional(module)"
             raise InputError(f"{_path(params, place)} must be a floating-point tensor, got {found}; {advice}")
-        if isinstance(leaf, nn.Parameter) and not leaf.requires_grad:
+        if type(leaf) is not Tensor and isinstance(leaf, nn.Parameter) and not leaf.requires_grad:
             raise InputError(
                 f"all of params is trained, but {_path(params, place)} is a frozen Parameter (requires_grad=False); "
                 "leave it out of params, as functional(module) does"
             )
-        if (other := places.setdefault(id(leaf), place)) != place:
+    places = {id(leaf): place for place, leaf in enumerate(leaves)}
+    for place, leaf in enumerate(leaves) if len(places) < len(leaves) else ():
+        if (other := places[id(leaf)]) != place:
             raise InputError(
-                f"every tensor of params is trained by itself, but {_path(params, other)} and {_path(params, place)} "
+                f"every tensor of params is trained by itself, but {_path(params, place)} and {_path(params, other)} "
                 "are the same one; give it once and use it twice in the objectives, or give a .clone()"
             )
-    with torch.no_grad():
-        reseed(seed, INIT, cuda=cuda)
-        params = optree.tree_map(torch.Tensor.detach, params)
-        return State(params, updater.init(params))
 
 
 def _buffers_lie_deeper(params: PyTree, leaves: list[Any]) -> bool:
@@ -199,9 +227,9 @@ def _path(params: PyTree, place: int) -> str:
     return optree.tree_accessors(params)[place].codify("params")
 
 
-def _check_apart(params: PyTree, outer: Outer) -> None:
+def _check_apart(params: PyTree, leaves: list[Any], outer: Outer) -> None:
     """Raise InputError if a tensor is both a param and an outer variable."""
-    places = {id(x): place for place, x in enumerate(optree.tree_leaves(params))}
+    places = {id(x): place for place, x in enumerate(leaves)}
     for variable in outer.steady:
         for theta in variable.derived.leaves:
             if (place := places.get(id(theta))) is not None:
@@ -213,10 +241,10 @@ def _check_apart(params: PyTree, outer: Outer) -> None:
 
 def _check_coefficients(updater: object, outer: Outer) -> None:
     """Raise InputError if a coefficient of the updater is a tensor that somebody seems to want the derivative in."""
-    thetas = {id(x): v.name for v in outer.steady for x in v.derived.leaves}
+    thetas = {id(x): v for v in outer.steady for x in v.derived.leaves}
     for owner, name, x in _coefficients(updater):
         if x.requires_grad or id(x) in thetas:
-            what = thetas.get(id(x), "a tensor that requires grad")
+            what = thetas[id(x)].name if id(x) in thetas else "a tensor that requires grad"
             raise InputError(
                 f"{name} of {owner} is {what}, but as a tensor it is a constant; pass a function such as lambda outer: "
                 f"outer[{name!r}] to learn it, else {name}.detach().clone()"
@@ -228,6 +256,8 @@ def _coefficients(updater: object) -> Iterator[tuple[str, str, Tensor]]:
     for name in getattr(updater, "__dataclass_fields__", ()):
         parts: list[Any] = [getattr(updater, name)]
         for part in parts:  # Which grows on the way.
+            if isinstance(part, float | int):
+                continue
             if isinstance(part, Tensor):
                 yield type(updater).__name__, name, part
             elif isinstance(part, tuple | list):
@@ -236,17 +266,6 @@ def _coefficients(updater: object) -> Iterator[tuple[str, str, Tensor]]:
                 parts += part.values()
             elif hasattr(part, "__dataclass_fields__"):
                 yield from _coefficients(part)
-
-
-def _check_slots(updater: Updater, state: State, seed: int, cuda: frozenset[int]) -> None:
-    """Raise InputError unless a state to go on from has slots as this updater makes them."""
-    fresh = _initial_state(updater, state.params, seed, cuda)
-    needed, found = (optree.tree_structure(x.slots) for x in (fresh, state))
-    if needed != found:
-        raise InputError(
-            f"state must be of the same updater, but {type(updater).__name__} needs slots {needed}, got {found}; go on "
-            "with the updater that made it, or give State(state.params, updater.init(state.params))"
-        )
 
 
 @dataclass(frozen=True)

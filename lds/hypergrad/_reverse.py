@@ -31,7 +31,7 @@ from lds._random import FRESH_DRAW, FRESH_STEP, INIT, OUTER_DRAW, OUTER_STEP, fo
 from lds._show import short
 from lds._updater import InnerObjective, Objective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._attached import Attached
+from lds.hypergrad._attached import Attached, Walk
 from lds.hypergrad._diagnostics import (
     HypergradientResult,
     Method,
@@ -59,12 +59,10 @@ from lds.hypergrad._guards import (
     explosion,
     faults,
 )
-from lds.hypergrad._met import is_due
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
 from lds.hypergrad._spot import Spot
 from lds.hypergrad._traced import SameAsEager, Traced
-from lds.hypergrad._walk import Walk
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._resume import Progress
 from lds.hypergrad.memory._tape import ResumableTape
@@ -255,7 +253,7 @@ class UsualWatchers(Watchers):
         if isinstance(trajectory.dynamics.updater, Traced):
             watchers.append(SameAsEager(trajectory.steps - trajectory.horizon, trajectory.steps))
         # A problem of `unroll` is solved again and again, and not every time looked at.
-        if not trajectory.dynamics.attached or is_due(trajectory.dynamics):
+        if not trajectory.dynamics.attached or trajectory.dynamics.met.is_due():
             walk = Walk()
             watchers.append(walk)
             # Once a trajectory, not once for each recording that it goes on by.

@@ -16,11 +16,11 @@ from lds._frames import frames_of_ours
 from lds._random import SPOT, reseed
 from lds._updater import State
 from lds.errors import DerivativeWarning, InputError, ReplayError
+from lds.hypergrad._attached import Walk
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph
 from lds.hypergrad._guards import Watcher, leaves_of, step_error
 from lds.hypergrad._outer import SteadyVariable, copied, is_differentiable
 from lds.hypergrad._suspects import unrepeatable
-from lds.hypergrad._walk import Walk
 
 
 class Spot(Watcher):

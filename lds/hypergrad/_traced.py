@@ -17,10 +17,10 @@ from torch import Tensor
 
 from lds._updater import GradientUpdater, Objective, PyTree, State, as_updater, gradient
 from lds.errors import InputError
+from lds.hypergrad._attached import walk_step
 from lds.hypergrad._dynamics import Costate, Dynamics, Increments, Step, StepGraph
 from lds.hypergrad._guards import Watcher
 from lds.hypergrad._outer import is_differentiable
-from lds.hypergrad._walk import walk_step
 
 _WHERE = "Traced runs the inner objective once and repeats what it did"
 _LEAVE = "leave Traced out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain, compress, count, islice
+from itertools import compress, count, islice
 from typing import Any, Literal, TypeAlias, overload
 
 import optree
@@ -15,19 +15,20 @@ from lds._keywords import explained
 from lds._random import INIT, forked, reseed
 from lds._updater import InnerObjective, PyTree, State, Updater
 from lds.errors import InputError, NumericalError
-from lds.hypergrad._connected import Connected, connect, may_connect
+from lds.hypergrad._connected import Connected, as_input, connect, may_connect
 from lds.hypergrad._diagnostics import HypergradientResult
 from lds.hypergrad._dynamics import VERSION, Costate
 from lds.hypergrad._guards import all_finite, check_count, check_method, faults, replay_error
 from lds.hypergrad._implicit import Implicit
-from lds.hypergrad._met import is_due, know
-from lds.hypergrad._outer import Derived, check_steady
+from lds.hypergrad._outer import Derived, check_steady, copied
 from lds.hypergrad._record import Problem, Trajectory, close_all, no_inner, no_objective, remove_all
 from lds.hypergrad._reverse import Reverse, UsualWatchers, check_finite, reverse
 from lds.hypergrad.memory import Memory
 from lds.hypergrad.memory._graphs import GraphsTape
 
 UnrollMethod: TypeAlias = Reverse | Implicit
+
+_FULL = Reverse()
 
 
 @overload
@@ -131,7 +132,7 @@ def unroll(
         >>> c.grad
         tensor(0.9375)
     """
-    method = Reverse() if method is None else method
+    method = _FULL if method is None else method
     check_count("steps", steps)
     check_method(method)
     if not isinstance(method, Reverse | Implicit):
@@ -149,14 +150,19 @@ def unroll(
         ran = problem.record(*_to_record(method) if asked else (0,))
         if connectable:
             tape = ran.segments[-1].tape
-            know(ran.dynamics, steps, kept=isinstance(tape, GraphsTape) and tape.kept_all)
-    final = ran.final_state
-    w = final.params
+            (kept := ran.dynamics.met.kept).discard(steps)
+            if isinstance(tape, GraphsTape) and tape.kept_all:
+                kept.add(steps)
     if asked:
         run = _Run(problem, method, ran)
-        results: tuple[Tensor, ...] = _Solution.apply(run, optree.tree_leaves(w), *run.inputs)  # type: ignore[no-untyped-call]
-        w = ran.dynamics.spec.params.unflatten(results)
-    return (w, final) if return_state else w
+        if isinstance(ran, Connected) and not return_state:
+            own = ran.own_params()
+        else:
+            own = copied(optree.tree_leaves(ran.final_state.params))
+        w = ran.dynamics.spec.params.unflatten(_Solution.apply(run, own, *run.inputs))  # type: ignore[no-untyped-call]
+    else:
+        w = ran.final_state.params
+    return (w, ran.final_state) if return_state else w
 
 
 def _to_record(method: UnrollMethod) -> tuple[int | None, Memory | None]:
@@ -166,40 +172,46 @@ def _to_record(method: UnrollMethod) -> tuple[int | None, Memory | None]:
 
 def _asked(problem: Problem, method: UnrollMethod) -> bool:
     """Tell whether anything requires grad, and raise InputError where that cannot be had."""
-    params, outer, state = problem.given
+    params, _, outer, state = problem.given
     _check_autograd([*params, *outer])
-    into_state, into_params = (
-        any(isinstance(x, Tensor) and x.requires_grad for x in leaves) for leaves in (state, params)
-    )
-    if into_state:
+    if _requires_grad(state):
         raise InputError(
             "the state that unroll goes on from is a constant, but it holds tensors that require grad; detach them, or "
             "give its params as `params`, which start with new slots and carry the gradient on"
         )
-    into_params = into_params and problem.state is None
+    into_params = problem.state is None and _requires_grad(params)
     if into_params and isinstance(method, Reverse) and _stops(method, problem.steps):
         raise InputError(
             f"params require grad, but Reverse(horizon={method.horizon}, tol={method.tol}) stops the sweep before w_0; "
             "detach params to differentiate in outer alone, or sweep over all steps"
         )
     check_steady(problem.outer, "unroll", "call hypergradient, whose result has its grad")
-    parts = [x.leaves if isinstance(x, Derived) else [x] for x in outer]
-    return into_params or any(isinstance(x, Tensor) and x.requires_grad for x in chain.from_iterable(parts))
+    derived = [x for x in outer if isinstance(x, Derived)]
+    return into_params or _requires_grad(outer) or any(_requires_grad(x.leaves) for x in derived)
+
+
+def _requires_grad(leaves: Iterable[Any]) -> bool:
+    return True in [x.requires_grad for x in leaves if isinstance(x, Tensor)]
 
 
 def _check_autograd(tensors: Iterable[Any]) -> None:
     """Raise InputError inside of a transform of torch.func, whose tensors have no memory of their own."""
     try:
-        torch.empty(0).requires_grad_()
+        transformed = torch._C._are_functorch_transforms_active()
         for x in tensors:
             if isinstance(x, Tensor) and x.layout == torch.strided:
                 x.data_ptr()
     except RuntimeError:
+        transformed = True
+    if transformed:
         raise InputError(
             "unroll carries the gradient on by autograd, which the transforms of torch.func, such as grad and vmap "
             "(and is_grads_batched=True), switch off; differentiate with torch.autograd.grad, row by row or by "
             "lds.hypergrad.jacobian, or call torch.func inside of the objectives"
-        ) from None
+        )
+
+
+_SAVED = torch.empty(0)
 
 
 class _Solution(torch.autograd.Function):
@@ -209,9 +221,8 @@ class _Solution(torch.autograd.Function):
     def forward(ctx: Any, run: _Run, w: list[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.run = run
-        ctx.save_for_backward(torch.empty(0))  # Freed with the graph: that is how the backward knows.
-        # Not the very tensors that the run holds, which would then hold its own node.
-        return tuple(x.clone() for x in w)
+        ctx.save_for_backward(_SAVED)  # Freed with the graph: that is how the backward knows.
+        return tuple(w)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -245,11 +256,11 @@ class _Run:
         self.problem, self.method = problem, method
         self.connected = ran if isinstance(ran, Connected) else None
         self.trajectory = None if isinstance(ran, Connected) else ran
-        params = problem.given[0] if problem.state is None else []
+        params = problem.given.params if problem.state is None else []
         steady = ran.dynamics.outer.steady
         self.inputs: list[Tensor] = [*params, *(x for v in steady for x in v.derived.leaves)]
         self._count, self._leaves = len(params), len(ran.dynamics.spec.differentiable)
-        self._given = [*self.inputs, *(x for x in problem.given[2] if isinstance(x, Tensor))]
+        self._given = [*self.inputs, *(x for x in problem.given.state if isinstance(x, Tensor))]
         self._versions = list(map(VERSION, self._given))
         self._autocasts = _autocasts()
 
@@ -261,7 +272,7 @@ class _Run:
             with suppress(RuntimeError):  # The sweep says what torch does not.
                 grads = connected.grads(cotangents, asked)
                 if all_finite(grads):
-                    is_due(connected.dynamics)
+                    connected.dynamics.met.is_due()
                     return grads
         differentiate = self._unrolled if torch.is_grad_enabled() else self._swept
         with ExitStack() as stack:
@@ -352,9 +363,8 @@ class _Run:
                 slots = dynamics.updater.init(dynamics.spec.params.unflatten(params))
                 leaves = dynamics.spec.flatten(State(dynamics.spec.params.unflatten(params), slots))
             for t in range(self.problem.steps):
-                pairs = zip(leaves, dynamics.spec.inputs(leaves), strict=True)
-                attached = [x if isinstance(x, Tensor) and x.requires_grad else new for x, new in pairs]
-                leaves, _ = dynamics.step(t, attached, outer)
+                pairs = zip(leaves, dynamics.spec.differentiable, strict=True)
+                leaves, _ = dynamics.step(t, [as_input(x, can) for x, can in pairs], outer)
         return inputs, leaves
 
     def _costate(self, cotangents: Sequence[Tensor | None]) -> Costate:

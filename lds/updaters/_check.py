@@ -270,8 +270,9 @@ def unroll(problem: Problem, *, depth: int | None = None) -> Unrolled:
         reseed(0, INIT, cuda=cuda)
         state = State(problem.params, problem.updater.init(problem.params))
         for t in range(steps):
-            state = as_leaves(state) if t <= start else state
             with torch.set_grad_enabled(t >= start):
+                # Views, for one leaf may depend on another, and the step takes derivatives in each by itself.
+                state = as_leaves(state) if t <= start else _map_tensors(lambda x: x.view_as(x), state)
                 state = run_step(asked, state)
         with torch.enable_grad():
             params = as_leaves(state.params) if start == steps else state.params

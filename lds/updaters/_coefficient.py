@@ -266,8 +266,9 @@ class Leaves:
 
 @dataclass(frozen=True)
 class Descent(GradientUpdater):
-    """An updater that goes down the inner objective, or up with `maximize`."""
+    """An updater that goes down the inner objective, or up with `maximize`, each leaf of the params by itself."""
 
+    by_leaf = True
     maximize: bool = field(default=False, kw_only=True)
 
     def update(self, grads: PyTree, state: State, outer: PyTree) -> State:

@@ -9,7 +9,7 @@ from torch import nn
 from lds.errors import InputError, NumericalError
 from lds.hypergrad import Checkpoint, Derived, KeepGraphs, Reverse, _met, functional, unroll
 from lds.hypergrad import _unroll as module
-from lds.updaters import SGD, Adam, ClipByNorm, RMSprop
+from lds.updaters import SGD, Adam, ClipByNorm, RMSprop, State
 
 DOUBLE = torch.float64
 
@@ -19,7 +19,6 @@ def connected(monkeypatch):
     """How many calls took their steps in one graph."""
     calls = []
     monkeypatch.setattr(_met, "_MET", {})
-    monkeypatch.setattr(_met, "_KEPT", {})
     connect = module.connect
 
     def counted(problem):
@@ -98,6 +97,101 @@ def test_a_slot_that_starts_at_the_params(connected):
     for found in others:
         assert all(torch.equal(x, y) for x, y in zip(first, found, strict=True))
     assert any(connected)
+
+
+class Alternating:
+    """Gauss-Seidel: the new b is computed from the new a, and the slot is what b was computed from."""
+
+    def init(self, params):
+        return params["a"].clone()
+
+    def step(self, state, outer, inner):
+        with torch.enable_grad():
+            a, b = state.params["a"], state.params["b"]
+            loss = inner(state.params, outer) + 0.1 * (a * state.slots).sum()
+            g = torch.autograd.grad(loss, [a, b], create_graph=True)
+            a = a - 0.1 * g[0]
+            b = b - 0.1 * g[1] * a
+        return State({"a": a, "b": b}, a)
+
+
+class AlternatingUpdate(SGD):
+    """The same as an update, in a class that inherits from one that works leaf by leaf."""
+
+    def update(self, grads, state, outer):
+        a = state.params["a"] - 0.1 * grads["a"]
+        return State({"a": a, "b": state.params["b"] - 0.1 * grads["b"] * a})
+
+
+@pytest.mark.parametrize("updater", [Alternating(), AlternatingUpdate(0.1)], ids=["step", "update"])
+def test_params_that_depend_on_each_other(updater, connected):
+    """Each step takes its derivatives in each leaf by itself, whatever graph lies behind it."""
+
+    def inner(w, o):
+        return ((w["a"] * w["b"] - o).square() + w["a"].square() * 0.3).sum()
+
+    def found(**options):
+        w = {name: torch.tensor([x], dtype=DOUBLE, requires_grad=True) for name, x in (("a", 1.0), ("b", 2.0))}
+        o = torch.tensor([0.7], dtype=DOUBLE, requires_grad=True)
+        solved = unroll(inner, w, o, updater=updater, steps=3)
+        value = (solved["a"] * solved["b"] + solved["a"]).square().sum()
+        return [*solved.values(), *torch.autograd.grad(value, [o, *w.values()], **options)]
+
+    first, second, third = (found() for _ in range(3))
+    assert connected == [False, False, True]
+    assert all(torch.equal(x, y) and torch.equal(x, z) for x, y, z in zip(first, second, third, strict=True))
+    for x, y in zip(first, found(create_graph=True), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-12, atol=0)
+
+
+class Squashed(SGD):
+    """Saves what it returns for the backward."""
+
+    def update(self, grads, state, outer):
+        params = super().update(grads, state, outer).params
+        return State({name: p.tanh() for name, p in params.items()})
+
+
+@pytest.mark.parametrize("updater", [SGD(0.1), Squashed(0.1)], ids=["sgd", "saved"])
+@pytest.mark.parametrize("return_state", [False, True])
+def test_w_may_be_written_to(updater, return_state, connected):
+    inner, w, outer, loss = problem()
+
+    def found():
+        solved = unroll(inner, w, outer, updater=updater, steps=2, return_state=return_state)
+        solved, state = solved if return_state else (solved, None)
+        kept = None if state is None else state.params["0.weight"].clone()
+        solved["0.weight"].mul_(0.5)
+        assert state is None or torch.equal(kept, state.params["0.weight"])
+        return torch.autograd.grad(loss(solved), [*w.values(), outer["weights"]], allow_unused=True)
+
+    first, second, third = (found() for _ in range(3))
+    assert connected == [False, False, True]
+    for grads in (second, third):
+        assert all(x is y is None or torch.equal(x, y) for x, y in zip(first, grads, strict=True))
+
+
+def test_w_is_not_a_tensor_of_the_callers(connected):
+    """Where Φ hands on θ, or a constant of its own, as it is."""
+    constant = torch.ones(2, dtype=DOUBLE)
+
+    class Takes:
+        def init(self, params):
+            return ()
+
+        def step(self, state, outer, inner):
+            return State({"a": outer, "b": constant, "c": state.params["c"]})
+
+    theta = torch.zeros(2, dtype=DOUBLE, requires_grad=True)
+    w = {name: torch.full((2,), 3.0, dtype=DOUBLE) for name in "abc"}
+    for _ in range(3):
+        solved = unroll(None, w, theta, updater=Takes(), steps=1)
+        for x in solved.values():
+            x.add_(1.0)
+        (solved["a"].square().sum() + solved["c"].sum()).backward()
+    assert connected[-1]
+    assert torch.equal(theta.grad, torch.full((2,), 6.0, dtype=DOUBLE))
+    assert bool((theta == 0).all() and (constant == 1).all() and (w["c"] == 3).all())
 
 
 def test_a_derived_variable(connected):

@@ -2,11 +2,14 @@
 
 import itertools
 import random
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from lds import _random
 from lds._random import DRAW, INIT, STEP, forked, mix, reseed
 from lds.errors import InputError, ReplayError
 from lds.hypergrad import KeepStates, Reverse, hypergradient, record, sweep
@@ -345,6 +348,39 @@ class TestSeeds:
         grads = [hypergradient(*problem, updater=SGD(0.05), steps=2, seed=s).grad for s in (-1, 0, 1 << 63)]
         assert relative_error(grads[0], grads[1]) > 1e-3
         assert relative_error(grads[2], grads[1]) > 1e-3
+
+
+class TestPythonsGenerator:
+    """Its memory is copied where it lies as in CPython."""
+
+    @pytest.fixture(params=["memory", "state"], autouse=True)
+    def found(self, request, monkeypatch):
+        state = _random._PYTHON
+        if sys.implementation.name == "cpython":
+            assert state._address
+        if request.param == "state":
+            monkeypatch.setattr(state, "_address", 0)
+
+    @pytest.mark.parametrize("drawn", [0, 1, 623, 624])
+    @pytest.mark.parametrize("kind", ["uniform", "normal"])
+    def test_goes_on_where_it_was(self, kind, drawn):
+        draw = random.random if kind == "uniform" else partial(random.gauss, 0, 1)
+        random.seed(5)
+        for _ in range(drawn):
+            draw()
+        state = random.getstate()
+        for _ in range(3):
+            with forked():
+                reseed(1, 2, 3)
+                random.gauss(0, 1)
+        assert random.getstate() == state
+
+    def test_is_seeded_as_by_python(self):
+        with forked():
+            random.gauss(0, 1)
+            reseed(1, 2)
+            state = random.getstate()
+        assert state == random.Random(mix(1, 2)).getstate()
 
 
 class TestNumpysGenerator:

@@ -22,6 +22,7 @@ from lds.updaters import (
     RAdam,
     RMSprop,
     Rprop,
+    State,
     Updater,
     check_updater,
 )
@@ -130,3 +131,28 @@ def test_groups_keep_the_contract(kind):
 def test_matrices_keep_the_contract(kind, nesterov):
     c = KINDS[kind]
     check_updater(Muon(c(0.05), c(0.1), c(0.7), nesterov))
+
+
+def test_params_that_depend_on_each_other_keep_the_contract():
+    """Each step takes its derivatives in each of them by itself."""
+
+    class Alternating:
+        def init(self, params):
+            return ()
+
+        def step(self, state, outer, inner):
+            with torch.enable_grad():
+                a, b = state.params["a"], state.params["b"]
+                g = torch.autograd.grad(inner(state.params, outer), [a, b], create_graph=True)
+                a = a - 0.1 * g[0]
+                b = b - 0.1 * g[1] * a
+            return State({"a": a, "b": b})
+
+    def inner(w, o):
+        return ((w["a"] * w["b"] - o).square() + w["a"].square() * 0.3).sum()
+
+    def outer_objective(w, o):
+        return (w["a"] * w["b"] + w["a"]).square().sum()
+
+    params = {name: torch.tensor([x], dtype=torch.float64) for name, x in (("a", 1.0), ("b", 2.0))}
+    check_updater(Alternating(), inner, outer_objective, params, torch.tensor([0.7], dtype=torch.float64))

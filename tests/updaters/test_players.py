@@ -165,3 +165,15 @@ def test_sparse_gradients_are_refused():
             updater=SGD(0.1),
             steps=4,
         )
+
+
+@pytest.mark.parametrize(
+    ("inner", "came"),
+    [
+        (lambda w, outer: w**2, r"torch.float32 of shape \(3,\)"),
+        (lambda w, outer: w.sum() * 1j, r"torch.complex64 of shape \(\)"),
+    ],
+)
+def test_objectives_that_are_no_real_scalar_are_refused(inner, came):
+    with pytest.raises(InputError, match=f"inner objective must be a real scalar, got {came}; reduce it"):
+        gradient(inner, torch.ones(3), None)

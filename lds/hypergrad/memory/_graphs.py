@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lds.errors import InputError
+from lds.hypergrad._attached import walk_step
 from lds.hypergrad._dynamics import Dynamics, Step, StepGraph, StepResult
-from lds.hypergrad._walk import walk_step
 from lds.hypergrad.memory._states import Slab
 
 # The size of one more graph is what the second step saves that the first one did not: both share data and θ.
