@@ -26,6 +26,7 @@ from tables import HERE, Row, as_markdown, digits, frame, plus_minus, provenance
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import GAE, GCNConv
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.nn.models import CorrectAndSmooth
 from torch_geometric.utils import to_undirected
 
@@ -67,7 +68,8 @@ def propagated(data: Data, learner: FixedGraphLearner | StructureLearner, seed: 
     graph = fit.graph()
     mask = data.train_mask | data.val_mask
     post = CorrectAndSmooth(num_correction_layers=0, correction_alpha=0.0, num_smoothing_layers=20, smoothing_alpha=0.5)
-    spread = post.smooth(fit.predict_proba(), data.y[mask], mask, graph.edge_index, graph.edge_weight)
+    edges = gcn_norm(graph.edge_index, graph.edge_weight, data.num_nodes, add_self_loops=False)
+    spread: Tensor = post.smooth(fit.predict_proba(), data.y[mask], mask, *edges)
     return spread.clamp_min(1e-9).log()
 
 

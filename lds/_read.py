@@ -70,8 +70,9 @@ def parse_yaml(text: str) -> Any:
         _count(node, {})
     except RecursionError as error:
         raise DataError(reason(error)) from error
+    _merge(node, set())
     with _damage():
-        return yaml.safe_load(text)
+        return None if node is None else yaml.SafeLoader("").construct_document(node)
 
 
 def goes_beyond(text: str | bytes) -> bool:
@@ -430,6 +431,46 @@ def _count(node: Any, sizes: dict[int, int | None]) -> int:
         raise DataError(f"it has more than {_YAML_NODES} values with its aliases written out")
     sizes[id(node)] = total
     return total
+
+
+def _merge(node: Any, done: set[int]) -> None:
+    """Put what << names into each mapping; its own keys come first, then those of earlier sources.
+
+    PyYAML 6.0.4 tells merged keys apart by where their texts lie in memory. Texts of one letter, such as k, share a
+    place, so that a key of a source would stand in for one of the mapping's own.
+    """
+    import yaml
+
+    if id(node) in done or not isinstance(node, yaml.CollectionNode):
+        return
+    done.add(id(node))
+    if not isinstance(node, yaml.MappingNode):
+        for child in node.value:
+            _merge(child, done)
+        return
+    pairs: dict[Any, Any] = {}
+    sources: list[Any] = []
+    for key, value in node.value:
+        _merge(key, done)
+        _merge(value, done)
+        if key.tag != _MERGE:
+            pairs[_name(key)] = key, value
+        else:
+            sources += value.value if isinstance(value, yaml.SequenceNode) else [value]
+    merged: dict[Any, Any] = {}
+    for source in reversed(sources):
+        if not isinstance(source, yaml.MappingNode):
+            raise DataError(f"<< in line {node.start_mark.line + 1} must name a mapping, or a list of mappings")
+        merged |= {_name(key): (key, value) for key, value in source.value}
+    node.value = [*(merged | pairs).values()]
+
+
+def _name(key: Any) -> Any:
+    """Return what two equal keys have in common."""
+    return id(key) if isinstance(key.value, list) else (key.tag, key.value)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 def _refuse_repeated_keys(node: yaml.MappingNode) -> None:

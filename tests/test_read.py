@@ -1,4 +1,4 @@
-"""Archives that are small on disk and huge unpacked."""
+"""Archives that are small on disk and huge unpacked; YAML that merges mappings."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lds._read import check_unpacked, load_arrays, load_tensors
+from lds._read import check_unpacked, load_arrays, load_tensors, parse_yaml
 from lds.data import read
 from lds.errors import DataError
 from tests.fuzz.base import npy_bytes, tensor_bomb, zip_bomb
@@ -73,3 +73,28 @@ def test_the_reason_is_no_advice_to_run_code(tmp_path):
     torch.save([pytest.fixture], tmp_path / "x.pt")
     with pytest.raises(DataError, match=r"^Unsupported global: GLOBAL \S+ was not an allowed global by default$"):
         load_tensors(tmp_path / "x.pt")
+
+
+NESTED = """
+base: &base {k: 20, C: 1.0, metric: cosine, other: {k: 1}}
+digits: &digits {<<: *base, k: 10, scale: none}
+run: {<<: *digits, C: 3.0}
+both: {<<: [*digits, *base], scale: unit}
+turned: {<<: [*base, *digits]}
+"""
+
+
+def test_merged_mappings_yield_to_what_stands_there():
+    """Also through several, and with names of one letter, which PyYAML 6.0.4 takes from the source."""
+    found = parse_yaml(NESTED)
+    assert found["digits"] == {"k": 10, "C": 1.0, "metric": "cosine", "other": {"k": 1}, "scale": "none"}
+    assert found["run"] == {**found["digits"], "C": 3.0}
+    assert found["both"] == {**found["digits"], "scale": "unit"}
+    assert found["turned"] == {**found["base"], "scale": "none"}
+    assert parse_yaml("") is None
+
+
+@pytest.mark.parametrize("text", ["a: {<<: 3}", "a: {<<: [{b: 1}, 3]}"])
+def test_what_cannot_be_merged_is_refused(text):
+    with pytest.raises(DataError, match="<< in line 1 must name a mapping, or a list of mappings"):
+        parse_yaml(text)
