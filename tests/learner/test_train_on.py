@@ -80,6 +80,9 @@ def test_the_configuration_reaches_every_learner_without_a_learned_structure():
                 InputError, match=rf"belongs to methods that learn no structure, but {method} chooses θ"
             ):
                 TrainConfig("cora", method, train_on="train+val")
+        elif method == "auto":
+            with pytest.raises(InputError, match=r"auto compares train with train\+val"):
+                TrainConfig("cora", method, train_on="train+val")
         else:
             config = TrainConfig("cora", method, train_on="train+val")
             assert make_learner(config, blocks()).train_on == "train+val"
