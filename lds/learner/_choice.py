@@ -233,7 +233,7 @@ def _chosen(means: Mapping[str, _Means], nodes: npt.NDArray[np.bool_]) -> Choice
     else:
         why = (
             f"on {count} held-out nodes its loss, {score.loss:.3f}, is within a standard error, {score.error:.3f}, of "
-            f"the lowest, {scores[best].loss:.3f} of {best}, and it is simpler"
+            f"the lowest, {scores[best].loss:.3f} of {best}, and it comes first of the two"
         )
     return Choice(name, scores, count, f"{name} is chosen: {why}")
 

@@ -92,7 +92,7 @@ def test_the_simplest_of_those_that_cannot_be_told_apart():
     assert found.scores["simple"].excess == pytest.approx(difference.mean())
     assert found.scores["simple"].error == pytest.approx(difference.std(ddof=1) / 2)
     assert "within a standard error" in found.reason
-    assert "of better, and it is simpler" in found.reason
+    assert "of better, and it comes first of the two" in found.reason
     losses["better"] = losses["simple"] - 0.5
     found = chosen()
     assert found.name == "better"
