@@ -10,17 +10,15 @@ experiments/results/auto/.
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pieces import run_pieces
-from tables import HERE, Row, as_markdown, digits, frame, plus_minus, provenance, write
+from pieces import folder_of, parser_of, run_pieces
+from tables import Row, as_markdown, digits, frame, plus_minus, provenance, write
 
 from lds._statistics import mean, paired
 from lds.learner._alternatives import choose_alternative
@@ -124,12 +122,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two splits of iris and wine")
-    parser.add_argument("--jobs", type=int, default=1, help="splits at a time, one thread each")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the results")
-    options = parser.parse_args()
-    out = options.out or HERE / "results" / ("auto-quick" if options.quick else "auto")
+    options = parser_of(__doc__, "two splits of iris and wine", 1).parse_args()
+    out = folder_of(options, "auto")
     names = list(DATASETS)[: 2 if options.quick else None]
     splits = range(2 if options.quick else SPLITS)
     pieces = [Job(f"{name}, split {seed}", run, (name, seed)) for name in names for seed in splits]

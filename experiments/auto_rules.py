@@ -10,19 +10,17 @@ repeated. Writes rules.jsonl, rules.csv and rules.md to experiments/results/auto
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from auto import AUTO, DATASETS, SPLITS
 from numpy.typing import NDArray
-from pieces import run_pieces
-from tables import HERE, as_markdown
+from pieces import folder_of, parser_of, run_pieces
+from tables import as_markdown
 
 from lds.learner import Callback, FixedGraphLearner, FoldRecord, choose
 from lds.run import TrainConfig, load_data
@@ -108,12 +106,8 @@ def regrets(splits: Sequence[Line]) -> Iterator[Line]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two splits of iris and wine")
-    parser.add_argument("--jobs", type=int, default=1, help="splits at a time, one thread each")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the results")
-    options = parser.parse_args()
-    out = options.out or HERE / "results" / ("auto-quick" if options.quick else "auto")
+    options = parser_of(__doc__, "two splits of iris and wine", 1).parse_args()
+    out = folder_of(options, "auto")
     names = list(DATASETS)[: 2 if options.quick else None]
     seeds = range(FIRST_SPLIT, FIRST_SPLIT + (2 if options.quick else SPLITS // 2))
     pieces = [Job(f"{name}, split {seed}", judge, (name, seed)) for name in names for seed in seeds]

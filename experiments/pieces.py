@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tables import HERE
 from tqdm import tqdm
 
 from lds.sweep import Job, ProcessEngine
+
+
+def parser_of(text: str | None, quick: str, jobs: int) -> argparse.ArgumentParser:
+    """Return what reads the options that all these scripts have: quick, jobs and out.
+
+    Args:
+        text: help text.
+        quick: what the quick version is.
+        jobs: pieces at a time, if nobody says otherwise.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--jobs", type=int, default=jobs, help="pieces of work at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the results")
+    return parser
+
+
+def folder_of(options: argparse.Namespace, name: str) -> Path:
+    """Return the folder of the results of an experiment."""
+    out: Path = options.out or HERE / "results" / (f"{name}-quick" if options.quick else name)
+    return out
 
 
 def run_pieces(path: Path, pieces: Sequence[Job], jobs: int, unit: str) -> list[dict[str, Any]]:

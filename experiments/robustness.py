@@ -12,18 +12,16 @@ raw files of these sets, see `lds data fetch`.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from pieces import run_pieces
-from tables import HERE, as_markdown, digits, provenance, write
+from pieces import folder_of, parser_of, run_pieces
+from tables import as_markdown, digits, provenance, write
 from torch_geometric.data import Data
 
 from lds.data import load
@@ -93,13 +91,10 @@ def pieces(parts: Sequence[str], *, quick: bool) -> list[Job]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one level, two seeds, one outer epoch")
+    parser = parser_of(__doc__, "one level, two seeds, one outer epoch", 2)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="what to run")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the results")
     options = parser.parse_args()
-    out = options.out or HERE / "results" / ("robustness-quick" if options.quick else "robustness")
+    out = folder_of(options, "robustness")
     runs = run_pieces(out / "runs.jsonl", pieces(options.part, quick=options.quick), options.jobs, "run")
     found = pd.DataFrame(runs)
     groups = found.groupby(["part", "level", "method"], sort=False)["test"]

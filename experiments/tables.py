@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lds._statistics import paired
+from lds.learner._alternatives import SAME_LABELS
 from lds.run._methods import METHOD
 from lds.sweep import Outcome, ProcessEngine, Setting, Spec, run_sweep, select, summary
 
@@ -26,8 +27,6 @@ CRITERION = """
 Of the settings of a method on a data set, the one with the highest early-stopping accuracy is taken, as a mean over the
 splits; of equals, the one with the lowest early-stopping loss, pooled in the same way.
 """
-# Added to the name of a method that is trained on the validation nodes too, as the fair control of LDS.
-SAME_LABELS = " (train+val)"
 
 
 def sweep_and_tabulate(name: str, text: str, *, setting: str, reference: str) -> None:

@@ -12,17 +12,15 @@ Writes runs.jsonl, table.csv and table.md to experiments/results/tried/. Needs t
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from pieces import run_pieces
-from tables import HERE, Row, as_markdown, digits, frame, plus_minus, provenance, write
+from pieces import folder_of, parser_of, run_pieces
+from tables import Row, as_markdown, digits, frame, plus_minus, provenance, write
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import GAE, GCNConv
@@ -245,15 +243,12 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two seeds, one outer epoch")
+    parser = parser_of(__doc__, "two seeds, one outer epoch", 2)
     parser.add_argument(
         "--plain", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="the plain learners to vary"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the results")
     options = parser.parse_args()
-    out = options.out or HERE / "results" / ("tried-quick" if options.quick else "tried")
+    out = folder_of(options, "tried")
     max_epochs = 1 if options.quick else None
     pieces = [
         Job(f"{plain}, {variant}, seed {seed}", run, (plain, variant, seed, max_epochs))

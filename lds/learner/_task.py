@@ -360,7 +360,17 @@ class Task:
 def _term(outer_term: Any, data: Data) -> Callable[[SampledGraph], Tensor]:
     found: Any = outer_term(data) if callable(outer_term) else None
     if callable(found):
-        term: Callable[[SampledGraph], Tensor] = found
+
+        def term(graph: SampledGraph) -> Tensor:
+            value = found(graph)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(
+                    f"a term of outer_term must return a scalar tensor, but {came} came; compute it from products with "
+                    "the graph, and reduce it with .mean() or .sum()"
+                )
+            return value
+
         return term
     came = f"a function that returns {type(found).__name__}" if callable(outer_term) else type(outer_term).__name__
     raise InputError(

@@ -230,9 +230,15 @@ def has_formula(module: nn.Module, weights: Sequence[Tensor], x: Tensor | Sparse
         and not any(vars(module).get(name) for name in ("forward", *_HOOKS))
         and isinstance(graph, SampledGraph)
         and type(graph).propagate is SampledGraph.propagate
+        and _owner(graph, "dropout_mask") is _owner(graph, "dropout_scale")
         and all(type(w) in (Tensor, nn.Parameter) and w.dtype == x.dtype == graph.degree.dtype for w in weights)
         and not torch.is_autocast_enabled(weights[0].device.type)
     )
+
+
+def _owner(graph: object, name: str) -> type:
+    """Return the class that a graph has a method from."""
+    return next(kind for kind in type(graph).__mro__ if name in vars(kind))
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

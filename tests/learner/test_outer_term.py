@@ -37,7 +37,7 @@ def test_the_hypergradient_gains_the_gradient_of_the_term(edges):
     assert relative_error(more - plain, expected) < 1e-10
 
 
-def test_a_fit_follows_it_to_the_same_bits():
+def test_a_fit_follows_it():
     short = {"tau": 2, "inner_steps": 6, "max_epochs": 2, "samples": 2}
     plain, again, large = (
         StructureLearner(**short, outer_term=term).fit(blocks(24), seed=1)
@@ -54,3 +54,13 @@ def test_a_fit_follows_it_to_the_same_bits():
 def test_refused(term, came):
     with pytest.raises(InputError, match=f"outer_term must be a function of the data .* {came}; write"):
         StructureLearner(outer_term=term).fit(blocks(24))
+
+
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [(None, "NoneType came"), (1.0, "float came"), (torch.zeros(3), r"shape \(3,\) came")],
+)
+def test_a_term_must_be_a_scalar(value, came):
+    learner = StructureLearner(outer_term=lambda data: lambda graph: value, inner_steps=4, max_epochs=1)
+    with pytest.raises(InputError, match=f"a term of outer_term must return a scalar tensor, but {came}"):
+        learner.fit(blocks(24))

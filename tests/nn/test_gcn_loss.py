@@ -366,3 +366,11 @@ class TestWhereItApplies:
                 return self.matmul(m)
 
         assert not has_formula(case.module, weights, case.x, Other(30, graph.row, graph.col, graph.weight))
+
+        class Masked(SampledGraph):
+            """Another mask, which says nothing of what it holds where it is not zero."""
+
+            def dropout_mask(self, like, p):
+                return like.new_full(like.shape, 0.5)
+
+        assert not has_formula(case.module, weights, case.x, Masked(30, graph.row, graph.col, graph.weight))
