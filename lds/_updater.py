@@ -80,6 +80,43 @@ def trained(params: PyTree) -> PyTree:
 
 
 @runtime_checkable
+class KnowsGradient(Protocol):
+    """An inner objective that knows its gradient, so that nothing has to be differentiated twice.
+
+    A plain function is an objective; this is for one whose gradient is a formula. `gradient`, and with it every updater
+    of the package, takes what `value_and_grad` returns in place of autograd's. What the engine looks at once a
+    trajectory, it compares with autograd's: value, gradient, and a product with the gradient's derivative.
+
+    Example:
+        >>> import torch
+        >>> from lds.hypergrad import hypergradient
+        >>> from lds.updaters import SGD
+        >>> class Ridge:
+        ...     def __init__(self, x, y):
+        ...         self.x, self.y = x, y
+        ...     def __call__(self, w, penalty):
+        ...         return 0.5 * (self.x @ w - self.y).square().sum() + 0.5 * penalty * w.square().sum()
+        ...     def value_and_grad(self, w, penalty):
+        ...         return self(w, penalty), self.x.T @ (self.x @ w - self.y) + penalty * w
+        >>> ridge, w, penalty = Ridge(torch.eye(2), torch.ones(2)), torch.zeros(2), torch.tensor(1.0)
+        >>> hypergradient(ridge, lambda w, _: w.sum(), w, penalty, updater=SGD(0.25), steps=2).grad
+        tensor(-0.1250)
+    """
+
+    def __call__(self, params: PyTree, outer: PyTree) -> Tensor:
+        """Return the value L(w, θ)."""
+        ...
+
+    def value_and_grad(self, params: PyTree, outer: PyTree) -> tuple[Tensor, PyTree] | None:
+        """Return the value and the gradient in the params, a pytree like them; None leaves it to autograd.
+
+        The gradient is differentiable in `params` and in `outer` where grad mode is enabled. The value is noted alone,
+        and need not be.
+        """
+        ...
+
+
+@runtime_checkable
 class Updater(Protocol):
     """One step of inner optimization, w_{t+1} = Φ(w_t, θ), as two pure methods; no base class is needed.
 
@@ -113,7 +150,8 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
     r"""Return the inner gradient :math:`\nabla_w L(w, \theta)`, differentiable where grad mode is enabled.
 
     The objective may be any, such as that of one player of several, and params a part of those of a step. What it
-    captures counts as constant, though it may depend on params (the other player's answer to them).
+    captures counts as constant, though it may depend on params (the other player's answer to them). One that
+    `KnowsGradient` is asked for it.
 
     Args:
         inner: objective, (params, outer) -> scalar tensor.
@@ -132,6 +170,8 @@ def gradient(inner: Objective, params: PyTree, outer: PyTree) -> PyTree:
         >>> gradient(lambda w, outer: outer * w**2, torch.tensor(3.0), torch.tensor(2.0)).detach()
         tensor(12.)
     """
+    if (known := getattr(inner, "value_and_grad", None)) is not None and (pair := known(params, outer)) is not None:
+        return pair[1]
     create_graph = torch.is_grad_enabled()
     leaves, spec = optree.tree_flatten(params)
     with torch.enable_grad():

@@ -142,7 +142,11 @@ class AllPairs:
             rows.append(strip.start + row)
             cols.append(strip.start + tile * SIDE + col)
             values.append(lines[tile, row, col])
-        return torch.stack([torch.cat(rows), torch.cat(cols)]), torch.cat(values)
+        pairs, found = torch.stack([torch.cat(rows), torch.cat(cols)]), torch.cat(values)
+        if threshold >= 0:
+            return pairs, found
+        inside = (pairs[0] < pairs[1]) & (pairs[1] < self.num_nodes)  # Tiles are zero outside.
+        return pairs[:, inside], found[inside]
 
     def to_dense(self) -> Tensor:
         """Return θ as a symmetric matrix with a zero diagonal, shape [N, N]; for small graphs."""

@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -146,7 +146,40 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
         return value
 
     objective.__wrapped__ = function  # type: ignore[attr-defined]
+    if hasattr(function, "value_and_grad"):
+        objective.value_and_grad = partial(_known_gradient, function, name)  # type: ignore[attr-defined]
     return objective
+
+
+def _known_gradient(function: Any, name: str, params: PyTree, outer: PyTree) -> tuple[Tensor, PyTree] | None:
+    """Return what `KnowsGradient.value_and_grad` does, checked to be a scalar and a pytree like the params."""
+    found: Any = function.value_and_grad(params, outer)
+    if found is None:
+        return None
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise InputError(
+            f"value_and_grad of the {name} must return (value, gradient), got {type(found).__name__}; return None "
+            "where autograd is to find the gradient"
+        )
+    value, gradient = found
+    if not isinstance(value, Tensor) or value.ndim != 0:
+        raise InputError(f"value_and_grad of the {name} must return a scalar tensor first, got {_came(value)}")
+    (leaves, spec), (grads, grads_spec) = optree.tree_flatten(params), optree.tree_flatten(gradient)
+    if spec != grads_spec:
+        raise InputError(
+            f"value_and_grad of the {name} must return a gradient like the params: needed {spec}, got {grads_spec}"
+        )
+    for place, (x, g) in enumerate(zip(leaves, grads, strict=True)):
+        if not isinstance(g, Tensor) or g.shape != x.shape or g.dtype != x.dtype:
+            raise InputError(
+                f"value_and_grad of the {name} must return a gradient like the params, but that of "
+                f"{optree.tree_accessors(params)[place].codify('params')}, {_came(x)}, came as {_came(g)}"
+            )
+    return value, gradient
+
+
+def _came(x: Any) -> str:
+    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 def _check_arguments(function: object, name: str, batch: Sequence[Any]) -> None:
@@ -315,6 +348,15 @@ class Dynamics:
             return value
 
         inner.traced_as = self.inner  # type: ignore[attr-defined]
+        if (known := getattr(objective, "value_and_grad", None)) is not None:
+
+            def value_and_grad(params: PyTree, outer: PyTree) -> tuple[Tensor, PyTree] | None:
+                nonlocal loss
+                found: tuple[Tensor, PyTree] | None = known(params, outer)
+                loss = loss if found is None else found[0].detach()
+                return found
+
+            inner.value_and_grad = value_and_grad  # type: ignore[attr-defined]
         state = self.spec.unflatten(leaves, self.start + t)
         reseed(self.seed, self.start + t, stream, cuda=self.cuda)
         try:

@@ -18,6 +18,8 @@ _STEPS = 32
 _BYTES = 1 << 18
 # So many are worked up row by row, more of them column by column.
 _FEW = 3
+# The square of such a number, and of its inverse, is in the range of single precision with digits to spare.
+_SQUARED = 1e-12
 
 
 class ScalarLog:
@@ -235,7 +237,14 @@ def norm(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
 
 
 def _norms(tensors: Sequence[Tensor], like: Tensor) -> list[Tensor]:
-    return [x.to(like.device) for x in torch._foreach_norm(list(map(_real, tensors)), 2, torch.float64)]
+    """Return the norms in double precision; computed in single precision where that is the type, and is enough."""
+    tensors = list(map(_real, tensors))
+    if not all(x.dtype == torch.float32 and x.is_cpu for x in tensors):
+        return [x.to(like.device) for x in torch._foreach_norm(tensors, 2, torch.float64)]
+    norms = torch.stack(torch._foreach_norm(tensors, 2)).double()  # Three times as fast.
+    for place in ((norms < _SQUARED) | ~(norms < 1 / _SQUARED)).nonzero().flatten().tolist():
+        norms[place] = torch.linalg.vector_norm(tensors[place], dtype=torch.float64)
+    return list(norms.to(like.device).unbind())
 
 
 def _real(x: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ from lds.hypergrad._guards import (
     explosion,
     faults,
 )
+from lds.hypergrad._known_gradient import SameAsAutograd
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
 from lds.hypergrad._spot import Spot
@@ -252,10 +253,11 @@ class UsualWatchers(Watchers):
         watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, self.attached]
         if isinstance(trajectory.dynamics.updater, Traced):
             watchers.append(SameAsEager(trajectory.steps - trajectory.horizon, trajectory.steps))
-        # A problem of `unroll` is solved again and again, and not every time looked at.
-        if not trajectory.dynamics.attached or trajectory.dynamics.met.is_due():
+        # What is solved again and again is not looked at every time: a problem of `unroll`, and a warm start.
+        dynamics = trajectory.dynamics
+        if not (dynamics.attached or dynamics.start) or dynamics.met.is_due():
             walk = Walk()
-            watchers.append(walk)
+            watchers += [walk, SameAsAutograd()]
             # Once a trajectory, not once for each recording that it goes on by.
             if repeats and trajectory.begin == 0:
                 watchers.append(Spot(walk))

@@ -20,7 +20,7 @@ from lds.graph import CandidatePairs, GivenGraph, SampledGraph, WeightedPairs, i
 from lds.graph._pairs import canonical_pairs
 from lds.learner._fit import Fit
 from lds.learner._networks import Networks
-from lds.learner._task import Decay, ModelFactory, Params, Task, TrainOn, check_decay, check_train_on
+from lds.learner._task import Decay, ModelFactory, Params, Task, TrainingLoss, TrainOn, check_decay, check_train_on
 from lds.nn import GCN
 from lds.updaters import Adam, Updater
 
@@ -120,13 +120,13 @@ class FixedGraphLearner:
             graph = structure.draw().without_candidates()  # All probabilities are 0 or 1.
         rate = self._rate(graph)
 
-        def inner(params: Params, outer: Any) -> Tensor:
-            return task.inner_loss(params, _with_random_edges(graph, rate) if rate else graph)
+        def with_random_edges(params: Params, outer: Any) -> Tensor:
+            return task.inner_loss(params, _with_random_edges(graph, rate))
 
         networks = Networks(
             task,
             outer=(),
-            inner=inner,
+            inner=with_random_edges if rate else TrainingLoss(task, lambda _: graph),
             updater=Adam(self.lr, eps=1e-5) if self.updater is None else self.updater,
             draw=lambda: graph,
             selection="selection",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -25,7 +26,17 @@ from lds.learner._fit import Fit
 from lds.learner._kept import Kept
 from lds.learner._networks import Networks, Trained
 from lds.learner._progress import Best, Progress, Resumable, no_fit, report_explosion, reproducible
-from lds.learner._task import Decay, ModelFactory, OuterTerm, Params, Task, TrainOn, check_decay, check_train_on
+from lds.learner._task import (
+    Decay,
+    ModelFactory,
+    OuterTerm,
+    Params,
+    Task,
+    TrainingLoss,
+    TrainOn,
+    check_decay,
+    check_train_on,
+)
 from lds.nn import GCN
 from lds.updaters import Adam, Objective, Updater, as_updater
 
@@ -403,10 +414,7 @@ def _initial_params(task: Task, seed: int) -> Params:
 def _objectives(task: Task) -> tuple[Objective, Objective]:
     """Return the inner and the outer objective as functions of the weights and the outer variables."""
 
-    def inner(params: Params, outer: dict[str, Any]) -> Tensor:
-        return task.inner_loss(params, outer["structure"])
-
     def outer_objective(params: Params, outer: dict[str, Any]) -> Tensor:
         return task.outer_loss(params, outer["structure"])
 
-    return inner, outer_objective
+    return TrainingLoss(task, itemgetter("structure")), outer_objective

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -177,6 +178,16 @@ class Task:
             squares = squares + weight.dot(weight)
         return self._entropy(logits, "train") + 0.5 * self._weight_decay * squares
 
+    def inner_value_and_grad(self, params: Params, graph: SampledGraph) -> tuple[Tensor, Params] | None:
+        """Return `inner_loss` and its gradient where `GCNLoss` has a formula for both; see `KnowsGradient`."""
+        self.module.train()
+        formula = self._formula(params, graph, "train")
+        if formula is None:
+            return None
+        loss, part, dropout = formula
+        value, grads = loss.value_and_grad(list(params.values()), part, dropout)
+        return value, dict(zip(params, grads, strict=True))
+
     def outer_loss(self, params: Params, graph: SampledGraph) -> Tensor:
         """Return the validation loss: cross-entropy, without dropout or penalty, and a further term if given."""
         self.module.eval()
@@ -186,6 +197,14 @@ class Task:
 
     def _by_formula(self, params: Params, graph: SampledGraph, split: str) -> Tensor | None:
         """Return the inner loss ("train") or the outer loss ("val") by `GCNLoss`, None where that has no formula."""
+        formula = self._formula(params, graph, split)
+        if formula is None:
+            return None
+        loss, part, dropout = formula
+        return loss(list(params.values()), part, dropout)
+
+    def _formula(self, params: Params, graph: SampledGraph, split: str) -> tuple[GCNLoss, SampledGraph, float] | None:
+        """Return the inner loss ("train") or the outer loss ("val"), the part of the graph it sees, and its dropout."""
         module, weights = self.module, list(params.values())
         if not isinstance(module, GCN) or len(self._penalised) > 1:
             return None
@@ -195,7 +214,7 @@ class Task:
             return None
         decay = self._weight_decay if split == "train" else 0.0
         loss = GCNLoss(x, rows, self._targets(split), self.num_classes, decay)
-        return loss(weights, part, module.dropout if module.training else 0.0)
+        return loss, part, module.dropout if module.training else 0.0
 
     def mean_logits(
         self, params: Params, draw: Callable[[], SampledGraph], samples: int, nodes: Tensor | None = None
@@ -355,6 +374,22 @@ class Task:
                 "or look at the features"
             )
         return accuracy, loss
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """The inner objective: the inner loss on the graph among the outer variables, see `lds.updaters.KnowsGradient`."""
+
+    task: Task
+    graph: Callable[[Any], SampledGraph]
+
+    def __call__(self, params: Params, outer: Any) -> Tensor:
+        """Return the value."""
+        return self.task.inner_loss(params, self.graph(outer))
+
+    def value_and_grad(self, params: Params, outer: Any) -> tuple[Tensor, Params] | None:
+        """Return value and gradient where there is a formula."""
+        return self.task.inner_value_and_grad(params, self.graph(outer))
 
 
 def _term(outer_term: Any, data: Data) -> Callable[[SampledGraph], Tensor]:

@@ -117,6 +117,27 @@ class GCNLoss:
         loss: Tensor = _ReLULoss.apply(call, value, forward, *weights, *probes)  # type: ignore[no-untyped-call]
         return loss
 
+    def value_and_grad(
+        self, weights: Sequence[Tensor], graph: SampledGraph, dropout: float = 0.0
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss and its gradient in the weights, which can be differentiated; arguments as for a call.
+
+        What `KnowsGradient.value_and_grad` of an inner objective returns: one operation of autograd in place of two
+        and a backward pass.
+        """
+        constants = [w.detach() for w in weights]
+        value, forward = self._forward(constants, graph, dropout)
+        kept = graph.dropout_scale(dropout) if dropout else 1.0
+        grads, backward = self.gradient(constants, graph, forward, kept, value.new_ones(()))
+        if torch.is_grad_enabled():
+            probes = graph.note([*forward.z, *backward.u])
+            call = _Call(self, graph.in_autograd(), len(weights), kept)
+            one = value.new_ones(())
+            grads = _ReLUGradient.apply(  # type: ignore[no-untyped-call]
+                call, grads, forward, backward, one, *weights, *probes
+            )
+        return value, list(grads)
+
     @cached_property
     def target(self) -> Tensor:
         """The labels as unit vectors, shape [n, C]."""

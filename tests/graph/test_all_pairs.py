@@ -148,6 +148,7 @@ class TestStorage:
             assert torch.equal(pairs, (p.triu(1) > threshold).nonzero().T)  # Sorted by row, then by column.
             assert torch.equal(probability, p[pairs[0], pairs[1]])
         assert structure.edges(1.0)[0].shape == (2, 0)
+        assert torch.equal(structure.edges(-1.0)[0], torch.ones(n, n).triu(1).nonzero().T)  # All pairs, no padding.
 
     def test_state_goes_back(self, n, dtype):
         structure = structure_of(theta("random", n, dtype=dtype))

@@ -94,6 +94,21 @@ def check(case, structure, updater, steps=3, memory=None, tolerance=1e-10):
     return found
 
 
+class Known:
+    """The loss of a case as an objective that knows its gradient."""
+
+    def __init__(self, case):
+        self.case, self.asked = case, 0
+
+    def __call__(self, params, outer):
+        return self.case.closed(params, outer["structure"])
+
+    def value_and_grad(self, params, outer):
+        self.asked += 1
+        value, grads = self.case.formula.value_and_grad(list(params.values()), outer["structure"], self.case.dropout)
+        return value, dict(zip(params, grads, strict=True))
+
+
 def graph_of(kind, n, seed):
     torch.manual_seed(seed)
     if kind == "candidates":
@@ -374,3 +389,45 @@ class TestWhereItApplies:
                 return like.new_full(like.shape, 0.5)
 
         assert not has_formula(case.module, weights, case.x, Masked(30, graph.row, graph.col, graph.weight))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    layers=st.integers(1, 3),
+    kind=st.sampled_from(["random", "sparse", "isolated", "empty", "complete", "candidates"]),
+    sparse=st.booleans(),
+    dropout=st.sampled_from([0.0, 0.5]),
+    updater=st.sampled_from([SGD(0.1), SGD(0.1, momentum=0.9), Adam(0.05), ClipByNorm(SGD(0.1), 0.5)]),
+    memory=st.sampled_from([KeepGraphs(), KeepStates(), Checkpoint()]),
+    n=st.integers(8, 20),
+    seed=st.integers(0, 1000),
+)
+def test_sweeps_with_the_known_gradient_are_those_of_autograd(layers, kind, sparse, dropout, updater, memory, n, seed):
+    case = Case(n, layers, sparse=sparse, dropout=dropout, seed=seed)
+    torch.manual_seed(seed)
+    if kind == "candidates":
+        pairs = torch.randint(n, (2, 3 * n))
+        structure = CandidatePairs(n, pairs[:, :n], candidates=pairs, dtype=DOUBLE)
+    else:
+        structure = structure_of(theta(kind, n, seed=seed))
+    known = Known(case)
+    outer = lambda params, outer: case.closed_val(params, outer["structure"])  # noqa: E731
+    found, expected = (
+        hypergradient(
+            inner,
+            outer,
+            case.params,
+            {"structure": structure},
+            updater=updater,
+            steps=3,
+            seed=seed,
+            method=Reverse(memory=memory),
+        )
+        for inner in (known, lambda *x: known(*x))
+    )
+    assert known.asked
+    pairs = structure.edges(-1.0)[0]
+    ours, theirs = (x.grad["structure"].at(*pairs) for x in (found, expected))
+    assert relative_error(found.params, expected.params) <= 1e-9
+    assert (ours - theirs).norm() <= 1e-9 * theirs.norm() + 1e-12
+    assert found.diagnostics.inner_losses == pytest.approx(expected.diagnostics.inner_losses)
