@@ -72,7 +72,7 @@ class Networks:
     patience: int
     samples: int
 
-    def train(self, seeds: Sequence[int], *, self_training: float = 0.0) -> Trained:
+    def train(self, seeds: Sequence[int], *, self_training: float = 0.0, rival: Trained | None = None) -> Trained:
         """Return the mean of networks, one a seed, trained once more on pseudo-labels where that is better.
 
         Self-training, Li, Han, Wu, `Deeper Insights into Graph Convolutional Networks
@@ -83,8 +83,11 @@ class Networks:
             seeds: a seed for each network.
             self_training: share of the nodes predicted to be of a class that take part, the most confident first; 0
                 trains no second time.
+            rival: what was trained before, returned and self-trained on where it is better than the mean.
         """
         first = self._mean(seeds)
+        if rival is not None:
+            first = max(rival, first, key=lambda trained: trained.score)
         if not self_training:
             return first
         nodes, labels = pseudo_labels(self.task, first.logits, self_training)

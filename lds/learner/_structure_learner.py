@@ -79,10 +79,10 @@ class StructureLearner:
             shares out the nodes of both anew in every outer epoch, class by class and in the same numbers, so that θ
             cannot fit the labels of one half, and no label is seen for one purpose only.
         refit: networks to train from scratch on training and validation nodes once θ is learned, each stopped on the
-            early-stopping nodes; the logits of the fit are their mean, its weights those of the best. 0 keeps the
-            network of the best epoch.
+            early-stopping nodes; the logits of the fit are their mean, its weights those of the best. The network of
+            the best epoch stays where the early-stopping nodes say that it is at least as good, and with 0.
         self_training: with refit, share of the nodes predicted to be of a class, the most confident first, on which
-            those networks are trained once more as if that was their label; kept where the early-stopping nodes say
+            such networks are trained once more as if that was their label; kept where the early-stopping nodes say
             that it is better. 0 does not try.
         outer_term: what is added to the validation loss, a function of the data that returns a differentiable function
             of a sampled graph; nothing when None.
@@ -223,18 +223,17 @@ class StructureLearner:
         structure: Structure = progress.outer["structure"]
         progress.best.theta.restore_(structure)
         best, history = progress.best, tuple(progress.history)
+        number = max(epoch.epoch for epoch in history if epoch.improved)
+        logits = self._mean_logits(task, best.params, structure, mix(seed, number))
+        trained = Trained(best.params, logits, best.es_accuracy, best.es_loss, history[number - 1].inner_loss)
         if self.refit:
-            trained = self._refit(task, progress.outer, seed)
-            params, logits = trained.params, trained.logits
-        else:
-            number = max(epoch.epoch for epoch in history if epoch.improved)
-            params, logits = best.params, self._mean_logits(task, best.params, structure, mix(seed, number))
+            trained = self._refit(task, progress.outer, seed, trained)
         if isinstance(structure, LearnedPairs):
             structure = structure.pairs_alone()
-        return Fit(structure, params, logits, history, progress.outer_step, task.known)
+        return Fit(structure, trained.params, trained.logits, history, progress.outer_step, task.known)
 
-    def _refit(self, task: Task, outer: dict[str, Any], seed: int) -> Trained:
-        """Train new networks on the labels that weights and θ have used, θ held."""
+    def _refit(self, task: Task, outer: dict[str, Any], seed: int, before: Trained) -> Trained:
+        """Train new networks on the labels that weights and θ have used, θ held; return those before if better."""
         networks = Networks(
             task,
             outer=outer,
@@ -248,7 +247,7 @@ class StructureLearner:
         )
         seeds = [mix(seed, _REFIT, number) for number in range(self.refit)]
         with task.nodes_as(train=task.train_nodes("train+val")):
-            return networks.train(seeds, self_training=self.self_training)
+            return networks.train(seeds, self_training=self.self_training, rival=before)
 
     def _epoch(self, task: Task, progress: Progress, seed: int, listeners: Callbacks) -> bool:
         """Run one outer epoch, or what is left of it, and evaluate it; return whether a callback ends learning."""

@@ -74,6 +74,24 @@ def test_the_guard_keeps_what_is_better(monkeypatch, better):
     assert task._labels is task.known.y
 
 
+@pytest.mark.parametrize("better", [True, False])
+def test_a_rival_stays_where_it_is_better_and_gives_the_pseudo_labels(monkeypatch, better):
+    task = Task(blocks(), GCN, 0.0)
+    mean, rival = (
+        Trained({}, torch.randn(task.num_nodes, 2), accuracy, 0.5, 0.0) for accuracy in (0.5, 0.6 if better else 0.4)
+    )
+    seen = []
+    monkeypatch.setattr(Networks, "_mean", lambda *_: mean)
+    monkeypatch.setattr(
+        "lds.learner._networks.pseudo_labels",
+        lambda task, logits, share: seen.append(logits) or pseudo_labels(task, logits, share),
+    )
+    networks = Networks(task, (), lambda *_: None, Adam(0.1), lambda: None, "es", 1, 1, 1)
+    expected = rival if better else mean
+    assert networks.train([0], self_training=1.0, rival=rival) is expected
+    assert seen == [expected.logits]
+
+
 def test_pseudo_labels_change_what_is_trained_and_the_fit_is_never_worse_on_the_nodes_that_stop():
     plain = StructureLearner(**SHORT, refit=2).fit(blocks(noise=2.0), seed=1)
     fit = StructureLearner(**SHORT, refit=2, self_training=0.7).fit(blocks(noise=2.0), seed=1)
