@@ -131,7 +131,7 @@ class SampledGraph:
     def normalised(self) -> Tensor:
         """Â as a sparse CSR tensor."""
         nodes = torch.arange(self.num_nodes, device=self.row.device)
-        values = self.weight * self.scale[self.row] * self.scale[self.col]
+        values = self.weight * self.scale.index_select(0, self.row) * self.scale.index_select(0, self.col)
         return csr_tensor(
             torch.cat([self.row, self.col, nodes]),
             torch.cat([self.col, self.row, nodes]),

@@ -40,6 +40,7 @@ class Tiles:
         self.num_nodes = num_nodes
         self.per_side = -(-num_nodes // SIDE)
         self._first: dict[torch.device, Tensor] = {}
+        self._corner: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
     def padded(self) -> int:
@@ -58,6 +59,15 @@ class Tiles:
             self._first[device] = strip * self.per_side - strip * (strip - 1) // 2
         return self._first[device]
 
+    def _corner_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the first row, and the first column, of every tile, int64."""
+        if device not in self._corner:
+            tiles = self.per_side * (self.per_side + 1) // 2  # Of all strips; the host need not wait for their sum.
+            strip = torch.repeat_interleave(torch.arange(self.per_side, 0, -1, device=device), output_size=tiles)
+            column = torch.arange(tiles, device=device) - self._first_on(device)[strip] + strip
+            self._corner[device] = strip * SIDE, column * SIDE
+        return self._corner[device]
+
     def strips(self) -> Iterator[Strip]:
         """Return the strips from the top on."""
         tile = 0
@@ -75,11 +85,10 @@ class Tiles:
     def pairs(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the entries row < col at these places."""
         # By bits: division of integers takes ten times as long.
-        first, tile = self._first_on(positions.device), positions >> 2 * _BITS
-        strip = torch.searchsorted(first, tile, right=True) - 1
-        column = tile - first[strip] + strip
-        row = (strip << _BITS) + ((positions >> _BITS) & (SIDE - 1))
-        return row, (column << _BITS) + (positions & (SIDE - 1))
+        rows, cols = self._corner_on(positions.device)
+        tile, inside = positions >> 2 * _BITS, positions & (_AREA - 1)
+        row = rows.index_select(0, tile) + (inside >> _BITS)
+        return row, cols.index_select(0, tile) + (inside & (SIDE - 1))
 
     def clear_outside_(self, segments: Tensor) -> None:
         """Set the entries i ≥ j, and those beyond N, to zero; segments of shape [S, SIDE]."""

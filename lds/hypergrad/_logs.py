@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -242,7 +243,7 @@ def _norms(tensors: Sequence[Tensor], like: Tensor) -> list[Tensor]:
     if not all(x.dtype == torch.float32 and x.is_cpu for x in tensors):
         return [x.to(like.device) for x in torch._foreach_norm(tensors, 2, torch.float64)]
     norms = torch.stack(torch._foreach_norm(tensors, 2)).double()  # Three times as fast.
-    for place in ((norms < _SQUARED) | ~(norms < 1 / _SQUARED)).nonzero().flatten().tolist():
+    for place in np.flatnonzero(~((norms.numpy() >= _SQUARED) & (norms.numpy() <= 1 / _SQUARED))):
         norms[place] = torch.linalg.vector_norm(tensors[place], dtype=torch.float64)
     return list(norms.to(like.device).unbind())
 
