@@ -6,8 +6,8 @@ The protocol of the GSLB and OpenGSL benchmarks, on Cora, for a plain GCN, a GCN
 the same network without a graph, APPNP with these labels and self-training, and LDS. Then the same methods on texas,
 wisconsin, actor and chameleon_filtered in their first splits.
 Finished runs are not repeated, so the command can be stopped and started again, and --part names some of it: deleted,
-added, noised, heterophilous. Writes runs.jsonl, table.csv and table.md to experiments/results/robustness/. Needs the
-raw files of these sets, see `lds data fetch`.
+added, noised, heterophilous. Writes runs.jsonl, table.csv, table.md and picture.png to experiments/results/robustness/.
+Needs the raw files of these sets, see `lds data fetch`, and matplotlib.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,7 @@ from pieces import folder_of, parser_of, run_pieces
 from tables import as_markdown, digits, provenance, write
 from torch_geometric.data import Data
 
+from lds._statistics import paired
 from lds.data import load
 from lds.graph import random_pairs
 from lds.learner import FixedGraphLearner, StructureLearner
@@ -35,6 +37,12 @@ PARTS = ("deleted", "added", "noised", "heterophilous")
 LEVELS = {"deleted": (0.25, 0.5, 0.75), "added": (0.5, 1.0, 2.0), "noised": (0.25, 0.5, 1.0)}
 HETEROPHILOUS = ("texas", "wisconsin", "actor", "chameleon_filtered")
 SEEDS = range(5)
+CONTROL = "gcn (train+val)"
+AXES = {
+    "deleted": "share of edges deleted",
+    "added": "random edges added, an edge",
+    "noised": "noise of features, in deviations",
+}
 
 
 def damaged(part: str, level: float, seed: int) -> Data:
@@ -55,7 +63,7 @@ def damaged(part: str, level: float, seed: int) -> Data:
 METHODS: Mapping[str, FixedGraphLearner | StructureLearner] = {
     "no graph (train+val)": FixedGraphLearner(None, train_on="train+val"),
     "gcn": FixedGraphLearner(),
-    "gcn (train+val)": FixedGraphLearner(train_on="train+val"),
+    CONTROL: FixedGraphLearner(train_on="train+val"),
     "appnp, self-training (train+val)": FixedGraphLearner(
         model=partial(APPNP, hidden_channels=64), train_on="train+val", networks=5, self_training=0.7
     ),
@@ -90,21 +98,60 @@ def pieces(parts: Sequence[str], *, quick: bool) -> list[Job]:
     return found
 
 
+def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table for people: test accuracies, and what LDS adds to a GCN with the same labels, seed by seed."""
+    found = pd.DataFrame(runs)
+    groups = found.groupby(["part", "level", "method"], sort=False)["test"]
+    spread = " ± " + digits(groups.std(), 1)
+    cells = (digits(groups.mean(), 1) + spread.where(groups.count() > 1, "")).unstack("method")
+    cells = cells[list(dict.fromkeys(found["method"]))]
+    by_seed = found.pivot(index=["part", "level", "seed"], columns="method", values="test")
+    adds = {}
+    for place, scores in by_seed.groupby(["part", "level"], sort=False):
+        difference = paired(list(scores["lds"]), list(scores[CONTROL])).difference
+        adds[place] = f"{difference.mean:.1f} ± {difference.half_width:.1f}"
+    cells["lds less gcn (train+val) (± 95 %)"] = pd.Series(adds)
+    cells = cells.reset_index()
+    return as_markdown(cells, right=list(cells.columns[2:]))
+
+
+def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the test accuracy of every method against the damage."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    found = pd.DataFrame(runs)
+    parts = [part for part in LEVELS if part in set(found["part"])]
+    if not parts:
+        return
+    figure, axes = plt.subplots(1, len(parts), figsize=(3.6 * len(parts), 3.4), sharey=True, squeeze=False)
+    for axis, part in zip(axes[0], parts, strict=True):
+        for method in METHODS:
+            here = found[(found["part"] == part) & (found["method"] == method)]
+            groups = here.groupby("level")["test"]
+            levels, mean, std = list(groups.groups), groups.mean(), groups.std().fillna(0)
+            line = axis.plot(levels, mean, marker="o", markersize=3, label=method)[0]
+            axis.fill_between(levels, mean - std, mean + std, color=line.get_color(), alpha=0.15, linewidth=0)
+        axis.set_xlabel(AXES[part])
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("test accuracy, %")
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
+
+
 def main() -> None:
     parser = parser_of(__doc__, "one level, two seeds, one outer epoch", 2)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="what to run")
     options = parser.parse_args()
     out = folder_of(options, "robustness")
     runs = run_pieces(out / "runs.jsonl", pieces(options.part, quick=options.quick), options.jobs, "run")
-    found = pd.DataFrame(runs)
-    groups = found.groupby(["part", "level", "method"], sort=False)["test"]
-    cells = (digits(groups.mean(), 1) + (" ± " + digits(groups.std(), 1)).where(groups.count() > 1, "")).unstack(
-        "method"
-    )
-    cells = cells[list(dict.fromkeys(found["method"]))].reset_index()
-    text = as_markdown(cells, right=list(cells.columns[2:]))
     columns = ["part", "level", "method", "seed", "es", "test", "seconds"]
-    write(runs, columns, text + provenance("robustness", runs, quick=options.quick), out)
+    write(runs, columns, markdown(runs) + provenance("robustness", runs, quick=options.quick), out)
+    draw(runs, out / "picture.png")
 
 
 if __name__ == "__main__":
