@@ -4,10 +4,12 @@
 
 The protocol of the GSLB and OpenGSL benchmarks, on Cora, for a plain GCN, a GCN with the labels that LDS learns from,
 the same network without a graph, APPNP with these labels and self-training, and LDS. Then the same methods on texas,
-wisconsin, actor and chameleon_filtered in their first splits.
+wisconsin, actor and chameleon_filtered, on five of their splits.
 Finished runs are not repeated, so the command can be stopped and started again, and --part names some of it: deleted,
 added, noised, heterophilous. Writes runs.jsonl, table.csv, table.md and picture.png to experiments/results/robustness/.
-Needs the raw files of these sets, see `lds data fetch`, and matplotlib.
+Needs the raw files of Cora, see `lds data fetch`, and matplotlib; the heterophilous part needs --files, the folder of
+the files texas.npz, … of Platonov et al., `A critical look at the evaluation of GNNs under heterophily
+<https://arxiv.org/abs/2302.11640>`_ (ICLR 2023), from github.com/yandex-research/heterophilous-graphs.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from tables import as_markdown, digits, provenance, write
 from torch_geometric.data import Data
 
 from lds._statistics import paired
-from lds.data import load
+from lds.data import load, read
 from lds.graph import random_pairs
 from lds.learner import FixedGraphLearner, StructureLearner
 from lds.nn import APPNP
@@ -72,9 +74,15 @@ METHODS: Mapping[str, FixedGraphLearner | StructureLearner] = {
 }
 
 
-def run(part: str, level: float | str, method: str, seed: int, max_epochs: int | None) -> dict[str, Any]:
+def run(
+    part: str, level: float | str, method: str, seed: int, max_epochs: int | None, files: Path | None = None
+) -> dict[str, Any]:
     """Return what a method scores on damaged, or heterophilous, data; accuracies in percent."""
-    data = load(str(level), seed=seed) if part == "heterophilous" else damaged(part, float(level), seed)
+    if part == "heterophilous":
+        assert files is not None
+        data = read(files / f"{level}.npz", split=seed)
+    else:
+        data = damaged(part, float(level), seed)
     began = time.perf_counter()
     learner = METHODS[method]
     if isinstance(learner, StructureLearner):
@@ -85,8 +93,8 @@ def run(part: str, level: float | str, method: str, seed: int, max_epochs: int |
     return about | scores | {"seconds": time.perf_counter() - began}
 
 
-def pieces(parts: Sequence[str], *, quick: bool) -> list[Job]:
-    """Return a piece of work for each part, level or data set, method and seed."""
+def pieces(parts: Sequence[str], *, quick: bool, files: Path | None = None) -> list[Job]:
+    """Return a piece of work for each part, level or data set, method and seed; files lie in a folder."""
     found = []
     for seed in SEEDS if not quick else range(2):
         for part in parts:
@@ -94,7 +102,7 @@ def pieces(parts: Sequence[str], *, quick: bool) -> list[Job]:
             for level in levels[: 1 if quick else None]:
                 for method in METHODS:
                     name = f"{part} {level}, {method}, seed {seed}"
-                    found.append(Job(name, run, (part, level, method, seed, 1 if quick else None)))
+                    found.append(Job(name, run, (part, level, method, seed, 1 if quick else None, files)))
     return found
 
 
@@ -146,9 +154,14 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = parser_of(__doc__, "one level, two seeds, one outer epoch", 2)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="what to run")
+    parser.add_argument("--files", type=Path, help="folder of the heterophilous data sets")
     options = parser.parse_args()
+    if "heterophilous" in options.part and options.files is None:
+        parser.error("the part heterophilous needs --files, the folder of texas.npz, …; or leave it out by --part")
     out = folder_of(options, "robustness")
-    runs = run_pieces(out / "runs.jsonl", pieces(options.part, quick=options.quick), options.jobs, "run")
+    runs = run_pieces(
+        out / "runs.jsonl", pieces(options.part, quick=options.quick, files=options.files), options.jobs, "run"
+    )
     columns = ["part", "level", "method", "seed", "es", "test", "seconds"]
     write(runs, columns, markdown(runs) + provenance("robustness", runs, quick=options.quick), out)
     draw(runs, out / "picture.png")
