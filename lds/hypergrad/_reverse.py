@@ -257,7 +257,9 @@ class UsualWatchers(Watchers):
         dynamics = trajectory.dynamics
         if not (dynamics.attached or dynamics.start) or dynamics.met.is_due():
             walk = Walk()
-            watchers += [walk, SameAsAutograd()]
+            watchers.append(walk)
+            if hasattr(dynamics.inner, "value_and_grad"):
+                watchers.append(SameAsAutograd())
             # Once a trajectory, not once for each recording that it goes on by.
             if repeats and trajectory.begin == 0:
                 watchers.append(Spot(walk))

@@ -126,13 +126,11 @@ class TrainConfig(DataConfig):
             the fixed graph; 0 keeps the network of the best epoch, or trains one.
         self_training: share of the nodes predicted to be of a class, the most confident first, on which these networks
             are trained once more as if that was their label; kept where it is better on the early-stopping nodes.
-        score: with candidates, what the probability of an edge is a function of: free (itself), logit (its logit),
-            metric (a learned distance of features), low-rank (free vectors of nodes), or mlp (vectors that a network
-            makes of features); see `lds.graph.LearnedPairs`.
-        outer_updater: with candidates, the optimizer of the score: sgd, adam or rmsprop, with step size outer_lr.
-        pull: with candidates, coefficient of a pull of θ towards where it starts.
-        sparsity: with candidates, coefficient of the number of edges.
-        smoothness: with candidates, coefficient of the squared distance of features along edges.
+        score: with candidates, what the probability of an edge is a function of, moved by Adam with step size
+            outer_lr: logit (its logit) or metric (a learned distance of features); itself, moved by projected gradient
+            steps, when not given.
+        denoising: coefficient of a self-supervised term of the outer objective: neighbours are to tell the features of
+            a node.
         tau: sets interval and horizon, where these are not given.
         interval: inner steps between two updates of θ.
         horizon: steps that the sweep goes back over; may be longer than the interval.
@@ -174,11 +172,8 @@ class TrainConfig(DataConfig):
     folds: Literal["fixed", "rotating"] = "fixed"
     refit: int = 0
     self_training: float = 0.0
-    score: Literal["free", "logit", "metric", "low-rank", "mlp"] = "free"
-    outer_updater: Literal["sgd", "adam", "rmsprop"] = "sgd"
-    pull: float = 0.0
-    sparsity: float = 0.0
-    smoothness: float = 0.0
+    score: Literal["logit", "metric"] | None = None
+    denoising: float = 0.0
     tau: int = 5
     interval: int | None = None
     horizon: int | None = None
@@ -216,6 +211,8 @@ class TrainConfig(DataConfig):
             raise InputError(f"hidden must be at least 1, got {self.hidden}")
         if self.refit < 0:
             raise InputError(f"refit must be an integer >= 0, got {self.refit}")
+        if not (math.isfinite(self.denoising) and self.denoising >= 0):
+            raise InputError(f"denoising must be finite and >= 0, got {self.denoising}")
         if METHOD[self.method].learner == "choice":
             if self.train_on != "train":
                 raise InputError(
@@ -231,10 +228,9 @@ class TrainConfig(DataConfig):
                 f"train_on {self.train_on} belongs to methods that learn no structure, but {self.method} chooses θ by "
                 "the labels of the validation nodes; drop it"
             )
-        given = [name for name in OF_CANDIDATES if getattr(self, name) != getattr(TrainConfig, name)]
-        if given and self.candidates is None:
+        if self.score is not None and self.candidates is None:
             raise InputError(
-                f"{given[0]} needs candidates, the pairs that it is about, but none came; give e.g. knn:20,given"
+                "score needs candidates, the pairs that it is about, but none came; give e.g. knn:20,given"
             )
         if self.candidates is not None:
             parse_candidates(self.candidates)
@@ -304,7 +300,7 @@ class TrainConfig(DataConfig):
         if not learns:
             unused += ["candidates", *_OF_STRUCTURES]
         if not method.learns_structure:
-            unused += [*OF_CANDIDATES, "folds", "horizon", "outer_lr", "learn_inner_lr", "noise"]
+            unused += ["score", "denoising", "folds", "horizon", "outer_lr", "learn_inner_lr", "noise"]
         values = {option.name: option.default for option in fields(TrainConfig)}
         return [name for name in dict.fromkeys(unused) if getattr(self, name) != values[name]]
 
@@ -377,8 +373,6 @@ _OF_STRUCTURES = (
     "samples",
     "noise",
 )
-# Of structures on candidate pairs.
-OF_CANDIDATES = ("score", "outer_updater", "pull", "sparsity", "smoothness")
 _CANDIDATES = ("knn", "random", "given")
 # Networks of lds.nn by their short names, and the options that they take, by what they call them.
 _SIZES = {"hidden": "hidden_channels", "dropout": "dropout"}

@@ -29,8 +29,8 @@ from lds.graph import (
     WeightedPairs,
     random_pairs,
 )
-from lds.learner import FixedGraphLearner, StructureLearner, alternatives
-from lds.run._config import OF_CANDIDATES, BaselineConfig, TrainConfig, parse_candidates
+from lds.learner import Denoising, FixedGraphLearner, StructureLearner, alternatives
+from lds.run._config import BaselineConfig, TrainConfig, parse_candidates
 from lds.run._methods import METHOD
 from lds.run._parts import make_model, make_updater
 
@@ -79,6 +79,7 @@ def make_learner(
         folds=config.folds if method.learns_structure else "fixed",
         refit=config.refit,
         self_training=config.self_training,
+        outer_term=Denoising(config.denoising) if config.denoising else None,
         tau=config.tau,
         interval=config.interval,
         horizon=config.horizon,
@@ -114,19 +115,9 @@ def make_alternatives(config: TrainConfig, data: Data) -> dict[str, FixedGraphLe
 
 def _on_candidates(config: TrainConfig, data: Data, candidates: Tensor) -> Callable[..., Structure]:
     """Return the structure on candidate pairs that a configuration names."""
-    if not any(getattr(config, name) != getattr(TrainConfig, name) for name in OF_CANDIDATES):
+    if config.score is None:
         return partial(CandidatePairs, candidates=candidates)
-    return partial(
-        LearnedPairs,
-        candidates=candidates,
-        x=data.x,
-        score=config.score,
-        updater=config.outer_updater,
-        pull=config.pull,
-        sparsity=config.sparsity,
-        smoothness=config.smoothness,
-        seed=config.seed,
-    )
+    return partial(LearnedPairs, candidates=candidates, x=data.x, score=config.score, seed=config.seed)
 
 
 def initial_graph(config: TrainConfig | BaselineConfig, data: Data) -> GivenGraph | KNNGraph | None:

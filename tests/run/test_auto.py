@@ -114,7 +114,7 @@ def test_edges_are_compared_where_there_are_some(config, table):
     ("options", "edges", "unused"),
     [
         ({"k": 3, "metric": "minkowski", "outer_lr": 0.1, "max_epochs": 3, "refit": 2}, True, []),
-        ({"k": 3, "metric": "minkowski", "candidates": "knn:3", "score": "mlp"}, False, []),
+        ({"k": 3, "metric": "minkowski", "candidates": "knn:3", "score": "metric"}, False, []),
         ({"retain": 0.5}, True, []),
         ({"retain": 0.5}, False, ["retain"]),
     ],
