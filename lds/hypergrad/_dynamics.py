@@ -153,7 +153,11 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
 
 def _known_gradient(function: Any, name: str, params: PyTree, outer: PyTree) -> tuple[Tensor, PyTree] | None:
     """Return what `KnowsGradient.value_and_grad` does, checked to be a scalar and a pytree like the params."""
-    found: Any = function.value_and_grad(params, outer)
+    _HERE.depth = getattr(_HERE, "depth", 0) + 1
+    try:
+        found: Any = function.value_and_grad(params, outer)
+    finally:
+        _HERE.depth -= 1
     if found is None:
         return None
     if not isinstance(found, tuple) or len(found) != 2:

@@ -183,3 +183,16 @@ def test_an_updater_without_derivatives_of_its_own_takes_it():
         hypergradient(*logistic.problem(known=known), updater=Lion(0.1), steps=3).grad for known in (True, False)
     )
     assert torch.equal(found, expected)
+
+
+def test_a_hypergradient_inside_of_a_formula_is_refused():
+    """Its result would be a constant to the one around it."""
+
+    class Nested(Logistic):
+        def value_and_grad(self, params, penalty):
+            inner = lambda w, theta: (w - theta).square().sum()  # noqa: E731
+            w = hypergradient(inner, inner, params["w"], penalty, updater=SGD(0.1), steps=2).params
+            return self(params, penalty), {"w": w, "b": w.sum()}
+
+    with pytest.raises(InputError, match="a hypergradient inside of an objective is a constant"):
+        hypergradient(*Nested().problem(known=True), updater=SGD(0.3), steps=3)
