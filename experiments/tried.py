@@ -5,7 +5,7 @@
 Three plain learners, each with variants: APPNP on the kept edges with the labels that LDS learns from; LDS; and LDS on
 candidates, the given edges and 20 nearest neighbours of each node. A variant is kept where, over five seeds, its
 early-stopping accuracy is higher than that of its plain learner by more than a standard error of the paired difference.
-Variants that were dropped from the package for it stay in the table, by their results in dropped.jsonl.
+Variants that were dropped from the package for it stay in the table: dropped.jsonl has what commit 0310882 measured.
 Finished runs are not repeated, so the command can be stopped and started again; --plain names some of the learners.
 Writes runs.jsonl, table.csv and table.md to experiments/results/tried/. Needs the raw files of Cora, see
 `lds data fetch`.

@@ -253,9 +253,9 @@ class UsualWatchers(Watchers):
         watchers: list[Watcher] = [Unchanged(), self.replay, self.notes, self.attached]
         if isinstance(trajectory.dynamics.updater, Traced):
             watchers.append(SameAsEager(trajectory.steps - trajectory.horizon, trajectory.steps))
-        # What is solved again and again is not looked at every time: a problem of `unroll`, and a warm start.
+        # What is solved again and again is not looked at every time: a problem of `unroll`, or one gone on with.
         dynamics = trajectory.dynamics
-        if not (dynamics.attached or dynamics.start) or dynamics.met.is_due():
+        if not (dynamics.attached or dynamics.start or trajectory.begin) or dynamics.met.is_due():
             walk = Walk()
             watchers.append(walk)
             if hasattr(dynamics.inner, "value_and_grad"):

@@ -47,7 +47,7 @@ class Denoising:
         True
     """
 
-    coefficient: float = 1.0
+    coefficient: float = 0.1
     width: int = 64
 
     def __post_init__(self) -> None:

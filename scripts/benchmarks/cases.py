@@ -85,6 +85,21 @@ class DrawnDense(DenseGraph):
         self.a = a
 
 
+@dataclass(frozen=True)
+class KnownLoss:
+    """An inner objective that knows its gradient, as that of the learner does."""
+
+    loss: GCNLoss
+    dropout: float
+
+    def __call__(self, params: dict[str, Tensor], outer: Any) -> Tensor:
+        return self.loss(list(params.values()), outer, self.dropout)
+
+    def value_and_grad(self, params: dict[str, Tensor], outer: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        value, grads = self.loss.value_and_grad(list(params.values()), outer, self.dropout)
+        return value, dict(zip(params, grads, strict=True))
+
+
 @dataclass
 class Problem:
     """A GCN on one data set, as the paper trains it."""
@@ -111,10 +126,11 @@ class Problem:
         weight = params["weights.0"].flatten()
         return torch.nn.functional.cross_entropy(logits[self.train], self.y[self.train]) + 2.5e-4 * weight.dot(weight)
 
-    def inner_formula(self, params: dict[str, Tensor], outer: Any) -> Tensor:
+    @property
+    def inner_formula(self) -> KnownLoss:
         """The inner objective, differentiated by formula; on sampled graphs."""
         loss = GCNLoss(self.x, self.train, self.y[self.train], self.model.weights[-1].shape[1], 5e-4)
-        return loss(list(params.values()), outer, self.model.dropout)
+        return KnownLoss(loss, self.model.dropout)
 
     def outer_formula(self, params: dict[str, Tensor], outer: Any) -> Tensor:
         loss = GCNLoss(self.x, self.val, self.y[self.val], self.model.weights[-1].shape[1])

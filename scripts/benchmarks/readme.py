@@ -383,7 +383,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "night": night,
         **{
             name: partial(table, name)
-            for name in ("table1", "missing_edges", "beyond", "learned_graph", "auto", "yardstick")
+            for name in ("table1", "missing_edges", "beyond", "learned_graph", "auto", "yardstick", "robustness")
         },
         "rules": partial(table, "auto", "rules.md"),
         "options": partial(table, "learners"),

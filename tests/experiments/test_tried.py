@@ -7,6 +7,7 @@ import pytest
 from lds.graph import KNNGraph
 from tests.learner.problems import blocks
 
+
 @pytest.fixture
 def tried():
     return importlib.import_module("tried")

@@ -4,8 +4,8 @@ import pytest
 
 from lds.data import load
 from lds.errors import InputError
-from lds.graph import GivenGraph, KNNGraph
-from lds.learner import FixedGraphLearner, StructureLearner
+from lds.graph import CandidatePairs, GivenGraph, KNNGraph, LearnedPairs
+from lds.learner import Denoising, FixedGraphLearner, StructureLearner
 from lds.run import METHODS, TrainConfig
 from lds.run._learner import make_learner
 from tests.learner.problems import blocks
@@ -58,6 +58,21 @@ def test_every_option_reaches_the_learner():
     baseline = make_learner(TrainConfig("cora", "gcn", hidden=5, inner_lr=0.3, weight_decay=0.1), blocks())
     assert (baseline.lr, baseline.weight_decay) == (0.3, 0.1)
     assert tuple(baseline.model(8, 2).weights[0].shape) == (8, 5)
+
+
+def test_denoising_and_score_reach_the_learner():
+    config = TrainConfig("cora", denoising=0.3, candidates="given", score="metric", seed=4)
+    learner = make_learner(config, blocks())
+    assert learner.outer_term == Denoising(0.3)
+    assert learner.edges.func is LearnedPairs
+    assert {name: learner.edges.keywords[name] for name in ("score", "seed")} == {"score": "metric", "seed": 4}
+    assert make_learner(TrainConfig("cora", candidates="given"), blocks()).edges.func is CandidatePairs
+    gcn = TrainConfig("cora", "gcn", denoising=0.3, candidates="given", score="metric")
+    assert gcn.without_effect(has_edges=True) == ["candidates", "score", "denoising"]
+    with pytest.raises(InputError, match=r"denoising must be finite and >= 0, got -1.0"):
+        TrainConfig("cora", denoising=-1.0)
+    with pytest.raises(InputError, match="score needs candidates"):
+        TrainConfig("cora", score="logit")
 
 
 @pytest.mark.parametrize(
