@@ -162,8 +162,10 @@ def main() -> None:
     runs = run_pieces(
         out / "runs.jsonl", pieces(options.part, quick=options.quick, files=options.files), options.jobs, "run"
     )
+    needed = "--files FOLDER" if "heterophilous" in options.part else f"--part {' '.join(options.part)}"
+    came = provenance("robustness", runs, quick=options.quick, needed=needed)
     columns = ["part", "level", "method", "seed", "es", "test", "seconds"]
-    write(runs, columns, markdown(runs) + provenance("robustness", runs, quick=options.quick), out)
+    write(runs, columns, markdown(runs) + came, out)
     draw(runs, out / "picture.png")
 
 

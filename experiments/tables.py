@@ -119,12 +119,13 @@ def end(outcomes: Sequence[Outcome], out: Path) -> None:
         sys.exit(f"{failed} of {len(outcomes)} runs failed; {out / 'results.jsonl'} has their tracebacks")
 
 
-def provenance(name: str, results: Iterable[Mapping[str, Any]], *, quick: bool) -> str:
-    """Return a line on how results came about: command, seeds, versions."""
+def provenance(name: str, results: Iterable[Mapping[str, Any]], *, quick: bool, needed: str = "") -> str:
+    """Return a line on how results came about: command, with the options that it needs, seeds, versions."""
     found = list(results)
     seeds = ", ".join(map(str, sorted({result["seed"] for result in found})))
     sets = dict.fromkeys(", ".join(f"{n} {v}" for n, v in result["versions"].items()) for result in found)
-    return f"\n`python experiments/{name}.py{' --quick' * quick}`, seeds {seeds}; {' or '.join(sets)}.\n"
+    command = " ".join(filter(None, (f"python experiments/{name}.py", needed, "--quick" * quick)))
+    return f"\n`{command}`, seeds {seeds}; {' or '.join(sets)}.\n"
 
 
 def markdown(rows: Sequence[Row], reference: str) -> str:

@@ -84,8 +84,8 @@ class KnowsGradient(Protocol):
     """An inner objective that knows its gradient, so that nothing has to be differentiated twice.
 
     A plain function is an objective; this is for one whose gradient is a formula. `gradient`, and with it every updater
-    of the package, takes what `value_and_grad` returns in place of autograd's. What the engine looks at once a
-    trajectory, it compares with autograd's: value, gradient, and a product with the gradient's derivative.
+    of the package, takes what `value_and_grad` returns in place of autograd's. In the first, second, fourth, eighth, …
+    call the engine compares value, gradient, and a product with the gradient's derivative with autograd's.
 
     Example:
         >>> import torch

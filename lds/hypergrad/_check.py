@@ -347,6 +347,8 @@ def run_in_float64(given: Problem, problem: Problem) -> tuple[Trajectory, float]
             dtypes[name] = value.dtype if isinstance(value, Tensor) else torch.float64
             return value
 
+        if hasattr(function, "value_and_grad"):
+            call.value_and_grad = function.value_and_grad  # type: ignore[attr-defined]
         return call
 
     inner, outer_objective = noted("inner", problem.inner), noted("outer", problem.outer_objective)

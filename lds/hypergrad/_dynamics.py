@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
@@ -105,15 +106,24 @@ def inside_objective() -> bool:
     return getattr(_HERE, "depth", 0) > 0
 
 
+@contextmanager
+def _inside() -> Iterator[None]:
+    """Say so while an objective is evaluated."""
+    _HERE.depth = getattr(_HERE, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _HERE.depth -= 1
+
+
 def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
     """Return the user's objective: differentiable in any grad mode, checked to return a scalar and to write nothing."""
 
     def objective(params: PyTree, outer: PyTree, *batch: Any) -> Tensor:
         leaves = optree.tree_leaves(params)
         versions = list(map(VERSION, leaves))
-        _HERE.depth = getattr(_HERE, "depth", 0) + 1
         try:
-            with torch.enable_grad():
+            with _inside(), torch.enable_grad():
                 value = function(params, outer, *batch)
         except TypeError:
             _check_arguments(function, name, batch)
@@ -131,8 +141,6 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
                 f"the {name} ran off the end of an iterator: it is called once a step, and again where a step is run "
                 "again or looked at; give the batches as batches="
             ) from error
-        finally:
-            _HERE.depth -= 1
         if versions != list(map(VERSION, leaves)):
             accessors = optree.tree_accessors(params)
             written = [a for a, x, v in zip(accessors, leaves, versions, strict=True) if x._version != v]
@@ -147,17 +155,14 @@ def checked(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]
 
     objective.__wrapped__ = function  # type: ignore[attr-defined]
     if hasattr(function, "value_and_grad"):
-        objective.value_and_grad = partial(_known_gradient, function, name)  # type: ignore[attr-defined]
+        objective.value_and_grad = partial(_checked_gradient, function, name)  # type: ignore[attr-defined]
     return objective
 
 
-def _known_gradient(function: Any, name: str, params: PyTree, outer: PyTree) -> tuple[Tensor, PyTree] | None:
+def _checked_gradient(function: Any, name: str, params: PyTree, outer: PyTree) -> tuple[Tensor, PyTree] | None:
     """Return what `KnowsGradient.value_and_grad` does, checked to be a scalar and a pytree like the params."""
-    _HERE.depth = getattr(_HERE, "depth", 0) + 1
-    try:
+    with _inside():
         found: Any = function.value_and_grad(params, outer)
-    finally:
-        _HERE.depth -= 1
     if found is None:
         return None
     if not isinstance(found, tuple) or len(found) != 2:
@@ -167,23 +172,22 @@ def _known_gradient(function: Any, name: str, params: PyTree, outer: PyTree) -> 
         )
     value, gradient = found
     if not isinstance(value, Tensor) or value.ndim != 0:
-        raise InputError(f"value_and_grad of the {name} must return a scalar tensor first, got {_came(value)}")
+        raise InputError(
+            f"value_and_grad of the {name} must return a scalar tensor first, got {_describe(_kind(value))}"
+        )
     (leaves, spec), (grads, grads_spec) = optree.tree_flatten(params), optree.tree_flatten(gradient)
     if spec != grads_spec:
         raise InputError(
             f"value_and_grad of the {name} must return a gradient like the params: needed {spec}, got {grads_spec}"
         )
-    for place, (x, g) in enumerate(zip(leaves, grads, strict=True)):
-        if not isinstance(g, Tensor) or g.shape != x.shape or g.dtype != x.dtype:
+    for place, (needed, came) in enumerate(zip(map(_kind, leaves), map(_kind, grads), strict=True)):
+        if came != needed:
             raise InputError(
                 f"value_and_grad of the {name} must return a gradient like the params, but that of "
-                f"{optree.tree_accessors(params)[place].codify('params')}, {_came(x)}, came as {_came(g)}"
+                f"{optree.tree_accessors(params)[place].codify('params')}, {_describe(needed)}, came as "
+                f"{_describe(came)}"
             )
     return value, gradient
-
-
-def _came(x: Any) -> str:
-    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 def _check_arguments(function: object, name: str, batch: Sequence[Any]) -> None:

@@ -20,6 +20,7 @@ from lds.errors import InputError, NumericalError
 from lds.hypergrad._batches import StepBatches, as_source
 from lds.hypergrad._dynamics import Dynamics, checked, flattened, inside_objective
 from lds.hypergrad._guards import check_count, check_losses, check_memory, check_unchanged
+from lds.hypergrad._known_gradient import check_known_gradient
 from lds.hypergrad._logs import ScalarLog, norm
 from lds.hypergrad._module import BufferUpdater
 from lds.hypergrad._outer import Outer, copied, is_differentiable
@@ -141,6 +142,8 @@ class Problem(Shown):
         )
         if isinstance(updater, Traced):
             check_traceable(dynamics, self.batches)
+        elif hasattr(inner, "value_and_grad") and batches is None and not isinstance(self.params, WithBuffers):
+            check_known_gradient(dynamics, begin, leaves)
         return dynamics, leaves
 
     def _fresh(self, updater: Updater, params: PyTree) -> State:

@@ -59,7 +59,6 @@ from lds.hypergrad._guards import (
     explosion,
     faults,
 )
-from lds.hypergrad._known_gradient import SameAsAutograd
 from lds.hypergrad._outer import Accumulator, Accumulators, copied, is_differentiable
 from lds.hypergrad._record import Diagnostics, Problem, Trajectory, close_all, later_gradient_norm, no_inner, remove_all
 from lds.hypergrad._spot import Spot
@@ -258,8 +257,6 @@ class UsualWatchers(Watchers):
         if not (dynamics.attached or dynamics.start or trajectory.begin) or dynamics.met.is_due():
             walk = Walk()
             watchers.append(walk)
-            if hasattr(dynamics.inner, "value_and_grad"):
-                watchers.append(SameAsAutograd())
             # Once a trajectory, not once for each recording that it goes on by.
             if repeats and trajectory.begin == 0:
                 watchers.append(Spot(walk))

@@ -128,11 +128,11 @@ class GCNLoss:
         constants = [w.detach() for w in weights]
         value, forward = self._forward(constants, graph, dropout)
         kept = graph.dropout_scale(dropout) if dropout else 1.0
-        grads, backward = self.gradient(constants, graph, forward, kept, value.new_ones(()))
+        one = value.new_ones(())
+        grads, backward = self.gradient(constants, graph, forward, kept, one)
         if torch.is_grad_enabled():
             probes = graph.note([*forward.z, *backward.u])
             call = _Call(self, graph.in_autograd(), len(weights), kept)
-            one = value.new_ones(())
             grads = _ReLUGradient.apply(  # type: ignore[no-untyped-call]
                 call, grads, forward, backward, one, *weights, *probes
             )

@@ -345,6 +345,23 @@ class TestLogs:
         again.restore(log.rows(), like)
         assert again.rows() == log.rows()
 
+    @pytest.mark.parametrize("size", [1e-30, 1e-19, 1e-13, 1e-12, 1.0, 1e12, 1e13, 1e19, 1e30])
+    @pytest.mark.parametrize("count", [1, 3, 100_000])
+    def test_norms_in_single_precision_are_those_in_double(self, size, count):
+        x = size * torch.rand(count, generator=torch.Generator().manual_seed(0)).add(0.5)
+        log = NormLog(1, 3)
+        log.append([x, torch.zeros(2), torch.ones(2)], x)
+        expected = float(torch.linalg.vector_norm(x.double()))
+        assert log.rows() == [[pytest.approx(expected, rel=1e-5), 0.0, pytest.approx(2**0.5, rel=1e-6)]]
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_a_norm_that_is_not_finite_stays_so(self, bad):
+        log = NormLog(1, 2)
+        log.append([torch.tensor([1.0, bad]), torch.ones(4)], torch.tensor(0.0))
+        first, second = log.rows()[0]
+        assert not math.isfinite(first)
+        assert second == pytest.approx(2)
+
 
 class TestArguments:
     @pytest.mark.parametrize("value", [3, "disk", object()])

@@ -1,6 +1,7 @@
 """The spot check of the last step: what it finds, what it must not find, and what it costs."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from lds.hypergrad import (
     record,
     sweep,
 )
+from lds.hypergrad._attached import Walk
+from lds.hypergrad._reverse import UsualWatchers
 from lds.updaters import SGD, Adam, State, gradient
 from tests.oracles import DOUBLE
 
@@ -63,6 +66,28 @@ class TestCutPaths:
         theta = {"lr": torch.tensor(0.1, dtype=dtype)}
         with pytest.warns(DerivativeWarning, match="the step of FirstOrder in the state is not that of its values"):
             hypergradient(*problem, theta, updater=FirstOrder(), steps=10, method=Reverse(memory=memory))
+
+    @pytest.mark.parametrize("by", ["state", "after"])
+    def test_a_problem_that_is_gone_on_with_is_looked_at_less_and_less_often(self, by):
+        class Gone(FirstOrder):
+            """A class of this test, which nobody else has been seen to call."""
+
+        problem, theta = (fit, distance, W0), {"lr": torch.tensor(0.1).double()}
+        warned, state, trajectory = [], None, None
+        for _ in range(10):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                if by == "state":
+                    options = {"updater": Gone(), "steps": 3, "state": state}
+                    state = hypergradient(*problem, theta, **options).state
+                else:
+                    trajectory = record(fit, W0, theta, updater=Gone(), steps=3, horizon=3, after=trajectory)
+                    watched = UsualWatchers(trajectory, noise="replay", check_replay=True, to_start=False)
+                    warned.append(any(isinstance(w, Walk) for w in watched._watchers))
+            if by == "state":
+                warned.append(any(w.category is DerivativeWarning for w in caught))
+        # The first call begins anew; of those that go on, the first, second, fourth and eighth.
+        assert warned == [True, True, True, False, True, False, False, False, True, False]
 
     def test_in_forward_mode(self):
         with pytest.warns(DerivativeWarning, match="in the state"):
