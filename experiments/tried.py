@@ -220,8 +220,10 @@ def main() -> None:
     parser.add_argument(
         "--plain", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="the plain learners to vary"
     )
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of each variant, at least five but for --quick")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of each variant, at least five")
     options = parser.parse_args()
+    if options.seeds < SEEDS:
+        parser.error(f"--seeds must be at least {SEEDS}, which the rule needs, but {options.seeds} came")
     out = folder_of(options, "tried")
     max_epochs = 1 if options.quick else None
     pieces = [
