@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lds._kernel import library
+from lds._threads import threads
 from lds.errors import InputError
 from lds.graph._factors import FactorPairs, check_step, not_finite
 from lds.graph._sampled import SampledGraph
@@ -123,7 +124,7 @@ def _pass(
 
 
 def _threads(tiles: int) -> int:
-    return torch.get_num_threads() if tiles >= _MANY_TILES else 1
+    return threads() if tiles >= _MANY_TILES else 1
 
 
 def _sides(gradient: FactorPairs, n: int) -> tuple[list[Tensor], list[Tensor], int, float]:

@@ -14,6 +14,7 @@ from lds._callbacks import Callback, Callbacks, EpochRecord
 from lds._checks import check, check_integers, check_sizes
 from lds._keywords import explained
 from lds._random import forked, mix
+from lds._threads import one_where_small
 from lds.data.prepare import ready
 from lds.errors import InputError
 from lds.graph import CandidatePairs, GivenGraph, SampledGraph, WeightedPairs, initial_weights
@@ -110,7 +111,10 @@ class FixedGraphLearner:
         task = Task(data, self.model, self.weight_decay, self.decay)
         val, es = task.nodes["val"], task.nodes["es"]
         selection = torch.cat([val, es]) if self.train_on == "train" else es
-        with task.nodes_as(train=task.train_nodes(self.train_on), selection=selection):
+        with (
+            one_where_small(task.multiplications),
+            task.nodes_as(train=task.train_nodes(self.train_on), selection=selection),
+        ):
             return self._train_on_nodes(data, task, seed)
 
     def _train_on_nodes(self, data: Data, task: Task, seed: int) -> Fit:

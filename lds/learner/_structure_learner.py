@@ -17,6 +17,7 @@ from lds._checks import check, check_integers, check_sizes
 from lds._keywords import explained
 from lds._memory import ROOM, too_large
 from lds._random import EVALUATE, INIT, forked, mix, reseed
+from lds._threads import one_where_small
 from lds.data.prepare import ready
 from lds.distributed import Sharded
 from lds.errors import InputError
@@ -211,14 +212,19 @@ class StructureLearner:
             if self.max_epochs is not None and len(progress.history) > self.max_epochs:
                 raise no_fit(f"{len(progress.history)} epochs have ended, more than max_epochs, {self.max_epochs}")
             resume = None  # It may hold more copies of θ.
-        with (
-            listeners.running(tuple(progress.history), progress.outer_step),
-            task.nodes_as(train=task.train_nodes(self.train_on)),
-        ):
-            stop = False
-            while not stop and progress.stale < self.patience and len(progress.history) != self.max_epochs:
-                stop = self._epoch(task, progress, seed, listeners)
-                listeners.on_resumable(Resumable(progress.live))
+        with one_where_small(task.multiplications):
+            with (
+                listeners.running(tuple(progress.history), progress.outer_step),
+                task.nodes_as(train=task.train_nodes(self.train_on)),
+            ):
+                stop = False
+                while not stop and progress.stale < self.patience and len(progress.history) != self.max_epochs:
+                    stop = self._epoch(task, progress, seed, listeners)
+                    listeners.on_resumable(Resumable(progress.live))
+            return self._best(task, progress, seed)
+
+    def _best(self, task: Task, progress: Progress, seed: int) -> Fit:
+        """Return what was best on the early-stopping nodes, networks trained anew among it where that is asked for."""
         assert progress.best is not None
         structure: Structure = progress.outer["structure"]
         progress.best.theta.restore_(structure)

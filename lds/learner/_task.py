@@ -99,6 +99,9 @@ class Task:
         self._buffers = {name: (buffer, buffer._version) for name, buffer in self.module.named_buffers()}
         self._products_only = getattr(self.module, "accepts_sparse", False)
         self.x = _features(data.x, sparse=self._products_only)
+        # Of the product of the features with the first weights, about.
+        numbers = self.x.csr.values().numel() if isinstance(self.x, SparseMatrix) else self.x.numel()
+        self.multiplications = numbers * sum(w.numel() for w in self.module.parameters()) // data.x.shape[1]
         if shard is not None:
             self.x = shard(self.x)
         # Rows of sparse features by the active nodes they are of: a step of the sweep needs those of the step again.

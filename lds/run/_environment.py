@@ -36,10 +36,10 @@ def versions() -> dict[str, str]:
 
 
 def threads() -> int:
-    """Return the number of threads that torch computes with."""
-    import torch
+    """Return the number of threads that this process computes with."""
+    from lds._threads import threads
 
-    return torch.get_num_threads()
+    return threads()
 
 
 def difference(saved_versions: Mapping[str, Any], saved_threads: int) -> str | None:
