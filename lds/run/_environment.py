@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 from lds._version import __version__
@@ -20,7 +21,6 @@ def versions() -> dict[str, str]:
     # Here, and not above: the command line must answer without torch.
     import numpy
     import scipy
-    import sklearn
     import torch
     import torch_geometric
 
@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
         "torch_geometric": torch_geometric.__version__,
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
-        "scikit-learn": sklearn.__version__,
+        "scikit-learn": metadata.version("scikit-learn"),  # Loading it takes a second or two.
     }
 
 
