@@ -98,7 +98,8 @@ def unroll(problem, updater, steps, *, horizon=None, seed=0, state=None, show=No
                 carried = leaf(carried)
             values = shown(start + t)
             reseed(seed, start + t, STEP, cuda=cuda)
-            new = updater.step(State(*carried, start + t), values, problem.inner)
+            # Views: a gradient in one of them is not one in another that was computed from it.
+            new = updater.step(State(*views(carried), start + t), values, problem.inner)
             carried = (new[0], new[1])
         if cut == steps:
             carried = detach(carried)
@@ -107,6 +108,11 @@ def unroll(problem, updater, steps, *, horizon=None, seed=0, state=None, show=No
         loss = problem.outer_objective(carried[0], values)
         grads = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
     return Unrolled(optree.tree_unflatten(spec, grads), loss.item(), State(*detach(carried), start + steps))
+
+
+def views(tree):
+    """Return a pytree whose tensors that require grad are views of what they were."""
+    return optree.tree_map(lambda x: x.view_as(x) if isinstance(x, torch.Tensor) and x.requires_grad else x, tree)
 
 
 def central_differences(problem, updater, steps, *, seed=0, eps=2e-6):

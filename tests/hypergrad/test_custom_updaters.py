@@ -131,6 +131,31 @@ def test_equals_central_differences(updater):
     assert relative_error(found, central_differences(PROBLEM, updater, 6)) <= 1e-6
 
 
+class Following:
+    """One of the new params is computed from another one of them, and autograd is called by the updater itself."""
+
+    def init(self, params):
+        return ()
+
+    def step(self, state, outer, inner):
+        w, follower = state.params
+        g, h = torch.autograd.grad(inner(state.params, outer), [w, follower], create_graph=True)
+        moved = w - outer["rate"] * g
+        return State((moved, follower - outer["rate"] * h + 0.3 * moved))
+
+
+def test_params_that_are_computed_from_each_other():
+    def pulled(params, outer):
+        return inner(params[0], outer) + (params[0] * params[1]).square().sum()
+
+    problem = Problem(
+        pulled, lambda params, outer: outer["rate"] * (params[0] + params[1]).square().sum(), (W, W.flip(0)), OUTER
+    )
+    found = hypergradient(*problem, updater=Following(), steps=5).grad
+    assert relative_error(found, central_differences(problem, Following(), 5)) <= 1e-6
+    assert relative_error(unroll(problem, Following(), 5).grad, found) <= 1e-10
+
+
 @all_custom
 def test_a_warm_start_goes_on(updater):
     problem = (PROBLEM.inner, PROBLEM.params, PROBLEM.outer)
