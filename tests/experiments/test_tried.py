@@ -25,6 +25,16 @@ def test_every_variant_runs(tried, monkeypatch, plain):
         assert 30 < found["test"] <= 100, variant
 
 
+def test_the_table_has_all_runs_that_there_are(tried, monkeypatch, tmp_path):
+    """Also where only one of the plain learners is asked for; so it is the one that is kept in the repository."""
+    kept = tried.HERE / "results" / "tried"
+    (tmp_path / "runs.jsonl").write_bytes((kept / "runs.jsonl").read_bytes())
+    monkeypatch.setattr("sys.argv", ["tried.py", "--plain", "LDS", "--out", str(tmp_path)])
+    tried.main()
+    for name in ("table.md", "table.csv"):
+        assert (tmp_path / name).read_text() == (kept / name).read_text()
+
+
 def test_rows(tried):
     runs = [
         {"plain": "LDS", "variant": variant, "seed": seed, "es": 70 + es + 0.1 * seed, "test": 70}
